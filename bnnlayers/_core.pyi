@@ -1,0 +1,62 @@
+"""The C extension. Arrays in, arrays out; every function checks its arguments and releases the GIL while it computes.
+
+Geometry arguments are `bnnlayers.geometry.Geometry` tuples. Packed operands are canonical (see `bnnlayers.bits`);
+`prepare` makes the opaque right operand of this level. Results of products have the shape (batch, pixels, columns).
+"""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .geometry import Geometry
+
+Words = NDArray[np.uint32]
+
+level: str  # the level of the functions below
+variants: dict[str, SimpleNamespace]  # every level this machine runs, best first; each has all functions below
+
+ste_sign: np.ufunc
+ste_sign_grad: np.ufunc
+approx_sign: np.ufunc
+approx_sign_grad: np.ufunc
+hard_tanh: np.ufunc
+hard_tanh_grad: np.ufunc
+clip: np.ufunc
+clip_grad: np.ufunc
+xnor_matmul: np.ufunc  # gufunc (m,k),(k,n)->(m,n), float32/float64 signs in, int32 out; NaN raises ValueError
+
+def get_num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...
+
+# Signs of x along `axis`: (words uint32[1, ..., ceil(n/32)] with the axis moved last, mask words of the same shape without
+# the leading plane axis where |x| <= clip, or None if clip is None, whether x holds a NaN).
+def pack(x: ArrayLike, axis: int, clip: float | None) -> tuple[Words, Words | None, bool]: ...
+
+# +-1 from sign words[..., ceil(count/32)] (no plane axis), the packed axis moved back to `axis`.
+def unpack(words: Words, count: int, axis: int, dtype: Any = np.float32) -> NDArray[Any]: ...
+
+# dy where the mask bit is 1, else 0. `mask` is as `pack` returns it for an array of dy's shape and `axis`.
+def select(dy: ArrayLike, mask: Words, axis: int) -> NDArray[Any]: ...
+
+# words: uint32[planes, taps..., filters, ceil(channels/groups/32)].
+def prepare(words: Words, groups: int, channels: int, transposed: bool) -> NDArray[np.uint8]: ...
+
+# x: uint32[planes=1, batch, ..., ceil(C/32)]; pad in {0, 1, -1}; dtype int32 or float32.
+# transposed: runs from the geometry's outputs to its inputs (x then has the geometry's output pixels and `filters` bits).
+def xnor(x: Words, right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool, dtype: Any) -> NDArray[Any]: ...
+
+# x: float32[batch, ..., C] and prepared signs. pad: any float.
+def signed_right(x: NDArray[np.float32], right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool) -> NDArray[np.float32]: ...
+
+# x: packed signs, w: float32[taps..., C/groups, F]; pad in {0, 1, -1}.
+def signed_left(x: Words, w: NDArray[np.float32], geometry: Geometry, pad: float) -> NDArray[np.float32]: ...
+
+# kernel gradient: x packed signs, dy float32[batch, ..., F] -> float32[taps, C/groups, F]; pad in {0, 1, -1}.
+def signed_reduce(x: Words, dy: NDArray[np.float32], geometry: Geometry, pad: float) -> NDArray[np.float32]: ...
+
+# float32/float64 [batch, ..., C] -> [groups, batch*pixels, taps*C/groups], and its transpose (a sum over the taps).
+def im2col(x: NDArray[Any], geometry: Geometry, pad: float) -> NDArray[Any]: ...
+def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...

@@ -1,0 +1,84 @@
+"""Convolution geometry: "same", "valid" and "causal" become integers. Imports nothing of ours.
+
+The rules are TensorFlow's: "same" pads so that ``out = ceil(in / stride)``, with the smaller half on the low side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+Triple = tuple[int, int, int]
+
+
+class Geometry(NamedTuple):
+    """What a kernel needs to know of a convolution; three spatial axes always, lower ranks lead with ones."""
+
+    batch: int
+    groups: int
+    channels: int
+    filters: int
+    inputs: Triple
+    outputs: Triple
+    kernel: Triple
+    strides: Triple
+    dilation: Triple
+    pad: Triple
+
+
+def output_length(length: int, kernel: int, padding: str, stride: int, dilation: int = 1) -> int:
+    """Pixels along one axis of a convolution's output (never negative)."""
+    span = (kernel - 1) * dilation + 1
+    if padding in ("same", "causal"):
+        span = 1
+    return max(0, (length - span + stride) // stride)
+
+
+def low_pad(length: int, kernel: int, padding: str, stride: int, dilation: int = 1) -> int:
+    """Pixels of padding before the first input pixel of one axis."""
+    span = (kernel - 1) * dilation + 1
+    if padding == "valid":
+        return 0
+    if padding == "causal":
+        return span - 1
+    out = output_length(length, kernel, padding, stride, dilation)
+    return max((out - 1) * stride + span - length, 0) // 2
+
+
+def _triple(values: Sequence[int], fill: int) -> Triple:
+    filled = (fill,) * (3 - len(values)) + tuple(int(v) for v in values)
+    return (filled[0], filled[1], filled[2])
+
+
+def convolution(
+    batch: int,
+    spatial: Sequence[int],
+    channels: int,
+    kernel: Sequence[int],
+    filters: int,
+    *,
+    strides: Sequence[int],
+    padding: str,
+    dilation: Sequence[int],
+    groups: int = 1,
+) -> Geometry:
+    """The geometry of a convolution of 1, 2 or 3 spatial axes."""
+    axes = list(zip(spatial, kernel, strides, dilation, strict=True))
+    return Geometry(
+        batch,
+        groups,
+        channels,
+        filters,
+        _triple(spatial, 1),
+        _triple([output_length(n, k, padding, s, d) for n, k, s, d in axes], 1),
+        _triple(kernel, 1),
+        _triple(strides, 1),
+        _triple(dilation, 1),
+        _triple([low_pad(n, k, padding, s, d) for n, k, s, d in axes], 0),
+    )
+
+
+def dense(rows: int, depth: int, columns: int) -> Geometry:
+    """A matrix product is a convolution of one tap over an image of ``rows`` pixels."""
+    one = (1, 1, 1)
+    return Geometry(1, 1, depth, columns, (1, 1, rows), (1, 1, rows), one, one, one, (0, 0, 0))

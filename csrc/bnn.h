@@ -1,0 +1,153 @@
+/* The contract between the binding, the kernels and the instruction sets.
+ *
+ * Bits: sign bit 1 is negative; words are uint32, least significant bit first; the packed axis is last and the tail
+ * of its last word is zero. A canonical operand is uint32[planes][...][ceil(n / 32)].
+ *
+ * Kernels work on a range of independent items, so a caller can split them over threads. They never allocate, never
+ * fail and keep no state: the caller gives them scratch and has checked every argument.
+ */
+#ifndef BNN_H
+#define BNN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BNN_WORD 32
+#define BNN_ALIGN 64 /* bytes: every prepared operand and scratch area starts on such a boundary */
+
+static inline int64_t bnn_words(int64_t bits) { return (bits + BNN_WORD - 1) / BNN_WORD; }
+
+/* ---- convolution geometry -------------------------------------------------------------------------------------- */
+
+/* Always three spatial axes: lower ranks lead with ones. `pad` is the low side; the high side follows from `out`.
+ * A dense layer is one tap over an image of `in[2]` samples. */
+typedef struct {
+  int64_t batch, groups, channels, filters; /* channels and filters count all groups */
+  int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad[3];
+} bnn_geometry;
+
+/* Output pixels that read the same set of taps. The source pixel of position p and tap index i < valid is
+ * base[p] + offset[i]; taps valid .. valid + padded - 1 read the constant row. */
+typedef struct {
+  int64_t first, count; /* positions in `pixel` and `base` */
+  int64_t valid, padded;
+  const int32_t *tap;    /* [valid + padded] index into the kernel's taps */
+  const int32_t *offset; /* [valid] */
+} bnn_class;
+
+/* Which source pixel each target pixel reads, for one image, grouped into classes: zero padding is exact because an
+ * invalid tap is not listed. `transposed` schedules (input gradient, transposed layers) run from the geometry's outputs
+ * to its inputs. */
+typedef struct {
+  int64_t pixels, sources, taps; /* target pixels, source pixels, taps of the kernel */
+  int64_t classes;
+  const bnn_class *class_;
+  const int32_t *pixel; /* [pixels] target pixel at each position: a permutation */
+  const int32_t *base;  /* [pixels] */
+} bnn_schedule;
+
+/* NULL if the geometry is sound, else a static text naming what is wrong (sizes, divisibility, overflow). */
+const char *bnn_geometry_error(const bnn_geometry *geometry);
+
+/* One allocation, freed with free(); NULL when memory is short. With `constant` (pad value not zero) padded taps are
+ * listed as such, else they are left out. */
+bnn_schedule *bnn_schedule_make(const bnn_geometry *geometry, int transposed, int constant);
+
+/* ---- packing --------------------------------------------------------------------------------------------------- */
+
+typedef enum { BNN_SIGN, BNN_UNIT, BNN_TERNARY } bnn_kind;
+
+/* x is C-contiguous [outer][count][inner]; words and mask are [outer][inner][bnn_words(count)]. An item is one packed
+ * vector (outer * inner of them). The mask bit is 1 where |x| <= clip. */
+typedef struct {
+  const void *x;
+  int64_t outer, count, inner;
+  double clip;
+  uint32_t *words;
+  uint32_t *mask; /* or NULL */
+} bnn_pack;
+
+/* out[i] = +-1 from sign words, or dy where the mask bit is 1 and 0 elsewhere; layout as in bnn_pack. */
+typedef struct {
+  const uint32_t *words;
+  const void *dy; /* NULL: unpack signs */
+  int64_t outer, count, inner;
+  void *out;
+} bnn_unpack;
+
+/* ---- products -------------------------------------------------------------------------------------------------- */
+
+/* The right operand of a product, from canonical words [planes][taps][filters][bnn_words(channels / groups)].
+ * Forward: columns are filters and the depth is channels. Transposed: the other way round, per group. */
+typedef struct {
+  int64_t planes, taps, groups, channels, filters; /* channels and filters count all groups */
+  int transposed;
+} bnn_weights;
+
+typedef enum { BNN_INT32, BNN_FLOAT32 } bnn_type;
+
+typedef struct {
+  const bnn_schedule *schedule;
+  int64_t images, groups;
+  int64_t depth;   /* channels reduced per tap and group */
+  int64_t columns; /* results per pixel and group */
+  const void *left;
+  const void *right;
+  const void *constant; /* row read by padded taps, for one group; packed or float as the left operand */
+  void *out;
+  bnn_type out_type;
+} bnn_product;
+
+typedef struct {
+  int64_t (*items)(const bnn_product *product);
+  size_t (*scratch)(const bnn_product *product); /* bytes per thread */
+  void (*run)(const bnn_product *product, int64_t begin, int64_t end, void *scratch);
+} bnn_kernel;
+
+/* ---- one table per instruction-set level ----------------------------------------------------------------------- */
+
+/* Elementwise loops on contiguous arrays: in[i][k] -> out[k]. Generated from ops.def, in its order. */
+typedef void (*bnn_loop_f32)(const float *const *in, float *out, int64_t n);
+typedef void (*bnn_loop_f64)(const double *const *in, double *out, int64_t n);
+
+enum {
+#define BNN_OP(name, inputs, signature, doc) BNN_OP_##name,
+#include "ops.def"
+#undef BNN_OP
+  BNN_OPS
+};
+
+typedef struct {
+  const char *level;
+
+  bnn_loop_f32 loops_f32[BNN_OPS];
+  bnn_loop_f64 loops_f64[BNN_OPS];
+
+  /* Return nonzero when a NaN was met in the range (its sign bit is then meaningless). */
+  int (*pack_f32)(const bnn_pack *pack, int64_t begin, int64_t end);
+  int (*pack_f64)(const bnn_pack *pack, int64_t begin, int64_t end);
+  void (*unpack_f32)(const bnn_unpack *unpack, int64_t begin, int64_t end);
+  void (*unpack_f64)(const bnn_unpack *unpack, int64_t begin, int64_t end);
+
+  /* Re-lay rows of `channels` packed bits as `groups` word-aligned rows; needed when channels / groups % 32 != 0. */
+  void (*split_groups)(const uint32_t *words, int64_t rows, int64_t channels, int64_t groups, uint32_t *out);
+
+  /* The opaque layout of a right operand on this level. */
+  size_t (*prepared_size)(const bnn_weights *weights);
+  void (*prepare)(const bnn_weights *weights, const uint32_t *words, void *blob);
+
+  /* left: packed [images][sources][groups][bnn_words(depth)], right: prepared, out: [images][pixels][groups * columns] */
+  bnn_kernel xnor;
+  /* left: float [images][sources][groups * depth], right: prepared, out: float */
+  bnn_kernel signed_right;
+  /* left: packed as for xnor, right: float [taps][depth][groups * columns], out: float */
+  bnn_kernel signed_left;
+  /* kernel gradient. left: packed as for xnor; right: float dy [images][pixels][groups * columns];
+   * out: float [taps][depth][groups * columns] */
+  bnn_kernel signed_reduce;
+} bnn_kernels;
+
+/* The levels this machine runs, best first, capped by the environment variable BNNLAYERS_ISA; NULL-terminated. */
+const bnn_kernels *const *bnn_supported(void);
+
+#endif
