@@ -23,6 +23,7 @@ import tensorflow as tf
 from archive import write
 from families import FAMILIES
 
+tf.get_logger().setLevel(logging.ERROR)
 logging.getLogger("larq").setLevel(logging.ERROR)
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
