@@ -1,0 +1,40 @@
+# `make demo` and `make test` need nothing but Python 3.11+, pip and a C compiler: they make their own environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find csrc -name '*.[ch]' -o -name '*.def') setup.py pyproject.toml
+
+.PHONY: demo test lint sanitize bench clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# Rebuilds the extension when a C source has changed.
+$(VENV)/.demo: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(SOURCES) | $(BIN)/python
+	BNNLAYERS_WERROR=1 $(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/mnist.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	find csrc tests/c -name '*.[ch]' | xargs $(BIN)/clang-format --dry-run --Werror
+
+sanitize:
+	$(MAKE) -C tests/c sanitize
+
+bench: $(VENV)/.demo
+	$(BIN)/python benchmarks/products.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info bnnlayers/*.so

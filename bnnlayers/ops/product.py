@@ -1,0 +1,270 @@
+"""Products: dense and convolution. The types of the two operands choose the arithmetic.
+
+| left \\ right | array                          | BitArray       |
+|---------------|--------------------------------|----------------|
+| array         | "float": BLAS, after an im2col | "signed"       |
+| BitArray      | "signed"                       | "xnor"         |
+
+Every product is a convolution; a matrix product has one tap. Inside, images are channels-last with flat pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .. import geometry as geo
+from ..bits import BitArray
+from ..geometry import Geometry
+from ..tape import operation, read
+from .quantize import decode
+
+
+def operand(x: Any, axis: int) -> Any:
+    """What a product reads of `x` when it reduces along `axis`: a BitArray, or a Tensor or array."""
+    if isinstance(x, BitArray):
+        return x
+    if hasattr(x, "_operand_"):
+        return x._operand_(axis)
+    x = read(x)
+    return x if isinstance(x, np.ndarray) else np.asarray(x)
+
+
+def arithmetic(x: Any, w: Any) -> str:
+    """Which kernels a product of these operands runs: "xnor", "signed" or "float"."""
+    packed = isinstance(x, BitArray) + isinstance(w, BitArray)
+    return ("float", "signed", "xnor")[packed]
+
+
+# ---- the four products and their two gradients, on channels-last operands ------------------------------------------
+
+
+def _forward(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
+    """(batch, pixels, filters) from x (batch, ..., C) and w (taps..., C / groups, F)."""
+    if isinstance(w, BitArray):
+        right = w.prepare(geometry.groups, geometry.channels, False)
+        if isinstance(x, BitArray):
+            return _core.xnor(x.words, right, geometry, pad, False, np.float32)
+        return _core.signed_right(x, right, geometry, pad, False)
+    if isinstance(x, BitArray):
+        return _core.signed_left(x.words, w, geometry, pad)
+    return _join_groups(np.matmul(_columns(x, geometry, pad), _split_groups(w, geometry.groups)))
+
+
+def _input_gradient(dy: Any, w: Any, geometry: Geometry) -> Any:
+    """(batch, pixels, channels) from dy (batch, ..., F)."""
+    if isinstance(w, BitArray):
+        right = w.prepare(geometry.groups, geometry.channels, True)
+        return _core.signed_right(dy, right, geometry, 0.0, True)
+    groups = geometry.groups
+    columns = np.matmul(_split_groups(dy, groups), _split_groups(w, groups).transpose(0, 2, 1))
+    return columns if _one_tap(geometry) else _core.col2im(columns, geometry)
+
+
+def _kernel_gradient(x: Any, dy: Any, geometry: Geometry, pad: float) -> Any:
+    """(taps, C / groups, F) from x (batch, ..., C) and dy (batch, ..., F)."""
+    if isinstance(x, BitArray):
+        return _core.signed_reduce(x.words, dy, geometry, pad)
+    columns = _columns(x, geometry, pad)
+    return _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(dy, geometry.groups)))
+
+
+def _one_tap(geometry: Geometry) -> bool:
+    """Whether the pixels of the output are those of the input, so that an im2col would only copy."""
+    return geometry.kernel == geometry.strides == (1, 1, 1) and geometry.groups == 1
+
+
+def _columns(x: Any, geometry: Geometry, pad: float) -> Any:
+    """(groups, batch * pixels, taps * C / groups)."""
+    if _one_tap(geometry):
+        return x.reshape(1, -1, geometry.channels)
+    return _core.im2col(x, geometry, pad)
+
+
+def _split_groups(a: Any, groups: int) -> Any:
+    """(..., groups * n) -> (groups, rows, n)."""
+    return a.reshape(-1, groups, a.shape[-1] // groups).transpose(1, 0, 2)
+
+
+def _join_groups(a: Any) -> Any:
+    """(groups, rows, n) -> (rows, groups * n)."""
+    return a[0] if len(a) == 1 else a.transpose(1, 0, 2).reshape(a.shape[1], -1)
+
+
+# ---- as operations of the tape -------------------------------------------------------------------------------------
+
+
+class _Layout:
+    """Between the shape a caller sees and channels-last: `first` puts the channels on axis 1."""
+
+    __slots__ = ("first", "inputs", "outputs")
+
+    def __init__(self, inputs: Sequence[int], outputs: Sequence[int], first: bool) -> None:
+        self.inputs, self.outputs, self.first = tuple(inputs), tuple(outputs), first
+
+    def last(self, a: Any) -> Any:
+        return np.moveaxis(a, 1, -1) if self.first and not isinstance(a, BitArray) else a
+
+    def back(self, a: Any, shape: tuple[int, ...]) -> Any:
+        a = a.reshape(shape)
+        return np.moveaxis(a, -1, 1) if self.first else a
+
+
+def _product(x, w, *, geometry, pad, layout):
+    y = _forward(layout.last(x), w, geometry, pad)
+    return layout.back(y, layout.outputs), (x, w, geometry, pad, layout)
+
+
+def _gradients(residual, dy, needed):
+    x, w, geometry, pad, layout = residual
+    dy = layout.last(dy)
+    dx = layout.back(_input_gradient(dy, w, geometry), layout.inputs) if needed[0] else None
+    dw = _kernel_gradient(layout.last(x), dy, geometry, pad).reshape(w.shape) if needed[1] else None
+    return dx, dw
+
+
+# Bits times bits is cheap enough to be run again instead of keeping its float output; the others are not.
+_binary_product = operation(_product, recompute=True)
+_binary_product.backward(_gradients)
+_float_product = operation(_product)
+_float_product.backward(_gradients)
+
+
+class _Ran(threading.local):
+    names: list[str] | None = None
+
+
+_ran = _Ran()
+
+
+@contextlib.contextmanager
+def observe() -> Iterator[list[str]]:
+    """Collect the arithmetic of every product that this thread runs inside the scope."""
+    before, _ran.names = _ran.names, []
+    try:
+        yield _ran.names
+    finally:
+        _ran.names = before
+
+
+def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: _Layout) -> Any:
+    if isinstance(x, BitArray) and pad not in (0.0, 1.0, -1.0):
+        x = decode(x)
+    if "float64" in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
+        x, w = (decode(a) if isinstance(a, BitArray) else a for a in (x, w))
+    kind = arithmetic(x, w)
+    if _ran.names is not None:
+        _ran.names.append(kind)
+    run = _binary_product if kind == "xnor" else _float_product
+    return run(x, w, geometry=geometry, pad=float(pad), layout=layout)
+
+
+def matmul(x: Any, w: Any) -> Any:
+    """Matrix product over the last axis of `x` and the first of `w`.
+
+    Parameters
+    ----------
+    x : array_like or BitArray, shape (..., K)
+    w : array_like or BitArray, shape (K, N)
+        Bits are packed along K in both.
+
+    Returns
+    -------
+    Tensor, shape (..., N)
+        Exact if both operands are bits.
+
+    Raises
+    ------
+    ValueError
+        If the depths differ.
+    """
+    x, w = operand(x, -1), operand(w, 0)
+    if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
+        raise ValueError(
+            f"matmul(): arguments 'x' and 'w' must have shapes (..., K) and (K, N), got {x.shape} and {w.shape}"
+        )
+    columns = w.shape[1]
+    rows = int(np.prod(x.shape[:-1], dtype=np.int64))
+    layout = _Layout(x.shape, (*x.shape[:-1], columns), False)
+    return _run(x, w, geo.dense(rows, x.shape[-1], columns), 0.0, layout)
+
+
+def conv(
+    x: Any,
+    kernel: Any,
+    *,
+    strides: Sequence[int] | int = 1,
+    padding: str = "valid",
+    data_format: str = "channels_last",
+    dilation_rate: Sequence[int] | int = 1,
+    groups: int = 1,
+    pad_values: float = 0.0,
+) -> Any:
+    """Convolution over one, two or three spatial axes.
+
+    Parameters
+    ----------
+    x : array_like or BitArray, shape (batch, spatial..., C) or (batch, C, spatial...)
+        Bits are packed along the channels.
+    kernel : array_like or BitArray, shape (taps..., C / groups, F)
+        Bits are packed along axis -2.
+    strides, dilation_rate : int or sequence of int
+    padding : {"valid", "same", "causal"}
+    data_format : {"channels_last", "channels_first"}
+    groups : int
+    pad_values : float
+        What padding adds to the image: any number, but bits can only be padded with 0, +1 or -1; another value runs on
+        floats.
+
+    Returns
+    -------
+    Tensor, shape (batch, spatial..., F) or (batch, F, spatial...)
+        Exact if both operands are bits.
+
+    Raises
+    ------
+    ValueError
+        If shapes, groups or names do not fit together.
+    """
+    first = data_format == "channels_first"
+    x, kernel = operand(x, 1 if first else -1), operand(kernel, -2)
+    rank = kernel.ndim - 2
+    if rank not in (1, 2, 3) or x.ndim != rank + 2:
+        raise ValueError(
+            "conv(): argument 'kernel' must have one to three spatial axes and 'x' as many, "
+            f"got shapes {x.shape} and {kernel.shape}"
+        )
+    spatial = x.shape[2:] if first else x.shape[1:-1]
+    channels, filters = x.shape[1 if first else -1], kernel.shape[-1]
+    if groups < 1 or channels != groups * kernel.shape[-2] or filters % groups:
+        raise ValueError(
+            f"conv(): argument 'groups' must split the channels of 'x' {x.shape} and the filters of 'kernel' "
+            f"{kernel.shape} evenly, got {groups}"
+        )
+    geometry = geo.convolution(
+        x.shape[0],
+        spatial,
+        channels,
+        kernel.shape[:-2],
+        filters,
+        strides=per_axis("strides", strides, rank),
+        padding=padding,
+        dilation=per_axis("dilation_rate", dilation_rate, rank),
+        groups=groups,
+    )
+    outputs = (x.shape[0], *geometry.outputs[3 - rank :], filters)
+    layout = _Layout((x.shape[0], *spatial, channels), outputs, first)
+    return _run(x, kernel, geometry, pad_values, layout)
+
+
+def per_axis(name: str, value: Sequence[int] | int, rank: int) -> tuple[int, ...]:
+    """One positive integer per spatial axis."""
+    values = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(values) != rank or min(values) < 1:
+        raise ValueError(f"conv(): argument '{name}' must be {rank} positive integers, got {value!r}")
+    return values
