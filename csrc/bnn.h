@@ -32,7 +32,7 @@ typedef struct {
   int64_t first, count; /* positions in `pixel` and `base` */
   int64_t valid, padded;
   const int32_t *tap;    /* [valid + padded] index into the kernel's taps */
-  const int32_t *offset; /* [valid] */
+  const int32_t *offset; /* [valid + padded], 0 where padded */
 } bnn_class;
 
 /* Which source pixel each target pixel reads, for one image, grouped into classes: zero padding is exact because an
@@ -149,5 +149,22 @@ typedef struct {
 
 /* The levels this machine runs, best first, capped by the environment variable BNNLAYERS_ISA; NULL-terminated. */
 const bnn_kernels *const *bnn_supported(void);
+
+/* ---- im2col: float x float through BLAS ------------------------------------------------------------------------ */
+
+/* x: [images][sources][groups * depth]; columns: [groups][images * pixels][taps * depth], float or double. The
+ * schedule of im2col lists padded taps (made with `constant`), that of col2im is transposed: there an image's `pixels`
+ * are those of the input, and `x` is written. Items are images * schedule->pixels. */
+typedef struct {
+  const bnn_schedule *schedule;
+  int64_t images, groups, depth;
+  void *x, *columns;
+  double pad;
+} bnn_columns;
+
+void bnn_im2col_f32(const bnn_columns *columns, int64_t begin, int64_t end);
+void bnn_im2col_f64(const bnn_columns *columns, int64_t begin, int64_t end);
+void bnn_col2im_f32(const bnn_columns *columns, int64_t begin, int64_t end);
+void bnn_col2im_f64(const bnn_columns *columns, int64_t begin, int64_t end);
 
 #endif

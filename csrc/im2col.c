@@ -1,0 +1,19 @@
+#include "bnn.h"
+
+#include <string.h>
+
+/* Items run through an image's pixels in the order of the schedule, so their class is found by walking along. */
+static const bnn_class *class_at(const bnn_class *class_, int64_t position) {
+  while (position >= class_->first + class_->count) class_++;
+  return class_;
+}
+
+#define REAL float
+#define OF(name) name##_f32
+#include "im2col.h"
+#undef REAL
+#undef OF
+
+#define REAL double
+#define OF(name) name##_f64
+#include "im2col.h"

@@ -1,0 +1,14 @@
+#include "../bnn.h"
+#include "target.h"
+
+#if BNN_X86
+#include <immintrin.h>
+
+BNN_TARGET_BEGIN("avx2,fma,f16c,bmi,bmi2,lzcnt,movbe,popcnt")
+#define BNN_TABLE bnn_avx2
+#define BNN_LEVEL "avx2"
+#include "simd_avx2.h"
+
+#include "../kernels/table.h"
+BNN_TARGET_END
+#endif

@@ -1,0 +1,123 @@
+/* Eight 32-bit lanes. The primitives are described in simd_portable.h. */
+#ifndef BNN_SIMD_AVX2_H
+#define BNN_SIMD_AVX2_H
+
+#define BNN_LANES 8
+#define BNN_TILE_ROWS 2
+#define BNN_COUNT_ROOM 31
+
+typedef __m256i vu32;
+typedef __m256 vf32;
+typedef struct {
+  __m256d low, high;
+} vf64;
+typedef __m256i vmask;
+
+/* ---- words ----------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vu32 v_set(uint32_t x) { return _mm256_set1_epi32((int)x); }
+BNN_INLINE vu32 v_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+BNN_INLINE void v_store(void *p, vu32 x) { _mm256_storeu_si256((__m256i *)p, x); }
+BNN_INLINE __m256i v_first(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < BNN_LANES ? (int)n : BNN_LANES),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+BNN_INLINE vu32 v_load_part(const void *p, int64_t n) { return _mm256_maskload_epi32((const int *)p, v_first(n)); }
+BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) { _mm256_maskstore_epi32((int *)p, v_first(n), x); }
+BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return _mm256_add_epi32(a, b); }
+BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return _mm256_sub_epi32(a, b); }
+BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return _mm256_xor_si256(_mm256_xor_si256(b, c), a); }
+BNN_INLINE vu32 v_carry(vu32 t, vu32 s, vu32 ones) {
+  return _mm256_or_si256(_mm256_andnot_si256(s, t), _mm256_andnot_si256(t, ones));
+}
+BNN_INLINE vu32 v_count(vu32 x) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  const __m256i table =
+      _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  __m256i low = _mm256_shuffle_epi8(table, _mm256_and_si256(x, nibble));
+  __m256i high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
+  return _mm256_add_epi8(low, high);
+}
+BNN_INLINE vu32 v_add_counts(vu32 a, vu32 b) { return _mm256_add_epi8(a, b); }
+BNN_INLINE vu32 v_widen_counts(vu32 x) {
+  return _mm256_madd_epi16(_mm256_maddubs_epi16(x, _mm256_set1_epi8(1)), _mm256_set1_epi16(1));
+}
+
+/* ---- floats ---------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vf32 v_set_f32(float x) { return _mm256_set1_ps(x); }
+BNN_INLINE vf32 v_load_f32(const float *p) { return _mm256_loadu_ps(p); }
+BNN_INLINE vf32 v_load_part_f32(const float *p, int64_t n) { return _mm256_maskload_ps(p, v_first(n)); }
+BNN_INLINE void v_store_f32(float *p, vf32 x) { _mm256_storeu_ps(p, x); }
+BNN_INLINE void v_store_part_f32(float *p, vf32 x, int64_t n) { _mm256_maskstore_ps(p, v_first(n), x); }
+BNN_INLINE vf32 v_add_f32(vf32 a, vf32 b) { return _mm256_add_ps(a, b); }
+BNN_INLINE vf32 v_sub_f32(vf32 a, vf32 b) { return _mm256_sub_ps(a, b); }
+BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return _mm256_mul_ps(a, b); }
+BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return _mm256_fmadd_ps(a, b, c); }
+BNN_INLINE vf32 v_float(vu32 x) { return _mm256_cvtepi32_ps(x); }
+BNN_INLINE vu32 v_bits_of(vf32 x) { return _mm256_castps_si256(x); }
+BNN_INLINE vf32 v_as_float(vu32 x) { return _mm256_castsi256_ps(x); }
+
+BNN_INLINE vf64 v_set_f64(double x) { return (vf64){_mm256_set1_pd(x), _mm256_set1_pd(x)}; }
+BNN_INLINE vf64 v_load_f64(const double *p) { return (vf64){_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)}; }
+BNN_INLINE __m256i v_first_f64(int64_t n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+BNN_INLINE vf64 v_load_part_f64(const double *p, int64_t n) {
+  return (vf64){_mm256_maskload_pd(p, v_first_f64(n)), _mm256_maskload_pd(p + 4, v_first_f64(n - 4))};
+}
+BNN_INLINE void v_store_f64(double *p, vf64 x) {
+  _mm256_storeu_pd(p, x.low);
+  _mm256_storeu_pd(p + 4, x.high);
+}
+BNN_INLINE void v_store_part_f64(double *p, vf64 x, int64_t n) {
+  _mm256_maskstore_pd(p, v_first_f64(n), x.low);
+  _mm256_maskstore_pd(p + 4, v_first_f64(n - 4), x.high);
+}
+
+/* ---- masks ----------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vf32 v_absolute_f32(vf32 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+BNN_INLINE __m256d v_absolute_pd(__m256d x) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x); }
+BNN_INLINE vmask v_negative_f32(vf32 x) {
+  return _mm256_castps_si256(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ));
+}
+BNN_INLINE vmask v_within_f32(vf32 x, vf32 limit) {
+  return _mm256_castps_si256(_mm256_cmp_ps(v_absolute_f32(x), limit, _CMP_LE_OQ));
+}
+BNN_INLINE vmask v_nan_f32(vf32 x) { return _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)); }
+
+/* Two masks of four 64-bit lanes as one of eight. */
+BNN_INLINE vmask v_join(__m256d low, __m256d high) {
+  __m256 mixed = _mm256_shuffle_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high), 0x88);
+  return _mm256_permute4x64_epi64(_mm256_castps_si256(mixed), 0xd8);
+}
+BNN_INLINE vmask v_negative_f64(vf64 x) {
+  return v_join(_mm256_cmp_pd(x.low, _mm256_setzero_pd(), _CMP_LT_OQ),
+                _mm256_cmp_pd(x.high, _mm256_setzero_pd(), _CMP_LT_OQ));
+}
+BNN_INLINE vmask v_within_f64(vf64 x, vf64 limit) {
+  return v_join(_mm256_cmp_pd(v_absolute_pd(x.low), limit.low, _CMP_LE_OQ),
+                _mm256_cmp_pd(v_absolute_pd(x.high), limit.high, _CMP_LE_OQ));
+}
+BNN_INLINE vmask v_nan_f64(vf64 x) {
+  return v_join(_mm256_cmp_pd(x.low, x.low, _CMP_UNORD_Q), _mm256_cmp_pd(x.high, x.high, _CMP_UNORD_Q));
+}
+
+BNN_INLINE vmask v_mask_none(void) { return _mm256_setzero_si256(); }
+BNN_INLINE vmask v_mask_or(vmask a, vmask b) { return _mm256_or_si256(a, b); }
+BNN_INLINE uint32_t v_mask_bits(vmask m) { return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m)); }
+BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return _mm256_cmpeq_epi32(_mm256_and_si256(x, bit), bit); }
+BNN_INLINE vmask v_mask_of(uint32_t bits) {
+  return v_test(v_set(bits), _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128));
+}
+BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return _mm256_or_si256(x, _mm256_and_si256(m, bit)); }
+BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(m)); }
+BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
+  __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(m));
+  __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(m, 1));
+  return (vf64){_mm256_blendv_pd(no.low, yes.low, _mm256_castsi256_pd(low)),
+                _mm256_blendv_pd(no.high, yes.high, _mm256_castsi256_pd(high))};
+}
+
+#endif

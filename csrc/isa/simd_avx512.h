@@ -1,0 +1,89 @@
+/* Sixteen 32-bit lanes. The primitives are described in simd_portable.h; counting is the level's own. */
+#ifndef BNN_SIMD_AVX512_H
+#define BNN_SIMD_AVX512_H
+
+#define BNN_LANES 16
+#define BNN_TILE_ROWS 3
+
+typedef __m512i vu32;
+typedef __m512 vf32;
+typedef struct {
+  __m512d low, high;
+} vf64;
+typedef __mmask16 vmask;
+
+/* ---- words ----------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vu32 v_set(uint32_t x) { return _mm512_set1_epi32((int)x); }
+BNN_INLINE vu32 v_load(const void *p) { return _mm512_loadu_si512(p); }
+BNN_INLINE void v_store(void *p, vu32 x) { _mm512_storeu_si512(p, x); }
+BNN_INLINE vmask v_first(int64_t n) { return (vmask)(n < BNN_LANES ? (1u << n) - 1 : 0xffffu); }
+BNN_INLINE vu32 v_load_part(const void *p, int64_t n) { return _mm512_maskz_loadu_epi32(v_first(n), p); }
+BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) { _mm512_mask_storeu_epi32(p, v_first(n), x); }
+BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return _mm512_add_epi32(a, b); }
+BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return _mm512_sub_epi32(a, b); }
+BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+BNN_INLINE vu32 v_carry(vu32 t, vu32 s, vu32 ones) { return _mm512_ternarylogic_epi32(t, s, ones, 0x3a); }
+
+/* ---- floats ---------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vf32 v_set_f32(float x) { return _mm512_set1_ps(x); }
+BNN_INLINE vf32 v_load_f32(const float *p) { return _mm512_loadu_ps(p); }
+BNN_INLINE vf32 v_load_part_f32(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(v_first(n), p); }
+BNN_INLINE void v_store_f32(float *p, vf32 x) { _mm512_storeu_ps(p, x); }
+BNN_INLINE void v_store_part_f32(float *p, vf32 x, int64_t n) { _mm512_mask_storeu_ps(p, v_first(n), x); }
+BNN_INLINE vf32 v_add_f32(vf32 a, vf32 b) { return _mm512_add_ps(a, b); }
+BNN_INLINE vf32 v_sub_f32(vf32 a, vf32 b) { return _mm512_sub_ps(a, b); }
+BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return _mm512_mul_ps(a, b); }
+BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return _mm512_fmadd_ps(a, b, c); }
+BNN_INLINE vf32 v_float(vu32 x) { return _mm512_cvtepi32_ps(x); }
+BNN_INLINE vu32 v_bits_of(vf32 x) { return _mm512_castps_si512(x); }
+BNN_INLINE vf32 v_as_float(vu32 x) { return _mm512_castsi512_ps(x); }
+
+BNN_INLINE vf64 v_set_f64(double x) { return (vf64){_mm512_set1_pd(x), _mm512_set1_pd(x)}; }
+BNN_INLINE vf64 v_load_f64(const double *p) { return (vf64){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)}; }
+BNN_INLINE vf64 v_load_part_f64(const double *p, int64_t n) {
+  vmask first = v_first(n);
+  return (vf64){_mm512_maskz_loadu_pd((__mmask8)first, p), _mm512_maskz_loadu_pd((__mmask8)(first >> 8), p + 8)};
+}
+BNN_INLINE void v_store_f64(double *p, vf64 x) {
+  _mm512_storeu_pd(p, x.low);
+  _mm512_storeu_pd(p + 8, x.high);
+}
+BNN_INLINE void v_store_part_f64(double *p, vf64 x, int64_t n) {
+  vmask first = v_first(n);
+  _mm512_mask_storeu_pd(p, (__mmask8)first, x.low);
+  _mm512_mask_storeu_pd(p + 8, (__mmask8)(first >> 8), x.high);
+}
+
+/* ---- masks ----------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vmask v_join(__mmask8 low, __mmask8 high) { return (vmask)(low | high << 8); }
+BNN_INLINE vmask v_negative_f32(vf32 x) { return _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ); }
+BNN_INLINE vmask v_within_f32(vf32 x, vf32 limit) { return _mm512_cmp_ps_mask(_mm512_abs_ps(x), limit, _CMP_LE_OQ); }
+BNN_INLINE vmask v_nan_f32(vf32 x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
+BNN_INLINE vmask v_negative_f64(vf64 x) {
+  return v_join(_mm512_cmp_pd_mask(x.low, _mm512_setzero_pd(), _CMP_LT_OQ),
+                _mm512_cmp_pd_mask(x.high, _mm512_setzero_pd(), _CMP_LT_OQ));
+}
+BNN_INLINE vmask v_within_f64(vf64 x, vf64 limit) {
+  return v_join(_mm512_cmp_pd_mask(_mm512_abs_pd(x.low), limit.low, _CMP_LE_OQ),
+                _mm512_cmp_pd_mask(_mm512_abs_pd(x.high), limit.high, _CMP_LE_OQ));
+}
+BNN_INLINE vmask v_nan_f64(vf64 x) {
+  return v_join(_mm512_cmp_pd_mask(x.low, x.low, _CMP_UNORD_Q), _mm512_cmp_pd_mask(x.high, x.high, _CMP_UNORD_Q));
+}
+
+BNN_INLINE vmask v_mask_none(void) { return 0; }
+BNN_INLINE vmask v_mask_or(vmask a, vmask b) { return a | b; }
+BNN_INLINE uint32_t v_mask_bits(vmask m) { return m; }
+BNN_INLINE vmask v_mask_of(uint32_t bits) { return (vmask)bits; }
+BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return _mm512_test_epi32_mask(x, bit); }
+BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return _mm512_mask_or_epi32(x, m, x, bit); }
+BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return _mm512_mask_blend_ps(m, no, yes); }
+BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
+  return (vf64){_mm512_mask_blend_pd((__mmask8)m, no.low, yes.low),
+                _mm512_mask_blend_pd((__mmask8)(m >> 8), no.high, yes.high)};
+}
+
+#endif

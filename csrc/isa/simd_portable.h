@@ -1,0 +1,118 @@
+/* Vectors of four 32-bit lanes in the compiler's own vector language: every machine has them. */
+#ifndef BNN_SIMD_PORTABLE_H
+#define BNN_SIMD_PORTABLE_H
+
+#define BNN_LANES 4
+#define BNN_TILE_ROWS 2
+#define BNN_COUNT_ROOM 31 /* counts are bytes, and a word adds at most 8 to each */
+
+typedef uint32_t vu32 __attribute__((vector_size(16)));
+typedef int32_t vi32 __attribute__((vector_size(16)));
+typedef float vf32 __attribute__((vector_size(16)));
+typedef struct {
+  double lane[4];
+} vf64;
+typedef vu32 vmask; /* all ones where true */
+
+/* ---- words ----------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vu32 v_set(uint32_t x) { return (vu32){x, x, x, x}; }
+BNN_INLINE vu32 v_load(const void *p) {
+  vu32 x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+BNN_INLINE void v_store(void *p, vu32 x) { __builtin_memcpy(p, &x, sizeof x); }
+/* The first n lanes; the others are not touched (store) or zero (load). n may exceed the lanes. */
+BNN_INLINE vu32 v_load_part(const void *p, int64_t n) {
+  vu32 x = {0};
+  __builtin_memcpy(&x, p, n < BNN_LANES ? (size_t)n * 4 : sizeof x);
+  return x;
+}
+BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) {
+  __builtin_memcpy(p, &x, n < BNN_LANES ? (size_t)n * 4 : sizeof x);
+}
+BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return a + b; }
+BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return a - b; }
+BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return a ^ b ^ c; }
+/* t ? ~s : ones, bit by bit: the carry of a full adder whose sum is s and whose first half sum is t. */
+BNN_INLINE vu32 v_carry(vu32 t, vu32 s, vu32 ones) { return (t & ~s) | (ones & ~t); }
+
+/* Bits set, in lanes as narrow as is cheap; BNN_COUNT_ROOM of them may be added up before they are widened. */
+BNN_INLINE vu32 v_count(vu32 x) {
+  x = x - ((x >> 1) & 0x55555555u);
+  x = (x & 0x33333333u) + ((x >> 2) & 0x33333333u);
+  return (x + (x >> 4)) & 0x0f0f0f0fu;
+}
+BNN_INLINE vu32 v_add_counts(vu32 a, vu32 b) { return a + b; }
+BNN_INLINE vu32 v_widen_counts(vu32 x) {
+  x = (x & 0x00ff00ffu) + ((x >> 8) & 0x00ff00ffu);
+  return (x & 0xffffu) + (x >> 16);
+}
+
+/* ---- floats ---------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vf32 v_set_f32(float x) { return (vf32){x, x, x, x}; }
+BNN_INLINE vf32 v_load_f32(const float *p) { return (vf32)v_load(p); }
+BNN_INLINE vf32 v_load_part_f32(const float *p, int64_t n) { return (vf32)v_load_part(p, n); }
+BNN_INLINE void v_store_f32(float *p, vf32 x) { v_store(p, (vu32)x); }
+BNN_INLINE void v_store_part_f32(float *p, vf32 x, int64_t n) { v_store_part(p, (vu32)x, n); }
+BNN_INLINE vf32 v_add_f32(vf32 a, vf32 b) { return a + b; }
+BNN_INLINE vf32 v_sub_f32(vf32 a, vf32 b) { return a - b; }
+BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return a * b; }
+BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return a * b + c; }
+BNN_INLINE vf32 v_float(vu32 x) { return __builtin_convertvector((vi32)x, vf32); }
+BNN_INLINE vu32 v_bits_of(vf32 x) { return (vu32)x; }
+BNN_INLINE vf32 v_as_float(vu32 x) { return (vf32)x; }
+
+BNN_INLINE vf64 v_set_f64(double x) { return (vf64){{x, x, x, x}}; }
+BNN_INLINE vf64 v_load_part_f64(const double *p, int64_t n) {
+  vf64 x = {{0}};
+  __builtin_memcpy(&x, p, n < BNN_LANES ? (size_t)n * 8 : sizeof x);
+  return x;
+}
+BNN_INLINE vf64 v_load_f64(const double *p) { return v_load_part_f64(p, BNN_LANES); }
+BNN_INLINE void v_store_part_f64(double *p, vf64 x, int64_t n) {
+  __builtin_memcpy(p, &x, n < BNN_LANES ? (size_t)n * 8 : sizeof x);
+}
+BNN_INLINE void v_store_f64(double *p, vf64 x) { v_store_part_f64(p, x, BNN_LANES); }
+
+/* ---- masks ----------------------------------------------------------------------------------------------------- */
+
+BNN_INLINE vmask v_negative_f32(vf32 x) { return (vmask)(x < 0); }
+BNN_INLINE vmask v_within_f32(vf32 x, vf32 limit) { return (vmask)((x <= limit) & (x >= -limit)); }
+BNN_INLINE vmask v_nan_f32(vf32 x) { return (vmask)(x != x); }
+
+#define BNN_EACH_LANE(test) \
+  { -(uint32_t)(test(0)), -(uint32_t)(test(1)), -(uint32_t)(test(2)), -(uint32_t)(test(3)) }
+BNN_INLINE vmask v_negative_f64(vf64 x) {
+#define BNN_TEST(i) (x.lane[i] < 0)
+  return (vmask)BNN_EACH_LANE(BNN_TEST);
+#undef BNN_TEST
+}
+BNN_INLINE vmask v_within_f64(vf64 x, vf64 limit) {
+#define BNN_TEST(i) (x.lane[i] <= limit.lane[i] && x.lane[i] >= -limit.lane[i])
+  return (vmask)BNN_EACH_LANE(BNN_TEST);
+#undef BNN_TEST
+}
+BNN_INLINE vmask v_nan_f64(vf64 x) {
+#define BNN_TEST(i) (x.lane[i] != x.lane[i])
+  return (vmask)BNN_EACH_LANE(BNN_TEST);
+#undef BNN_TEST
+}
+#undef BNN_EACH_LANE
+
+BNN_INLINE vmask v_mask_none(void) { return v_set(0); }
+BNN_INLINE vmask v_mask_or(vmask a, vmask b) { return a | b; }
+/* Lane i of a mask is bit i. */
+BNN_INLINE uint32_t v_mask_bits(vmask m) { return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8); }
+BNN_INLINE vmask v_mask_of(uint32_t bits) { return (vmask)((v_set(bits) & (vu32){1, 2, 4, 8}) != 0); }
+BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return (vmask)((x & bit) != 0); }
+BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return x | (m & bit); }
+BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return (vf32)((m & (vu32)yes) | (~m & (vu32)no)); }
+BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
+  return (vf64){{m[0] ? yes.lane[0] : no.lane[0], m[1] ? yes.lane[1] : no.lane[1], m[2] ? yes.lane[2] : no.lane[2],
+                 m[3] ? yes.lane[3] : no.lane[3]}};
+}
+
+#endif

@@ -1,0 +1,28 @@
+/* Target regions: what stands between BNN_TARGET_BEGIN and BNN_TARGET_END may use the given instruction sets, whatever
+ * the flags of the compiler. System headers come before the region. */
+#ifndef BNN_TARGET_H
+#define BNN_TARGET_H
+
+#if defined(__x86_64__)
+#define BNN_X86 1
+#else
+#define BNN_X86 0
+#endif
+
+#define BNN_PRAGMA(text) _Pragma(#text)
+
+#if defined(__clang__)
+#define BNN_TARGET_BEGIN(features) \
+  BNN_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define BNN_TARGET_END BNN_PRAGMA(clang attribute pop)
+/* The iterations of the loop that follows are independent: in-place calls give equal pointers. */
+#define BNN_INDEPENDENT BNN_PRAGMA(clang loop vectorize(assume_safety))
+#else
+#define BNN_TARGET_BEGIN(features) BNN_PRAGMA(GCC push_options) BNN_PRAGMA(GCC target(features))
+#define BNN_TARGET_END BNN_PRAGMA(GCC pop_options)
+#define BNN_INDEPENDENT BNN_PRAGMA(GCC ivdep)
+#endif
+
+#define BNN_INLINE static inline __attribute__((always_inline, unused))
+
+#endif

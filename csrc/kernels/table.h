@@ -1,0 +1,56 @@
+/* Every generic kernel of one level, and their table. Included by isa/<level>.c inside its target region. */
+
+#define BNN_PANEL 32 /* columns of a right operand that are laid out together */
+
+#define REAL float
+#define VREAL vf32
+#define OF(name) name##_f32
+#include "quantize.h"
+
+#include "bits.h"
+#undef REAL
+#undef VREAL
+#undef OF
+
+#define REAL double
+#define VREAL vf64
+#define OF(name) name##_f64
+#include "quantize.h"
+
+#include "bits.h"
+#undef REAL
+#undef VREAL
+#undef OF
+
+#include "prepare.h"
+
+#include "signed.h"
+#include "xnor.h"
+
+extern const bnn_kernels BNN_TABLE;
+const bnn_kernels BNN_TABLE = {
+    .level = BNN_LEVEL,
+#define BNN_OP(name, inputs, signature, doc) loop_##name##_f32,
+    .loops_f32 =
+        {
+#include "../ops.def"
+        },
+#undef BNN_OP
+#define BNN_OP(name, inputs, signature, doc) loop_##name##_f64,
+    .loops_f64 =
+        {
+#include "../ops.def"
+        },
+#undef BNN_OP
+    .pack_f32 = pack_f32,
+    .pack_f64 = pack_f64,
+    .unpack_f32 = unpack_f32,
+    .unpack_f64 = unpack_f64,
+    .split_groups = split_groups,
+    .prepared_size = prepared_size,
+    .prepare = prepare,
+    .xnor = {xnor_items, xnor_scratch, xnor_run},
+    .signed_right = {signed_right_items, signed_right_scratch, signed_right_run},
+    .signed_left = {signed_left_items, signed_left_scratch, signed_left_run},
+    .signed_reduce = {signed_reduce_items, signed_reduce_scratch, signed_reduce_run},
+};
