@@ -13,6 +13,7 @@ import os
 import sys
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
+# With oneDNN some three-dimensional gradients end the process.
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

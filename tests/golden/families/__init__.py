@@ -1,4 +1,6 @@
-from . import layers, quantizers
+"""Importing a module of this package registers its families."""
+
+from . import keras, layers, optimizers, quantizers, training
 from .registry import FAMILIES
 
-__all__ = ["FAMILIES", "layers", "quantizers"]
+__all__ = ["FAMILIES", "keras", "layers", "optimizers", "quantizers", "training"]
