@@ -4,7 +4,6 @@ Geometry arguments are `bnnlayers.geometry.Geometry` tuples. Packed operands are
 `prepare` makes the opaque right operand of this level. Results of products have the shape (batch, pixels, columns).
 """
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,13 +45,19 @@ def prepare(words: Words, groups: int, channels: int, transposed: bool) -> NDArr
 
 # x: uint32[planes=1, batch, ..., ceil(C/32)]; pad in {0, 1, -1}; dtype int32 or float32.
 # transposed: runs from the geometry's outputs to its inputs (x then has the geometry's output pixels and `filters` bits).
-def xnor(x: Words, right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool, dtype: Any) -> NDArray[Any]: ...
+def xnor(
+    x: Words, right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool, dtype: Any
+) -> NDArray[Any]: ...
 
 # x: float32[batch, ..., C] and prepared signs. pad: any float.
-def signed_right(x: NDArray[np.float32], right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool) -> NDArray[np.float32]: ...
+def signed_right(
+    x: NDArray[np.float32], right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool
+) -> NDArray[np.float32]: ...
 
 # x: packed signs, w: float32[taps..., C/groups, F]; pad in {0, 1, -1}.
-def signed_left(x: Words, w: NDArray[np.float32], geometry: Geometry, pad: float) -> NDArray[np.float32]: ...
+def signed_left(
+    x: Words, w: NDArray[np.float32], geometry: Geometry, pad: float
+) -> NDArray[np.float32]: ...
 
 # kernel gradient: x packed signs, dy float32[batch, ..., F] -> float32[taps, C/groups, F]; pad in {0, 1, -1}.
 def signed_reduce(x: Words, dy: NDArray[np.float32], geometry: Geometry, pad: float) -> NDArray[np.float32]: ...

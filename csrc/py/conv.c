@@ -1,0 +1,500 @@
+/* Packing, preparing and products: arrays -> geometry -> schedule -> kernel. Nothing here computes. */
+#include "module.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../threads.h"
+#include "check.h"
+#include "run.h"
+
+#define PARSE(format, ...) PyArg_ParseTupleAndKeywords(args, keywords, format, names, __VA_ARGS__)
+
+static int64_t volume(const int64_t size[3]) { return size[0] * size[1] * size[2]; }
+
+/* An empty array, or zeros where no kernel will write. */
+static PyArrayObject *new_array(const char *function, int axes, const int64_t *lengths, int type, int zeros) {
+  int64_t count;
+  npy_intp shape[NPY_MAXDIMS];
+  if (axes > NPY_MAXDIMS) {
+    PyErr_Format(PyExc_ValueError, "%s(): the result would have %d axes, NumPy allows %d", function, axes, NPY_MAXDIMS);
+    return NULL;
+  }
+  if (check_count(function, axes, lengths, &count) < 0) return NULL;
+  for (int i = 0; i < axes; i++) shape[i] = (npy_intp)lengths[i];
+  return (PyArrayObject *)(zeros ? PyArray_ZEROS(axes, shape, type, 0) : PyArray_EMPTY(axes, shape, type, 0));
+}
+
+/* The items before, along and behind one axis of `shape`. */
+static void around(const npy_intp *shape, int axes, int axis, int64_t *outer, int64_t *inner) {
+  *outer = *inner = 1;
+  for (int i = 0; i < axes; i++)
+    if (i != axis) *(i < axis ? outer : inner) *= shape[i];
+}
+
+/* ---- packing --------------------------------------------------------------------------------------------------- */
+
+static PyObject *pack(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "axis", "clip", NULL};
+  PyObject *x_arg, *axis_arg, *clip_arg, *result = NULL;
+  if (!PARSE("OOO:pack", &x_arg, &axis_arg, &clip_arg)) return NULL;
+  PyArrayObject *x = check_real("pack", "x", x_arg), *words = NULL, *mask = NULL;
+  int axis, nan, masked = clip_arg != Py_None;
+  double clip = 0;
+  if (!x || check_axis("pack", axis_arg, PyArray_NDIM(x), &axis) < 0) goto done;
+  if (masked && check_float("pack", "clip", clip_arg, &clip) < 0) goto done;
+
+  int axes = PyArray_NDIM(x);
+  int64_t lengths[NPY_MAXDIMS + 1] = {1}, *length = lengths + 1;
+  for (int i = 0; i < axes; i++)
+    if (i != axis) *length++ = PyArray_DIM(x, i);
+  *length = bnn_words(PyArray_DIM(x, axis));
+  words = new_array("pack", axes + 1, lengths, NPY_UINT32, 0);
+  mask = masked && words ? new_array("pack", axes, lengths + 1, NPY_UINT32, 0) : NULL;
+  if (!words || (masked && !mask)) goto done;
+
+  bnn_pack pack = {.x = PyArray_DATA(x),
+                   .count = PyArray_DIM(x, axis),
+                   .clip = clip,
+                   .words = PyArray_DATA(words),
+                   .mask = mask ? PyArray_DATA(mask) : NULL};
+  around(PyArray_DIMS(x), axes, axis, &pack.outer, &pack.inner);
+  Py_BEGIN_ALLOW_THREADS;
+  nan = run_pack(kernels_of(self), PyArray_TYPE(x) == NPY_FLOAT64, &pack);
+  Py_END_ALLOW_THREADS;
+  result = Py_BuildValue("OOO", words, mask ? (PyObject *)mask : Py_None, nan ? Py_True : Py_False);
+
+done:
+  Py_XDECREF(x);
+  Py_XDECREF(words);
+  Py_XDECREF(mask);
+  return result;
+}
+
+static PyObject *unpack(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"words", "count", "axis", "dtype", NULL};
+  PyObject *words_arg, *count_arg, *axis_arg, *dtype_arg = NULL;
+  if (!PARSE("OOO|O:unpack", &words_arg, &count_arg, &axis_arg, &dtype_arg)) return NULL;
+  PyArrayObject *words = check_array("unpack", "words", words_arg, NPY_UINT32), *out = NULL;
+  int64_t count;
+  int axis, type = NPY_FLOAT32;
+  if (!words || check_int("unpack", "count", count_arg, 0, PTRDIFF_MAX / 64, &count) < 0) goto done;
+  if (check_shape("unpack", "words", words,
+                  &(check_shape_of){.middle = CHECK_ANY, .sizes = 1, .size = {bnn_words(count)}}) < 0)
+    goto done;
+  int axes = PyArray_NDIM(words);
+  if (check_axis("unpack", axis_arg, axes, &axis) < 0) goto done;
+  if (dtype_arg && check_dtype("unpack", dtype_arg, NPY_FLOAT32, NPY_FLOAT64, &type) < 0) goto done;
+
+  int64_t lengths[NPY_MAXDIMS];
+  for (int i = 0; i < axes; i++) lengths[i] = i == axis ? count : PyArray_DIM(words, i < axis ? i : i - 1);
+  out = new_array("unpack", axes, lengths, type, 0);
+  if (!out) goto done;
+  bnn_unpack unpack = {.words = PyArray_DATA(words), .count = count, .out = PyArray_DATA(out)};
+  around(PyArray_DIMS(out), axes, axis, &unpack.outer, &unpack.inner);
+  Py_BEGIN_ALLOW_THREADS;
+  run_unpack(kernels_of(self), type == NPY_FLOAT64, &unpack);
+  Py_END_ALLOW_THREADS;
+
+done:
+  Py_XDECREF(words);
+  return (PyObject *)out;
+}
+
+static PyObject *select_(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"dy", "mask", "axis", NULL};
+  PyObject *dy_arg, *mask_arg, *axis_arg;
+  if (!PARSE("OOO:select", &dy_arg, &mask_arg, &axis_arg)) return NULL;
+  PyArrayObject *dy = check_real("select", "dy", dy_arg), *mask = NULL, *out = NULL;
+  int axis;
+  if (!dy || !(mask = check_array("select", "mask", mask_arg, NPY_UINT32))) goto done;
+  int axes = PyArray_NDIM(dy), kept = 0;
+  if (check_axis("select", axis_arg, axes, &axis) < 0) goto done;
+  npy_intp packed[NPY_MAXDIMS];
+  for (int i = 0; i < axes; i++)
+    if (i != axis) packed[kept++] = PyArray_DIM(dy, i);
+  packed[kept] = (npy_intp)bnn_words(PyArray_DIM(dy, axis));
+  if (check_exact_shape("select", "mask", mask, axes, packed) < 0) goto done;
+
+  out = (PyArrayObject *)PyArray_EMPTY(axes, PyArray_DIMS(dy), PyArray_TYPE(dy), 0);
+  if (!out) goto done;
+  bnn_unpack select = {
+      .words = PyArray_DATA(mask), .dy = PyArray_DATA(dy), .count = PyArray_DIM(dy, axis), .out = PyArray_DATA(out)};
+  around(PyArray_DIMS(dy), axes, axis, &select.outer, &select.inner);
+  Py_BEGIN_ALLOW_THREADS;
+  run_unpack(kernels_of(self), PyArray_TYPE(dy) == NPY_FLOAT64, &select);
+  Py_END_ALLOW_THREADS;
+
+done:
+  Py_XDECREF(dy);
+  Py_XDECREF(mask);
+  return (PyObject *)out;
+}
+
+/* ---- right operands -------------------------------------------------------------------------------------------- */
+
+/* A uint8 vector on a BNN_ALIGN boundary. */
+static PyArrayObject *new_blob(int64_t bytes) {
+  npy_intp length = (npy_intp)bytes, padded = length + BNN_ALIGN - 1;
+  PyObject *base = PyArray_EMPTY(1, &padded, NPY_UINT8, 0);
+  if (!base) return NULL;
+  char *data = PyArray_BYTES((PyArrayObject *)base);
+  data += (BNN_ALIGN - (uintptr_t)data % BNN_ALIGN) % BNN_ALIGN;
+  PyObject *blob = PyArray_SimpleNewFromData(1, &length, NPY_UINT8, data);
+  if (!blob) {
+    Py_DECREF(base);
+    return NULL;
+  }
+  if (PyArray_SetBaseObject((PyArrayObject *)blob, base) < 0) {
+    Py_DECREF(blob);
+    return NULL;
+  }
+  return (PyArrayObject *)blob;
+}
+
+/* Whether the blob of these weights can be addressed, however a level rounds its lanes. */
+static int check_weights(const char *function, const bnn_weights *w) {
+  int64_t size,
+      factor[] = {w->planes, w->taps, w->groups, w->channels / w->groups + 4096, w->filters / w->groups + 4096};
+  return check_count(function, 5, factor, &size);
+}
+
+static PyObject *prepare(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"words", "groups", "channels", "transposed", NULL};
+  PyObject *words_arg, *groups_arg, *channels_arg, *transposed_arg;
+  if (!PARSE("OOOO:prepare", &words_arg, &groups_arg, &channels_arg, &transposed_arg)) return NULL;
+  const bnn_kernels *kernels = kernels_of(self);
+  PyArrayObject *words = check_array("prepare", "words", words_arg, NPY_UINT32), *blob = NULL;
+  bnn_weights weights = {.transposed = PyObject_IsTrue(transposed_arg)};
+  if (!words || weights.transposed < 0) goto done;
+  if (check_int("prepare", "groups", groups_arg, 1, INT32_MAX, &weights.groups) < 0) goto done;
+  if (check_int("prepare", "channels", channels_arg, 0, INT32_MAX, &weights.channels) < 0) goto done;
+  if (weights.channels % weights.groups) {
+    check_raise(PyExc_ValueError, "prepare", "channels", channels_arg, "divisible by groups");
+    goto done;
+  }
+  check_shape_of shape = {.has_first = 1,
+                          .first = CHECK_ANY,
+                          .middle = CHECK_ANY,
+                          .sizes = 2,
+                          .size = {CHECK_ANY, bnn_words(weights.channels / weights.groups)}};
+  if (check_shape("prepare", "words", words, &shape) < 0) goto done;
+  int axes = PyArray_NDIM(words);
+  weights.planes = PyArray_DIM(words, 0);
+  weights.filters = PyArray_DIM(words, axes - 2);
+  if (weights.filters % weights.groups) {
+    check_raise(PyExc_ValueError, "prepare", "groups", groups_arg, "a divisor of the filters");
+    goto done;
+  }
+  int64_t taps[NPY_MAXDIMS];
+  for (int i = 1; i < axes - 2; i++) taps[i - 1] = PyArray_DIM(words, i);
+  if (check_count("prepare", axes - 3, taps, &weights.taps) < 0 || check_weights("prepare", &weights) < 0) goto done;
+
+  blob = new_blob((int64_t)kernels->prepared_size(&weights));
+  if (!blob) goto done;
+  Py_BEGIN_ALLOW_THREADS;
+  kernels->prepare(&weights, PyArray_DATA(words), PyArray_DATA(blob));
+  Py_END_ALLOW_THREADS;
+
+done:
+  Py_XDECREF(words);
+  return (PyObject *)blob;
+}
+
+/* ---- products -------------------------------------------------------------------------------------------------- */
+
+/* A product being called. A transposed one runs from the geometry's outputs to its inputs. */
+typedef struct {
+  const char *function;
+  const bnn_kernels *kernels;
+  bnn_geometry geometry;
+  int transposed, packed; /* packed: the left operand is bits */
+  double pad;
+  int64_t sources, pixels, taps, channels, filters; /* channels and filters as this product sees them, of all groups */
+  PyArrayObject *left, *right, *out;
+} call;
+
+static int call_begin(call *c, const char *function, PyObject *self, PyObject *geometry, PyObject *pad, int transposed,
+                      int packed) {
+  bnn_geometry *g = &c->geometry;
+  *c = (call){.function = function, .kernels = kernels_of(self), .transposed = transposed, .packed = packed};
+  if (transposed < 0 || check_geometry(function, geometry, g) < 0) return -1;
+  if ((packed ? check_sign_pad(function, pad, &c->pad) : check_float(function, "pad", pad, &c->pad)) < 0) return -1;
+  if (transposed && c->pad != 0) {
+    check_raise(PyExc_ValueError, function, "pad", pad, "0 where transposed, which reads no padding");
+    return -1;
+  }
+  c->sources = volume(transposed ? g->out : g->in);
+  c->pixels = volume(transposed ? g->in : g->out);
+  c->channels = transposed ? g->filters : g->channels;
+  c->filters = transposed ? g->channels : g->filters;
+  c->taps = volume(g->kernel);
+  return 0;
+}
+
+/* The left operand: words with one plane, or floats. */
+static int call_left(call *c, PyObject *x) {
+  int64_t last = c->packed ? bnn_words(c->channels) : c->channels;
+  check_shape_of shape = {
+      .has_first = c->packed, .first = 1, .middle = c->geometry.batch * c->sources, .sizes = 1, .size = {last}};
+  c->left = check_array(c->function, "x", x, c->packed ? NPY_UINT32 : NPY_FLOAT32);
+  return c->left ? check_shape(c->function, "x", c->left, &shape) : -1;
+}
+
+static int call_prepared(call *c, PyObject *right) {
+  const bnn_geometry *g = &c->geometry;
+  bnn_weights weights = {1, c->taps, g->groups, g->channels, g->filters, c->transposed};
+  if (check_weights(c->function, &weights) < 0) return -1;
+  npy_intp size = (npy_intp)c->kernels->prepared_size(&weights);
+  c->right = check_array(c->function, "right", right, NPY_UINT8);
+  return c->right ? check_exact_shape(c->function, "right", c->right, 1, &size) : -1;
+}
+
+/* Whether nothing is summed, so that no kernel runs. */
+static int call_empty(const call *c) {
+  return c->geometry.batch == 0 || c->pixels == 0 || c->channels == 0 || c->filters == 0;
+}
+
+static void *constant_row(const call *c, int64_t depth) {
+  if (c->packed) {
+    int64_t words = bnn_words(depth);
+    uint32_t *row = run_alloc(4 * words);
+    if (!row) return NULL;
+    memset(row, c->pad < 0 ? 0xff : 0, 4 * (size_t)words);
+    if (c->pad < 0 && depth % BNN_WORD) row[words - 1] = (1u << depth % BNN_WORD) - 1;
+    return row;
+  }
+  float *row = run_alloc(4 * depth);
+  for (int64_t i = 0; row && i < depth; i++) row[i] = (float)c->pad;
+  return row;
+}
+
+/* Without the GIL. -1 when memory is short. */
+static int call_run(const call *c, const bnn_kernel *kernel) {
+  const bnn_geometry *g = &c->geometry;
+  int64_t depth = c->channels / g->groups, columns = c->filters / g->groups, rows = g->batch * c->sources;
+  int split = c->packed && g->groups > 1 && depth % BNN_WORD;
+  const void *right = PyArray_DATA(c->right);
+  void *constant = NULL, *groups = NULL, *aligned = NULL;
+  int status = -1;
+  bnn_schedule *schedule = bnn_schedule_make(g, c->transposed, c->pad != 0);
+  if (!schedule) return -1;
+  if (c->pad != 0 && !(constant = constant_row(c, depth))) goto done;
+  if (split) {
+    groups = run_alloc(4 * rows * g->groups * bnn_words(depth));
+    if (!groups) goto done;
+    run_split_groups(c->kernels, PyArray_DATA(c->left), rows, c->channels, g->groups, groups);
+  }
+  if (PyArray_TYPE(c->right) == NPY_UINT8 && (uintptr_t)right % BNN_ALIGN) {
+    aligned = run_alloc(PyArray_SIZE(c->right));
+    if (!aligned) goto done;
+    right = memcpy(aligned, right, (size_t)PyArray_SIZE(c->right));
+  }
+  bnn_product product = {.schedule = schedule,
+                         .images = g->batch,
+                         .groups = g->groups,
+                         .depth = depth,
+                         .columns = columns,
+                         .left = split ? groups : PyArray_DATA(c->left),
+                         .right = right,
+                         .constant = constant,
+                         .out = PyArray_DATA(c->out),
+                         .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32};
+  int bits = kernel == &c->kernels->xnor;
+  double work = (double)g->batch * (double)c->pixels * (double)c->taps * (double)c->filters *
+                (double)(bits ? bnn_words(depth) : depth);
+  status = run_product(kernel, &product, work);
+
+done:
+  free(schedule);
+  free(constant);
+  free(groups);
+  free(aligned);
+  return status;
+}
+
+static PyObject *call_end(call *c, int status) {
+  if (c->out && status < 0) {
+    PyErr_NoMemory();
+    Py_CLEAR(c->out);
+  }
+  Py_XDECREF(c->left);
+  Py_XDECREF(c->right);
+  return (PyObject *)c->out;
+}
+
+/* Allocate the result, run the kernel, and let go of the operands. */
+static PyObject *call_finish(call *c, const bnn_kernel *kernel, const int64_t *lengths, int type) {
+  int status = 0, empty = call_empty(c);
+  c->out = new_array(c->function, 3, lengths, type, empty);
+  if (c->out && !empty) {
+    Py_BEGIN_ALLOW_THREADS;
+    status = call_run(c, kernel);
+    Py_END_ALLOW_THREADS;
+  }
+  return call_end(c, status);
+}
+
+static PyObject *call_forward(call *c, const bnn_kernel *kernel, int type) {
+  return call_finish(c, kernel, (int64_t[]){c->geometry.batch, c->pixels, c->filters}, type);
+}
+
+static PyObject *xnor(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "right", "geometry", "pad", "transposed", "dtype", NULL};
+  PyObject *x, *right, *geometry, *pad, *transposed, *dtype;
+  if (!PARSE("OOOOOO:xnor", &x, &right, &geometry, &pad, &transposed, &dtype)) return NULL;
+  call c;
+  int type;
+  if (call_begin(&c, "xnor", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 ||
+      check_dtype("xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 || call_left(&c, x) < 0 ||
+      call_prepared(&c, right) < 0)
+    return call_end(&c, 0);
+  return call_forward(&c, &c.kernels->xnor, type);
+}
+
+static PyObject *signed_right(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "right", "geometry", "pad", "transposed", NULL};
+  PyObject *x, *right, *geometry, *pad, *transposed;
+  if (!PARSE("OOOOO:signed_right", &x, &right, &geometry, &pad, &transposed)) return NULL;
+  call c;
+  if (call_begin(&c, "signed_right", self, geometry, pad, PyObject_IsTrue(transposed), 0) < 0 || call_left(&c, x) < 0 ||
+      call_prepared(&c, right) < 0)
+    return call_end(&c, 0);
+  return call_forward(&c, &c.kernels->signed_right, NPY_FLOAT32);
+}
+
+static PyObject *signed_left(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "w", "geometry", "pad", NULL};
+  PyObject *x, *w, *geometry, *pad;
+  if (!PARSE("OOOO:signed_left", &x, &w, &geometry, &pad)) return NULL;
+  call c;
+  if (call_begin(&c, "signed_left", self, geometry, pad, 0, 1) < 0 || call_left(&c, x) < 0 ||
+      !(c.right = check_array("signed_left", "w", w, NPY_FLOAT32)))
+    return call_end(&c, 0);
+  check_shape_of shape = {.middle = c.taps, .sizes = 2, .size = {c.channels / c.geometry.groups, c.filters}};
+  if (check_shape("signed_left", "w", c.right, &shape) < 0) return call_end(&c, 0);
+  return call_forward(&c, &c.kernels->signed_left, NPY_FLOAT32);
+}
+
+static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "dy", "geometry", "pad", NULL};
+  PyObject *x, *dy, *geometry, *pad;
+  if (!PARSE("OOOO:signed_reduce", &x, &dy, &geometry, &pad)) return NULL;
+  call c;
+  if (call_begin(&c, "signed_reduce", self, geometry, pad, 0, 1) < 0 || call_left(&c, x) < 0 ||
+      !(c.right = check_array("signed_reduce", "dy", dy, NPY_FLOAT32)))
+    return call_end(&c, 0);
+  check_shape_of shape = {.middle = c.geometry.batch * c.pixels, .sizes = 1, .size = {c.filters}};
+  if (check_shape("signed_reduce", "dy", c.right, &shape) < 0) return call_end(&c, 0);
+  int64_t lengths[] = {c.taps, c.channels / c.geometry.groups, c.filters};
+  return call_finish(&c, &c.kernels->signed_reduce, lengths, NPY_FLOAT32);
+}
+
+/* ---- im2col ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  const bnn_columns *columns;
+  void (*run)(const bnn_columns *columns, int64_t begin, int64_t end);
+} columns_range;
+
+static void columns_run(void *context, int thread, int64_t begin, int64_t end) {
+  (void)thread;
+  const columns_range *range = context;
+  range->run(range->columns, begin, end);
+}
+
+/* Without the GIL. -1 when memory is short. */
+static int run_columns(const bnn_geometry *g, int back, bnn_columns *columns, int wide) {
+  bnn_schedule *schedule = bnn_schedule_make(g, back, !back);
+  if (!schedule) return -1;
+  columns->schedule = schedule;
+  columns_range range = {columns,
+                         back ? (wide ? bnn_col2im_f64 : bnn_col2im_f32) : (wide ? bnn_im2col_f64 : bnn_im2col_f32)};
+  int64_t items = columns->images * schedule->pixels;
+  double work = (double)items * (double)(columns->groups * columns->depth) * (double)schedule->taps;
+  if (work > 0) bnn_parallel(run_threads(items, work), items, run_grain(items, work), columns_run, &range);
+  free(schedule);
+  return 0;
+}
+
+static PyObject *columns_call(const char *function, PyObject *value, PyObject *geometry, PyObject *pad) {
+  int back = !pad; /* col2im has no pad value */
+  bnn_geometry g;
+  bnn_columns columns = {0};
+  if (check_geometry(function, geometry, &g) < 0) return NULL;
+  if (pad && check_float(function, "pad", pad, &columns.pad) < 0) return NULL;
+  columns.images = g.batch;
+  columns.groups = g.groups;
+  columns.depth = g.channels / g.groups;
+  int64_t sources = volume(g.in), pixels = volume(g.out), taps = volume(g.kernel);
+  int64_t dense[] = {g.batch, sources, g.channels}, spread[] = {g.groups, g.batch * pixels, taps * columns.depth};
+  int64_t *lengths = back ? dense : spread, count;
+  if (check_count(function, 3, spread, &count) < 0) return NULL;
+
+  PyArrayObject *in = check_real(function, back ? "columns" : "x", value), *out = NULL;
+  if (!in) return NULL;
+  npy_intp exact[] = {(npy_intp)spread[0], (npy_intp)spread[1], (npy_intp)spread[2]};
+  check_shape_of shape = {.middle = g.batch * sources, .sizes = 1, .size = {g.channels}};
+  if (back ? check_exact_shape(function, "columns", in, 3, exact) < 0 : check_shape(function, "x", in, &shape) < 0)
+    goto done;
+  int type = PyArray_TYPE(in), status;
+  out = new_array(function, 3, lengths, type, 0);
+  if (!out) goto done;
+  columns.x = PyArray_DATA(back ? out : in);
+  columns.columns = PyArray_DATA(back ? in : out);
+  Py_BEGIN_ALLOW_THREADS;
+  status = run_columns(&g, back, &columns, type == NPY_FLOAT64);
+  Py_END_ALLOW_THREADS;
+  if (status < 0) {
+    PyErr_NoMemory();
+    Py_CLEAR(out);
+  }
+
+done:
+  Py_DECREF(in);
+  return (PyObject *)out;
+}
+
+static PyObject *im2col(PyObject *self, PyObject *args, PyObject *keywords) {
+  (void)self;
+  static char *names[] = {"x", "geometry", "pad", NULL};
+  PyObject *x, *geometry, *pad;
+  if (!PARSE("OOO:im2col", &x, &geometry, &pad)) return NULL;
+  return columns_call("im2col", x, geometry, pad);
+}
+
+static PyObject *col2im(PyObject *self, PyObject *args, PyObject *keywords) {
+  (void)self;
+  static char *names[] = {"columns", "geometry", NULL};
+  PyObject *columns, *geometry;
+  if (!PARSE("OO:col2im", &columns, &geometry)) return NULL;
+  return columns_call("col2im", columns, geometry, NULL);
+}
+
+/* ---- method table ---------------------------------------------------------------------------------------------- */
+
+#define METHOD(name, function, signature, doc)                                 \
+  {                                                                            \
+    name, (PyCFunction)(void (*)(void))function, METH_VARARGS | METH_KEYWORDS, \
+        name "($self, " signature ")\n--\n\n" doc                              \
+  }
+
+PyMethodDef conv_methods[] = {
+    METHOD("pack", pack, "x, axis, clip",
+           "Signs of x along an axis, which moves last: (words, words of |x| <= clip or None, whether x holds a NaN)."),
+    METHOD("unpack", unpack, "words, count, axis, dtype='float32'",
+           "+1 and -1 from sign words, the packed axis moved back to its place."),
+    METHOD("select", select_, "dy, mask, axis", "dy where the mask bit is 1, else 0."),
+    METHOD("prepare", prepare, "words, groups, channels, transposed",
+           "The right operand of a product in the layout of this level."),
+    METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype",
+           "Convolution of packed signs with packed signs."),
+    METHOD("signed_right", signed_right, "x, right, geometry, pad, transposed",
+           "Convolution of floats with packed signs."),
+    METHOD("signed_left", signed_left, "x, w, geometry, pad", "Convolution of packed signs with floats."),
+    METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad",
+           "Kernel gradient of a convolution whose input is packed signs."),
+    METHOD("im2col", im2col, "x, geometry, pad", "The inputs that each output pixel reads, one row per pixel."),
+    METHOD("col2im", col2im, "columns, geometry", "Transpose of im2col: the sum of the entries that read each input."),
+    {NULL, NULL, 0, NULL},
+};
