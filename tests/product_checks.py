@@ -126,18 +126,14 @@ def check_xnor(core, problem, rng, pad):
     expected = by_pixel(ref.convolution(x, kernel, *problem.where, pad, problem.groups))
     right = prepared(core, problem, kernel)
     for dtype in (np.int32, np.float32):
-        y = same_at_each_thread_count(
-            core.xnor, ref.pack(x), right, problem.geometry, pad, False, dtype
-        )
+        y = same_at_each_thread_count(core.xnor, ref.pack(x), right, problem.geometry, pad, False, dtype)
         assert y.dtype == dtype
         np.testing.assert_array_equal(y, expected)
 
 
 def check_xnor_transposed(core, problem, rng):
     x, kernel = signs(rng, problem.output_shape), signs(rng, problem.kernel_shape)
-    expected = ref.convolution_input_gradient(
-        x, kernel, problem.spatial, *problem.where, problem.groups
-    )
+    expected = ref.convolution_input_gradient(x, kernel, problem.spatial, *problem.where, problem.groups)
     y = same_at_each_thread_count(
         core.xnor,
         ref.pack(x),
@@ -152,9 +148,7 @@ def check_xnor_transposed(core, problem, rng):
 
 def check_signed_right(core, problem, rng, pad):
     x, kernel = floats(rng, problem.input_shape), signs(rng, problem.kernel_shape)
-    y = same_at_each_thread_count(
-        core.signed_right, x, prepared(core, problem, kernel), problem.geometry, pad, False
-    )
+    y = same_at_each_thread_count(core.signed_right, x, prepared(core, problem, kernel), problem.geometry, pad, False)
     assert y.dtype == np.float32
     expected = ref.convolution(x, kernel, *problem.where, pad, problem.groups)
     magnitude = ref.convolution(np.abs(x), np.abs(kernel), *problem.where, abs(pad), problem.groups)
@@ -190,9 +184,7 @@ def check_signed_reduce(core, problem, rng, pad):
     shape = (taps, problem.channels // problem.groups, problem.filters)
     where = (problem.kernel, *problem.where)
     expected = ref.convolution_kernel_gradient(x, dy, *where, pad, problem.groups)
-    magnitude = ref.convolution_kernel_gradient(
-        np.abs(x), np.abs(dy), *where, abs(pad), problem.groups
-    )
+    magnitude = ref.convolution_kernel_gradient(np.abs(x), np.abs(dy), *where, abs(pad), problem.groups)
     depth = problem.batch * problem.pixels
     assert_sum(gradient, expected.reshape(shape), depth, magnitude.reshape(shape))
 

@@ -259,9 +259,7 @@ def convolution_input_gradient(dy, kernel, spatial, strides, dilation, pads: Pad
     return _unpad(padded, pads)
 
 
-def convolution_kernel_gradient(
-    x, dy, taps, strides, dilation, pads: Pads, pad_value=0.0, groups=1
-):
+def convolution_kernel_gradient(x, dy, taps, strides, dilation, pads: Pads, pad_value=0.0, groups=1):
     """x (batch, *spatial, C), dy (batch, *outputs, F) -> (*taps, C / groups, F)."""
     outputs = dy.shape[1:-1]
     pixels = list(range(dy.ndim - 1))
@@ -270,9 +268,7 @@ def convolution_kernel_gradient(
     for channels, filters in _groups(gradient, groups):
         for tap in np.ndindex(*taps):
             window = padded[_window(tap, outputs, strides, dilation)]
-            gradient[tap][:, filters] = np.tensordot(
-                window[..., channels], dy[..., filters], (pixels, pixels)
-            )
+            gradient[tap][:, filters] = np.tensordot(window[..., channels], dy[..., filters], (pixels, pixels))
     return gradient
 
 

@@ -126,11 +126,7 @@ def test_arrows_go_one_way(path):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        path
-        for path in MODULES
-        if re.match(r"layers|base_layer", path.stem) or "layers" in path.parts
-    ],
+    [path for path in MODULES if re.match(r"layers|base_layer", path.stem) or "layers" in path.parts],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_layers_know_neither_optimizers_nor_models(path):

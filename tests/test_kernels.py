@@ -93,9 +93,7 @@ def test_a_python_number_does_not_promote(variant):
     np.testing.assert_array_equal(result, np.float32([0.1, 0]))
 
 
-@pytest.mark.parametrize(
-    "dtype", [np.float16, np.int8, np.int16, np.int32, np.int64, np.uint8, bool]
-)
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.int16, np.int32, np.int64, np.uint8, bool])
 def test_elementwise_other_types(variant, dtype):
     x = np.array([-1, 0, 1]).astype(dtype)
     np.testing.assert_array_equal(variant.ste_sign(x), ref.ste_sign(x))
@@ -241,9 +239,7 @@ def test_pack_notices_a_nan_anywhere(variant, rng, axis, dtype):
         assert nan is True
         # The NaN's neighbours keep their bits, its own mask bit is 0.
         np.testing.assert_array_equal(mask, ref.pack_bits(np.abs(x) <= 1, axis))
-        np.testing.assert_array_equal(
-            ref.unpack_bits(words[0], 133, axis)[~np.isnan(x)], (x < 0)[~np.isnan(x)]
-        )
+        np.testing.assert_array_equal(ref.unpack_bits(words[0], 133, axis)[~np.isnan(x)], (x < 0)[~np.isnan(x)])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int8, np.int64, np.uint8, bool])
@@ -332,9 +328,7 @@ GROUPS = {
 }
 ONE = Problem((7,), (3,), strides=(1,), dilation=(1,), pads=((0, 0),))
 TWO = Problem((7, 6))
-THREE = Problem(
-    (4, 3, 5), (2, 3, 2), strides=(1, 1, 1), dilation=(1, 1, 1), pads=((0, 1), (1, 1), (1, 0))
-)
+THREE = Problem((4, 3, 5), (2, 3, 2), strides=(1, 1, 1), dilation=(1, 1, 1), pads=((0, 1), (1, 1), (1, 0)))
 SHAPES = {
     "1d": ONE,
     "1d strided": ONE.but(strides=(2,), pads=((1, 1),)),
@@ -372,9 +366,7 @@ def problem(request):
 
 
 @pytest.mark.parametrize("pad", [0, 1, -1])
-@pytest.mark.parametrize(
-    "check", [checks.check_xnor, checks.check_signed_left, checks.check_signed_reduce]
-)
+@pytest.mark.parametrize("check", [checks.check_xnor, checks.check_signed_left, checks.check_signed_reduce])
 def test_products_of_packed_inputs(variant, rng, problem, check, pad):
     check(variant, problem, rng, pad)
 
@@ -396,14 +388,13 @@ def test_transposed_products(variant, rng, problem, check):
 def test_signed_products_agree_between_levels(rng):
     """Only the order of their sums may differ."""
     problem = SHAPES["2d more than one panel and chunk"]
-    for check, pad in itertools.product(
-        (checks.check_signed_right, checks.check_signed_left), (0, 1)
-    ):
+    for check, pad in itertools.product((checks.check_signed_right, checks.check_signed_left), (0, 1)):
         for core in _core.variants.values():
             check(core, problem, np.random.default_rng(1), pad)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@np.errstate(invalid="ignore")
 def test_a_value_that_is_not_finite_reaches_exactly_its_outputs(variant, rng, value):
     problem = Problem((6, 5), channels=37, filters=34)
     kernel = signs(rng, problem.kernel_shape)
@@ -419,9 +410,7 @@ def test_a_value_that_is_not_finite_reaches_exactly_its_outputs(variant, rng, va
     dy[0, 1, 1, 33] = value
     back = prepared(variant, problem, kernel, transposed=True)
     dx = variant.signed_right(dy, back, problem.geometry, 0.0, True)
-    expected = checks.by_pixel(
-        ref.convolution_input_gradient(dy, kernel, problem.spatial, *problem.where)
-    )
+    expected = checks.by_pixel(ref.convolution_input_gradient(dy, kernel, problem.spatial, *problem.where))
     np.testing.assert_array_equal(dx[~np.isfinite(expected)], expected[~np.isfinite(expected)])
     np.testing.assert_array_equal(np.isfinite(dx), np.isfinite(expected))
 
@@ -437,9 +426,7 @@ def test_a_value_that_is_not_finite_reaches_exactly_its_outputs(variant, rng, va
     expected = ref.convolution_kernel_gradient(signed, dy, problem.kernel, *problem.where)
     expected = expected.reshape(gradient.shape)
     np.testing.assert_array_equal(np.isfinite(gradient), np.isfinite(expected))
-    np.testing.assert_array_equal(
-        gradient[~np.isfinite(expected)], expected[~np.isfinite(expected)]
-    )
+    np.testing.assert_array_equal(gradient[~np.isfinite(expected)], expected[~np.isfinite(expected)])
 
 
 def test_a_result_does_not_depend_on_the_batch_around_it(variant, rng):
@@ -608,59 +595,29 @@ BAD = {
     "prepare: groups divide": lambda core, a: core.prepare(a.packed, 2, 33, False),
     "prepare: huge": lambda core, a: core.prepare(a.packed, 1, 2**62, False),
     "xnor: dtype": lambda core, a: core.xnor(a.x, a.right, a.geometry, 0, False, np.int32),
-    "xnor: rank": lambda core, a: core.xnor(
-        a.words[0, 0, 0], a.right, a.geometry, 0, False, np.int32
-    ),
-    "xnor: batch": lambda core, a: core.xnor(
-        a.words[:, :1], a.right, a.geometry, 0, False, np.int32
-    ),
-    "xnor: pixels": lambda core, a: core.xnor(
-        a.words[:, :, 1:], a.right, a.geometry, 0, False, np.int32
-    ),
-    "xnor: words": lambda core, a: core.xnor(
-        a.words[..., :1], a.right, a.geometry, 0, False, np.int32
-    ),
+    "xnor: rank": lambda core, a: core.xnor(a.words[0, 0, 0], a.right, a.geometry, 0, False, np.int32),
+    "xnor: batch": lambda core, a: core.xnor(a.words[:, :1], a.right, a.geometry, 0, False, np.int32),
+    "xnor: pixels": lambda core, a: core.xnor(a.words[:, :, 1:], a.right, a.geometry, 0, False, np.int32),
+    "xnor: words": lambda core, a: core.xnor(a.words[..., :1], a.right, a.geometry, 0, False, np.int32),
     "xnor: pad": lambda core, a: core.xnor(a.words, a.right, a.geometry, 0.5, False, np.int32),
-    "xnor: pad nan": lambda core, a: core.xnor(
-        a.words, a.right, a.geometry, np.nan, False, np.int32
-    ),
+    "xnor: pad nan": lambda core, a: core.xnor(a.words, a.right, a.geometry, np.nan, False, np.int32),
     "xnor: result": lambda core, a: core.xnor(a.words, a.right, a.geometry, 0, False, np.float64),
     "xnor: blob dtype": lambda core, a: core.xnor(a.words, a.x, a.geometry, 0, False, np.int32),
-    "xnor: blob size": lambda core, a: core.xnor(
-        a.words, a.right[:-64], a.geometry, 0, False, np.int32
-    ),
-    "xnor: empty blob": lambda core, a: core.xnor(
-        a.words, a.right[:0], a.geometry, 0, False, np.int32
-    ),
+    "xnor: blob size": lambda core, a: core.xnor(a.words, a.right[:-64], a.geometry, 0, False, np.int32),
+    "xnor: empty blob": lambda core, a: core.xnor(a.words, a.right[:0], a.geometry, 0, False, np.int32),
     "xnor: none": lambda core, a: core.xnor(None, None, a.geometry, 0, False, np.int32),
-    "signed_right: rank": lambda core, a: core.signed_right(
-        a.x[0, 0, 0], a.right, a.geometry, 0.0, False
-    ),
-    "signed_right: channels": lambda core, a: core.signed_right(
-        a.x[..., 1:], a.right, a.geometry, 0.0, False
-    ),
-    "signed_right: pixels": lambda core, a: core.signed_right(
-        a.x[:, 1:], a.right, a.geometry, 0.0, False
-    ),
-    "signed_right: blob": lambda core, a: core.signed_right(
-        a.x, a.right[:-64], a.geometry, 0.0, False
-    ),
+    "signed_right: rank": lambda core, a: core.signed_right(a.x[0, 0, 0], a.right, a.geometry, 0.0, False),
+    "signed_right: channels": lambda core, a: core.signed_right(a.x[..., 1:], a.right, a.geometry, 0.0, False),
+    "signed_right: pixels": lambda core, a: core.signed_right(a.x[:, 1:], a.right, a.geometry, 0.0, False),
+    "signed_right: blob": lambda core, a: core.signed_right(a.x, a.right[:-64], a.geometry, 0.0, False),
     "signed_right: pad": lambda core, a: core.signed_right(a.x, a.right, a.geometry, "0", False),
-    "signed_right: complex": lambda core, a: core.signed_right(
-        a.x + 1j, a.right, a.geometry, 0.0, False
-    ),
-    "signed_left: kernel": lambda core, a: core.signed_left(
-        a.words, a.kernel[..., 1:], a.geometry, 0
-    ),
+    "signed_right: complex": lambda core, a: core.signed_right(a.x + 1j, a.right, a.geometry, 0.0, False),
+    "signed_left: kernel": lambda core, a: core.signed_left(a.words, a.kernel[..., 1:], a.geometry, 0),
     "signed_left: taps": lambda core, a: core.signed_left(a.words, a.kernel[1:], a.geometry, 0),
-    "signed_left: depth": lambda core, a: core.signed_left(
-        a.words, a.kernel[:, :, 1:], a.geometry, 0
-    ),
+    "signed_left: depth": lambda core, a: core.signed_left(a.words, a.kernel[:, :, 1:], a.geometry, 0),
     "signed_left: pad": lambda core, a: core.signed_left(a.words, a.kernel, a.geometry, 2),
     "signed_reduce: dy": lambda core, a: core.signed_reduce(a.words, a.dy[..., 1:], a.geometry, 0),
-    "signed_reduce: pixels": lambda core, a: core.signed_reduce(
-        a.words, a.dy[:, 1:], a.geometry, 0
-    ),
+    "signed_reduce: pixels": lambda core, a: core.signed_reduce(a.words, a.dy[:, 1:], a.geometry, 0),
     "signed_reduce: pad": lambda core, a: core.signed_reduce(a.words, a.dy, a.geometry, 0.5),
     "im2col: integers": lambda core, a: core.im2col(a.words, a.geometry, 0.0),
     "im2col: channels": lambda core, a: core.im2col(a.x[..., 1:], a.geometry, 0.0),

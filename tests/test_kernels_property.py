@@ -42,9 +42,7 @@ generators = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 bits = st.sampled_from([0, 1, -1])
 
 
-@pytest.mark.parametrize(
-    "check", [checks.check_xnor, checks.check_signed_left, checks.check_signed_reduce]
-)
+@pytest.mark.parametrize("check", [checks.check_xnor, checks.check_signed_left, checks.check_signed_reduce])
 @FEW
 @given(problem=problems(), rng=generators, pad=bits)
 def test_products_of_packed_inputs(variant, check, problem, rng, pad):

@@ -105,9 +105,7 @@ def test_dorefa_weights_by_hand():
 def test_magnitude_aware_sign_by_hand():
     x = np.array([[1.0, -4.0], [-3.0, 2.0]])
     np.testing.assert_array_equal(ref.magnitude_aware_sign(x), [[2, -3], [-2, 3]])
-    np.testing.assert_array_equal(
-        ref.magnitude_aware_sign_grad(x, np.ones((2, 2)), 2.0), [[2, 0], [0, 3]]
-    )
+    np.testing.assert_array_equal(ref.magnitude_aware_sign_grad(x, np.ones((2, 2)), 2.0), [[2, 0], [0, 3]])
     np.testing.assert_array_equal(ref.magnitude_aware_sign(x[0]), x[0])
 
 
@@ -141,12 +139,8 @@ def test_sizes(arguments, pad, outputs):
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "dilation"), [(1, 2, 1), (3, 2, 1), (2, 3, 1), (3, 1, 2)]
-)
-def test_transposed_length_is_an_input_that_the_convolution_maps_back(
-    padding, kernel, stride, dilation
-):
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 2, 1), (3, 2, 1), (2, 3, 1), (3, 1, 2)])
+def test_transposed_length_is_an_input_that_the_convolution_maps_back(padding, kernel, stride, dilation):
     length = ref.transposed_length(4, kernel, padding, stride, dilation)
     pad = ref.pads(length, kernel, padding, stride, dilation)
     assert ref.output_length(length, kernel, pad, stride, dilation) == 4
@@ -164,16 +158,12 @@ def test_convolution_by_hand():
     x = np.array([1.0, 2, 3, 4]).reshape(1, 4, 1)
     kernel = np.array([10.0, 1]).reshape(2, 1, 1)
     one = (1,)
-    np.testing.assert_array_equal(
-        ref.convolution(x, kernel, one, one, [(1, 0)]).ravel(), [1, 12, 23, 34]
-    )
+    np.testing.assert_array_equal(ref.convolution(x, kernel, one, one, [(1, 0)]).ravel(), [1, 12, 23, 34])
     np.testing.assert_array_equal(
         ref.convolution(x, kernel, one, one, [(1, 0)], pad_value=-1).ravel(), [-9, 12, 23, 34]
     )
     np.testing.assert_array_equal(ref.convolution(x, kernel, (2,), one, [(0, 0)]).ravel(), [12, 34])
-    np.testing.assert_array_equal(
-        ref.convolution(x, kernel, one, (2,), [(0, 1)]).ravel(), [13, 24, 30]
-    )
+    np.testing.assert_array_equal(ref.convolution(x, kernel, one, (2,), [(0, 1)]).ravel(), [13, 24, 30])
 
 
 def test_groups_by_hand():
@@ -210,8 +200,7 @@ def by_definition(x, kernel, strides, dilation, pads, pad_value, groups):
     for b, *pixel, f in np.ndindex(*y.shape):
         for *tap, c in np.ndindex(*taps, depth):
             place = [
-                p * s + t * d - low
-                for p, s, t, d, (low, _) in zip(pixel, strides, tap, dilation, pads, strict=True)
+                p * s + t * d - low for p, s, t, d, (low, _) in zip(pixel, strides, tap, dilation, pads, strict=True)
             ]
             inside = all(0 <= i < n for i, n in zip(place, spatial, strict=True))
             channel = f // (filters // groups) * depth + c
@@ -299,9 +288,7 @@ def test_locally_connected_with_equal_weights_is_a_convolution(rng):
     strides, pads = (2, 1), [(0, 1), (1, 0)]
     expected = ref.convolution(x, kernel, strides, (1, 1), pads)
     per_pixel = np.broadcast_to(kernel, (*expected.shape[1:-1], *kernel.shape))
-    np.testing.assert_allclose(
-        ref.locally_connected(x, per_pixel, strides, pads), expected, atol=1e-12
-    )
+    np.testing.assert_allclose(ref.locally_connected(x, per_pixel, strides, pads), expected, atol=1e-12)
 
 
 def test_locally_connected_gradients(rng):
