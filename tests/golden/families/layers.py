@@ -42,7 +42,7 @@ CONSTRAINTS = [None, "weight_clip"]
 PADS = [0.0, 0.0, 1.0, -1.0, 0.5, -0.3]
 CHANNELS = [1, 2, 3, 4, 5, 8, 31, 32, 33, 64, 65]
 
-MAX_ELEMENTS = 2600
+MAX_ELEMENTS = 4000
 
 
 # -- drawing ------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ class Draw:
         self.decks = {}
 
     def __call__(self, name, options):
-        return self.decks.setdefault(name, Deck(self.rng, options)).deal()
+        return self.decks.setdefault((name, str(options)), Deck(self.rng, options)).deal()
 
     def tuple(self, name, rank, options):
         """One number for all axes, or one each."""
@@ -89,8 +89,10 @@ class Draw:
         last = data_format != "channels_first"
         return [batch, *spatial, channels] if last else [batch, channels, *spatial]
 
-    def spatial(self, rank):
+    def spatial(self, rank, channels):
         options = {1: range(4, 14), 2: range(3, 9), 3: range(2, 6)}[rank]
+        if channels > 16:
+            options = options[: len(options) // 2]
         return [self("size", options) for _ in range(rank)]
 
     def format(self):
@@ -123,7 +125,7 @@ def conv(draw, rank):
         kwargs["groups"] = groups
     if rank > 1 or data_format:
         kwargs["data_format"] = data_format
-    return kwargs, draw.shape(data_format, draw.spatial(rank), channels)
+    return kwargs, draw.shape(data_format, draw.spatial(rank, channels), channels)
 
 
 def depthwise(draw):
@@ -138,7 +140,8 @@ def depthwise(draw):
     }
     if kwargs["padding"] == "same":
         kwargs["pad_values"] = draw("pad_values", PADS)
-    return kwargs, draw.shape(data_format, draw.spatial(2), draw("channels", CHANNELS))
+    channels = draw("channels", CHANNELS)
+    return kwargs, draw.shape(data_format, draw.spatial(2, channels), channels)
 
 
 def separable(draw, rank):
@@ -155,7 +158,8 @@ def separable(draw, rank):
     }
     if kwargs["padding"] == "same":
         kwargs["pad_values"] = draw("pad_values", PADS)
-    return kwargs, draw.shape(data_format, draw.spatial(rank), draw("channels", CHANNELS))
+    channels = draw("channels", CHANNELS)
+    return kwargs, draw.shape(data_format, draw.spatial(rank, channels), channels)
 
 
 def transposed(draw, rank):
@@ -483,7 +487,7 @@ def run(name, kwargs, x_shape, rng, on_grid):
     if min(y_shape) < 1:
         return None
     sizes = [w.shape.num_elements() for w in layer.trainable_weights]
-    if math.prod(x_shape) * 2 + math.prod(y_shape) * 2 + 2 * sum(sizes) > 2 * MAX_ELEMENTS:
+    if math.prod(x_shape) + math.prod(y_shape) + sum(sizes) > MAX_ELEMENTS:
         return None
 
     x = randoms(rng, x_shape, on_grid, 8, 2)
