@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import operation
+from ..tape import Readable, operation
 
 Memo = dict[Any, Any]
 
@@ -126,7 +126,7 @@ def decode(residual, dy, needed):
     return (dy,)
 
 
-class Quantized:
+class Quantized(Readable):
     """A value and the quantizer that is to be applied to it.
 
     It reads as floats everywhere (`_read_`), and gives a product its packed operand (`_operand_`), encoded once along
@@ -144,14 +144,6 @@ class Quantized:
     @property
     def shape(self) -> Any:
         return self.source.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.source.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.source.ndim
 
     def _read_(self) -> Any:
         if self._floats is None:
