@@ -1,0 +1,1532 @@
+"""Define-by-run differentiation: `Tensor`, `Variable`, `GradientTape`, and how operations are made.
+
+A `Tensor` is a NumPy array that may carry a `Node`. An operation that meets a node of an active
+tape records one of its own, and `GradientTape.gradient` walks the nodes back. Our own operations
+are a forward with its backward below it (`operation`); the derivatives of NumPy's functions are
+those of HIPS autograd.
+
+What a node keeps for backward is the memory of training, so a residual is kept apart from the
+arguments, can be computed again instead of kept, and is freed as the walk passes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import inspect
+import itertools
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Number
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from autograd import make_vjp
+from autograd.extend import Box
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import ArrayLike, DTypeLike
+
+__all__ = [
+    "GradientTape",
+    "Node",
+    "Operation",
+    "Readable",
+    "Tensor",
+    "Variable",
+    "constant",
+    "convert_to_tensor",
+    "custom_gradient",
+    "is_traced",
+    "operation",
+    "plain",
+    "read",
+    "stop_gradient",
+]
+
+
+class _State(threading.local):
+    tapes: frozenset[_Recording] = frozenset()
+    reads: list[Variable] | None = None
+
+
+_state = _State()
+_serial = itertools.count()
+_watching = threading.Lock()
+# HIPS numbers its traces with one global counter, so an inner trace is only sure to get the
+# higher number while no other thread starts or ends one.
+_tracing = threading.RLock()
+
+
+@contextmanager
+def _recording_on(tapes: frozenset[_Recording]) -> Iterator[None]:
+    before, _state.tapes = _state.tapes, tapes
+    try:
+        yield
+    finally:
+        _state.tapes = before
+
+
+# ---- nodes -------------------------------------------------------------------------------------
+
+
+class Node:
+    """One recorded value: where it came from, and how a gradient goes back from it.
+
+    Parameters
+    ----------
+    name : str
+        Of the operation, for messages and accounts.
+    tapes : frozenset
+        The recordings that it belongs to.
+    value : Tensor, BitArray or tuple of them
+        Only shape and dtype are kept.
+    parents : tuple of Node or None
+        One entry per differentiable argument, None where an argument is not traced.
+    backward : callable, optional
+        ``backward(residual, dy, needed)`` returns one gradient (or None) per parent.
+    residual : object, optional
+        What `backward` reads. A Node in its place, or in the place of an element of the tuple,
+        is an array that will be computed again.
+    recompute : tuple, optional
+        ``(forward, args, params)`` that give the value again; a Node among the args is computed
+        again first.
+    source : tuple, optional
+        ``(function, args)`` in autograd's NumPy, from which the gradient of a gradient is made.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "backward",
+        "dtype",
+        "name",
+        "order",
+        "parents",
+        "recompute",
+        "residual",
+        "shape",
+        "source",
+        "tapes",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        tapes: frozenset[_Recording],
+        value: Any,
+        parents: tuple[Node | None, ...] = (),
+        backward: Callable[..., Any] | None = None,
+        residual: Any = None,
+        recompute: tuple[Any, ...] | None = None,
+        source: tuple[Any, ...] | None = None,
+    ) -> None:
+        self.name = name
+        self.order = next(_serial)
+        self.tapes = tapes
+        if isinstance(value, (tuple, list)):
+            self.shape, self.dtype = [(v.shape, v.dtype) for v in value], type(value)
+        else:
+            self.shape, self.dtype = value.shape, value.dtype
+        self.parents = parents
+        self.backward = backward
+        self.residual = residual
+        self.recompute = recompute
+        self.source = source
+        for tape in tapes:
+            tape.nodes.append(weakref.ref(self))
+
+    def value(self, cache: dict[Node, Any]) -> np.ndarray:
+        """The value of this node, computed again; `cache` holds what this walk has computed."""
+        if self not in cache:
+            forward, args, params = self.recompute
+            args = [a.value(cache) if type(a) is Node else a for a in args]
+            cache[self] = np.asarray(forward(*args, **params)[0])
+        return cache[self]
+
+    def free(self) -> None:
+        """Forget everything but the identity."""
+        self.parents = ()
+        self.backward = self.residual = self.recompute = self.source = None
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} shape={self.shape}>"
+
+
+class _Lost:
+    """In the place of a node: this array is a view of a traced one, made where no tape can see."""
+
+    __slots__ = ("tapes",)
+
+    def __init__(self, tapes: frozenset[_Recording]) -> None:
+        self.tapes = tapes
+
+
+class _Recording:
+    """What the nodes of a tape know of it, so that a kept Tensor does not keep the tape."""
+
+    __slots__ = ("leaves", "nodes", "spent", "watches_variables")
+
+    def __init__(self, watches_variables: bool) -> None:
+        self.nodes: list[weakref.ref[Node]] = []
+        self.leaves: dict[int, tuple[Variable, list[Node]]] = {}
+        self.spent = False
+        self.watches_variables = watches_variables
+
+    def watches(self, variable: Variable) -> bool:
+        return id(variable) in self.leaves or (self.watches_variables and variable.trainable)
+
+    def close(self) -> None:
+        self.spent = True
+        for ref in self.nodes:
+            node = ref()
+            if node is not None:
+                _release(node)
+        self.nodes.clear()
+        self.leaves.clear()
+
+
+def _release(node: Node) -> None:
+    if all(tape.spent for tape in node.tapes):
+        node.free()
+
+
+def _parents(nodes: Iterable[Any], name: str) -> tuple[Node | None, ...]:
+    """The nodes that an active tape of this thread records, None in the place of the others."""
+    tapes = _state.tapes
+    parents = tuple([n if n is not None and not tapes.isdisjoint(n.tapes) else None for n in nodes])
+    for parent in parents:
+        if type(parent) is _Lost:
+            raise RuntimeError(
+                f"{name}: an argument is a view of a traced Tensor that no tape could record; "
+                "make it with indexing, reshape, transpose or astype, or stop_gradient it"
+            )
+    return parents
+
+
+def _attach(value: Any, name: str, parents: tuple[Node | None, ...], *args: Any, **more: Any) -> Any:
+    """The value of an operation as Tensor (or BitArray, or tuple of them) with its node."""
+    tapes = _state.tapes
+    if len(tapes) > 1:
+        tapes = tapes & frozenset().union(*[p.tapes for p in parents if p is not None])
+    if isinstance(value, (tuple, list)):
+        value = type(value)(_wrap(v) for v in value)
+        whole = Node(name, tapes, value, parents, *args, **more)
+        return type(value)(_carry(v, Node("item", tapes, v, (whole,), _item, i)) for i, v in enumerate(value))
+    if not hasattr(value, "_with_node"):
+        value = np.asarray(value)
+        if value.dtype.kind not in "fc":
+            return value.view(Tensor)
+    return _carry(value, Node(name, tapes, value, parents, *args, **more))
+
+
+def _carry(value: Any, node: Node) -> Any:
+    if hasattr(value, "_with_node"):
+        return value._with_node(node)
+    if value.dtype.kind in "fc":
+        value = value.view(np.ndarray).view(Tensor)
+        value._node = node
+    return value
+
+
+class _Item:
+    """The gradient of one value of an operation that returns several."""
+
+    __slots__ = ("dy", "index")
+
+    def __init__(self, index: int, dy: Any) -> None:
+        self.index, self.dy = index, dy
+
+
+def _item(index: int, dy: Any, needed: Any) -> tuple[_Item]:
+    return (_Item(index, dy),)
+
+
+# ---- the leaf rule and dispatch ----------------------------------------------------------------
+
+
+def read(x: Any) -> Any:
+    """The current Tensor of whatever has `_read_()`, a Variable say; anything else unchanged."""
+    while type(x) not in _ATOMS and hasattr(type(x), "_read_"):
+        x = x._read_()
+    return x
+
+
+def plain(x: Any) -> np.ndarray:
+    """`x` as a plain array that no tape follows; of a Variable a read-only view."""
+    x = read(x)
+    return x.view(np.ndarray) if isinstance(x, np.ndarray) else np.asarray(x)
+
+
+def is_traced(x: Any) -> bool:
+    """Whether an operation on `x` would now be recorded by a tape of this thread."""
+    if not _state.tapes:
+        return False
+    node = getattr(read(x), "_node", None)
+    return node is not None and not _state.tapes.isdisjoint(node.tapes)
+
+
+def _wrap(x: Any) -> Any:
+    """NumPy's results as Tensors: arrays, scalars (0-d), and tuples or lists of them."""
+    if type(x) is np.ndarray:
+        return x.view(Tensor)
+    if isinstance(x, np.generic):
+        return np.asarray(x).view(Tensor)
+    if isinstance(x, (tuple, list)):
+        return getattr(x, "_make", type(x))(_wrap(v) for v in x)
+    return x
+
+
+def _plain_tree(x: Any) -> Any:
+    x = read(x)
+    if isinstance(x, Tensor):
+        return x.view(np.ndarray)
+    if type(x) in (tuple, list):
+        return type(x)(map(_plain_tree, x))
+    return x
+
+
+_NO_DERIVATIVE = "{} has no derivative for these arguments; use custom_gradient to give it one"
+_WRITES = "{}: cannot write in place from or into a traced Tensor"
+
+
+class _Slot:
+    """Marks the place of a traced Tensor in the arguments of a NumPy function."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def _fill(x: Any, values: Any) -> Any:
+    if type(x) is _Slot:
+        return values[x.index]
+    if type(x) in (tuple, list):
+        return type(x)(_fill(v, values) for v in x)
+    return x
+
+
+def _split(x: Any, name: str, traced: list[Tensor]) -> Any:
+    """Arguments with every Tensor made plain, and a `_Slot` where it is traced."""
+    x = read(x)
+    if type(x) in (tuple, list):
+        return type(x)(_split(v, name, traced) for v in x)
+    node = getattr(x, "_node", None)
+    if node is not None and _parents((node,), name)[0] is not None:
+        if not isinstance(x, Tensor):
+            raise NotImplementedError(f"{name}: cannot differentiate a {type(x).__name__}")
+        traced.append(x)
+        return _Slot(len(traced) - 1)
+    return x.view(np.ndarray) if isinstance(x, Tensor) else x
+
+
+def _pull_numpy(residual: Any, dy: Any, needed: tuple[bool, ...]) -> tuple[Any, ...]:
+    name, vjp = residual
+    try:
+        gradients = vjp(dy)
+    except Exception as error:
+        raise NotImplementedError(_NO_DERIVATIVE.format(name)) from error
+    return tuple(gradients) if isinstance(gradients, (tuple, list)) else (gradients,)
+
+
+class _Independent(Exception):
+    """autograd returned a value that does not depend on the traced arguments, or lost them."""
+
+
+def _differentiate(name: str, function: Callable[..., Any], args: Any, traced: list[Tensor]) -> Any:
+    """Run `function` of autograd's NumPy on `args`, whose slots stand for `traced`, and record."""
+
+    def on_boxes(*boxes: Box) -> Box:
+        value = function(*_fill(args, boxes))
+        if not isinstance(value, Box):
+            raise _Independent(name)
+        return value
+
+    argnum = 0 if len(traced) == 1 else tuple(range(len(traced)))
+    with _tracing:
+        vjp, value = make_vjp(on_boxes, argnum)(*[t.view(np.ndarray) for t in traced])
+    again = (function, args, traced) if len(_state.tapes) > 1 else None
+    parents = tuple(t._node for t in traced)
+    return _attach(value, name, parents, _pull_numpy, (name, vjp), source=again)
+
+
+@functools.cache
+def _twin(function: Callable[..., Any]) -> tuple[str, Callable[..., Any] | None]:
+    """The name of a NumPy function, and the function of autograd.numpy that is its twin."""
+    short = getattr(function, "__name__", repr(function))
+    for prefix, numpy, twin in (
+        ("np", np, anp),
+        ("np.linalg", np.linalg, anp.linalg),
+        ("np.fft", np.fft, anp.fft),
+    ):
+        if getattr(numpy, short, None) is function:
+            return f"{prefix}.{short}", getattr(twin, short, None)
+    return short, None
+
+
+def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """A NumPy function on Tensors and whatever can be read: recorded if one of them is traced."""
+    if not _state.tapes or function in _CONSTANT:
+        return _wrap(function(*_plain_tree(args), **{k: _plain_tree(v) for k, v in kwargs.items()}))
+    name, twin = _twin(function)
+    traced: list[Tensor] = []
+    args = _split(args, name, traced)
+    by_position = len(traced)
+    kwargs = {k: _split(v, name, traced) for k, v in kwargs.items()}
+    if not traced:
+        return _wrap(function(*args, **kwargs))
+    if function in _IN_PLACE or kwargs.get("out") is not None:
+        raise TypeError(_WRITES.format(name))
+    kwargs.pop("out", None)
+    if function in _OURS:
+        kwargs = {k: _fill(v, traced) for k, v in kwargs.items()}
+        return _OURS[function](*_fill(args, traced), **kwargs)
+    wrong = next((k for k in ("where", "initial") if kwargs.get(k, True) is not True), None)
+    if wrong is not None:
+        raise NotImplementedError(f"{name}: argument {wrong!r} is not differentiated")
+    if len(traced) > by_position:
+        raise NotImplementedError(f"{name}: pass the traced Tensor by position, not by keyword")
+    if twin is None:
+        raise NotImplementedError(f"{name} has no derivative; use custom_gradient to give it one")
+    try:
+        return _differentiate(name, lambda *a: twin(*a, **kwargs), args, traced)
+    except Exception as error:
+        # What is wrong with the arguments NumPy says better itself.
+        function(*_fill(args, [t.view(np.ndarray) for t in traced]), **kwargs)
+        raise NotImplementedError(_NO_DERIVATIVE.format(name)) from error
+
+
+def _array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    for x in inputs:
+        if not isinstance(x, (np.ndarray, np.generic, Readable)) and hasattr(x, "__array_ufunc__"):
+            return NotImplemented
+    if method == "__call__" and not kwargs and not _state.tapes:
+        return _wrap(ufunc(*[x.view(np.ndarray) if isinstance(x, Tensor) else read(x) for x in inputs]))
+    out = kwargs.get("out", ())
+    for x in out:
+        if isinstance(x, Readable):
+            raise TypeError(
+                f"np.{ufunc.__name__}: a {type(x).__name__} cannot be written in place; "
+                "use assign, assign_add or assign_sub"
+            )
+    if method == "__call__" and not out:
+        return _call(ufunc, inputs, kwargs)
+    if _state.tapes and any(is_traced(x) for x in (*out, *inputs)):
+        if out:
+            raise TypeError(_WRITES.format(f"np.{ufunc.__name__}"))
+        if ufunc not in _CONSTANT:
+            raise NotImplementedError(f"np.{ufunc.__name__}.{method} has no derivative")
+    kwargs = {k: _plain_tree(v) for k, v in kwargs.items()}
+    result = getattr(ufunc, method)(*_plain_tree(inputs), **kwargs)
+    return _wrap(result) if not out else out[0] if len(out) == 1 else out
+
+
+def _array_function(self: Any, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
+    if not all(issubclass(kind, (np.ndarray, Readable)) for kind in kinds):
+        return NotImplemented
+    out = kwargs.get("out")
+    result = _call(function, args, kwargs)
+    return result if out is None else out
+
+
+# ---- Tensor ------------------------------------------------------------------------------------
+
+
+class Tensor(np.ndarray):
+    """A NumPy array that a tape can follow; 0-d where NumPy has scalars.
+
+    Every operator, ufunc, NumPy function and method gives Tensors and, inside an active tape, is
+    recorded. A function without a derivative raises NotImplementedError; an array made where no
+    tape can see (``t.view(...)``) raises RuntimeError in the next operation that meets it.
+    ``t += x`` gives `t` a new value, as in TensorFlow; writing into a traced Tensor raises
+    TypeError. ``np.asarray(t)``, ``float(t)``, ``t.item()`` and lists that NumPy makes an array
+    from (``np.array([t, t])``; write ``np.stack``) leave the tape.
+    """
+
+    _node: Node | _Lost | None = None
+    __array_priority__ = 100.0
+    __array_ufunc__ = _array_ufunc
+    __array_function__ = _array_function
+
+    def __array_finalize__(self, template: Any) -> None:
+        node = getattr(template, "_node", None)
+        if node is not None:
+            self._node = _Lost(node.tapes)
+
+    def numpy(self) -> Any:
+        """A copy as plain array, or NumPy scalar if 0-d."""
+        return self.view(np.ndarray).copy()[()]
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._node is not None and is_traced(self):
+            return _getitem(self, index=_plain_tree(index))
+        return _wrap(self.view(np.ndarray)[_plain_tree(index)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if is_traced(self) or is_traced(value):
+            raise TypeError(_WRITES.format("Tensor"))
+        self.view(np.ndarray)[_plain_tree(index)] = _plain_tree(value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def T(self) -> Tensor:
+        return _call(np.transpose, (self,), {})
+
+    @property
+    def mT(self) -> Tensor:
+        return _call(np.swapaxes, (self, -1, -2), {})
+
+    @property
+    def flat(self) -> Any:
+        _refuse(self, "flat")
+        return self.view(np.ndarray).flat
+
+    def reshape(self, *shape: Any, order: str = "C") -> Tensor:
+        return _call(np.reshape, (self, shape[0] if len(shape) == 1 else shape, order), {})
+
+    def transpose(self, *axes: Any) -> Tensor:
+        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
+            axes = axes[0]
+        return _call(np.transpose, (self, axes or None), {})
+
+    def astype(self, dtype: DTypeLike, *args: Any, **kwargs: Any) -> Tensor:
+        options = dict(zip(("order", "casting", "subok", "copy"), args, strict=False)) | kwargs
+        return _cast(self, dtype=np.dtype(dtype), **options)
+
+    def flatten(self, order: str = "C") -> Tensor:
+        return _copy(_call(np.ravel, (self, order), {}))
+
+    def copy(self, order: str = "C") -> Tensor:
+        return _copy(self)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.view(np.ndarray).copy().view(Tensor)
+
+    def __repr__(self) -> str:
+        return np.array_repr(self.view(np.ndarray)).replace("array(", "Tensor(", 1)
+
+    def __str__(self) -> str:
+        return str(self.view(np.ndarray))
+
+
+def _refuse(tensor: Tensor, name: str) -> None:
+    if is_traced(tensor):
+        raise TypeError(f"Tensor.{name}: cannot be followed by a tape, and the Tensor is traced")
+
+
+def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(getattr(np.ndarray, name))
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return _call(function, (self, *args), kwargs)
+
+    return method
+
+
+def _untraced_method(name: str) -> Callable[..., Any]:
+    native = getattr(np.ndarray, name)
+
+    @functools.wraps(native)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        _refuse(self, name)
+        return native(self, *args, **kwargs)
+
+    return method
+
+
+_METHODS = """all any argmax argmin argsort clip conj conjugate cumprod cumsum diagonal dot max mean min nonzero
+    prod ravel repeat round searchsorted squeeze std sum swapaxes take trace var"""
+for _name in _METHODS.split():
+    setattr(Tensor, _name, _method(_name, getattr(np, _name)))
+for _name in ("byteswap", "fill", "partition", "put", "resize", "setfield", "sort"):
+    setattr(Tensor, _name, _untraced_method(_name))
+# A Tensor is a value: an augmented assignment binds the name to the next one.
+_OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+for _name in _OPERATORS.split():
+    setattr(Tensor, f"__i{_name}__", getattr(np.ndarray, f"__{_name}__"))
+
+
+_ATOMS = {Tensor, np.ndarray, float, int, bool, type(None)}
+
+
+# ---- operations --------------------------------------------------------------------------------
+
+
+class _Buffer(np.ndarray):
+    """The memory of a Variable. No view has this class, so NumPy keeps the first view of it as
+    base of all others, and a weak reference to that one tells whether anyone still reads it."""
+
+
+def _in_variable(x: Any) -> bool:
+    while isinstance(x, np.ndarray):
+        if type(x) is _Buffer:
+            return True
+        x = x.base
+    return False
+
+
+class Operation:
+    """A differentiable operation; made by `operation`."""
+
+    def __init__(self, forward: Callable[..., Any], recompute: bool, linear: bool) -> None:
+        functools.update_wrapper(self, forward)
+        self._forward = forward
+        self._backward: Callable[..., Any] | None = None
+        self._recompute = recompute
+        self._linear = linear
+        signature = inspect.signature(forward)
+        kept = [p for p in signature.parameters.values() if p.name != "traced"]
+        self._wants_traced = len(kept) < len(signature.parameters)
+        self.__signature__ = signature.replace(parameters=kept)
+
+    def backward(self, function: Callable[..., Any]) -> Operation:
+        """Decorate ``backward(residual, dy, needed)``, which must not write into `dy`."""
+        self._backward = _Linear(function) if self._linear else function
+        return self
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        values, nodes = [], []
+        for x in args:
+            x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
+            nodes.append(getattr(x, "_node", None))
+            values.append(x.view(np.ndarray) if isinstance(x, Tensor) else x)
+        for key, x in params.items():
+            if isinstance(x, (Tensor, Readable)) or hasattr(type(x), "_read_"):
+                if is_traced(x):
+                    raise TypeError(
+                        f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "
+                        "expected an untraced value, received a traced Tensor (stop_gradient it)"
+                    )
+                params[key] = plain(x)
+        parents = _parents(nodes, self.__name__) if _state.tapes else (None,) * len(nodes)
+        traced = tuple([p is not None for p in parents])
+        if self._wants_traced:
+            value, residual = self._forward(*values, **params, traced=traced)
+        else:
+            value, residual = self._forward(*values, **params)
+        if True not in traced:
+            return _wrap(value)
+        if self._backward is None:
+            raise NotImplementedError(f"{self.__name__} has no derivative")
+        return _attach(
+            value,
+            self.__name__,
+            parents,
+            self._backward,
+            _without_arguments(residual, values, parents),
+            self._again(values, parents, params) if self._recompute else None,
+        )
+
+    def _again(self, values: list[Any], parents: Any, params: dict[str, Any]) -> Any:
+        """How to get the value again, or None if that would mean to keep an array for it."""
+        args = []
+        for x, parent in zip(values, parents, strict=True):
+            if parent is not None and parent.recompute is not None and isinstance(x, np.ndarray):
+                args.append(parent)
+            elif not isinstance(x, np.ndarray) or _in_variable(x):
+                args.append(x)
+            else:
+                return None
+        if self._wants_traced:
+            params = {**params, "traced": (False,) * len(args)}
+        return self._forward, args, params
+
+
+class _Linear:
+    """A backward made of recorded operations that reads no traced value, so it can be traced."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...]) -> Any:
+        return self._function(residual, dy, needed)
+
+
+def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
+    """`residual` with a Node in the place of every argument that can be computed again."""
+    again = {
+        id(x): p
+        for x, p in zip(values, parents, strict=True)
+        if p is not None and p.recompute is not None and isinstance(x, np.ndarray)
+    }
+    if not again:
+        return residual
+    if type(residual) is tuple:
+        return tuple(again.get(id(r), r) for r in residual)
+    return again.get(id(residual), residual)
+
+
+def _resolve(residual: Any, cache: dict[Node, Any]) -> Any:
+    if type(residual) is tuple:
+        return tuple([r.value(cache) if type(r) is Node else r for r in residual])
+    return residual.value(cache) if type(residual) is Node else residual
+
+
+def operation(forward: Callable[..., Any] | None = None, *, recompute: bool = False, linear: bool = False) -> Any:
+    """Make a forward function a differentiable operation.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(*args, **params)`` returns ``(value, residual)``. Positional arguments may be
+        differentiated, keywords are parameters. It gets plain arrays in the place of Tensors and
+        of whatever has `_read_()`, and `traced` (one bool per positional argument) if its
+        signature names that. The value is an array, a BitArray, or a tuple of them.
+    recompute : bool, optional
+        Whether to run forward again is cheap and gives the same bits. The value then need not be
+        kept by those who read it, if every argument can be had again as well.
+    linear : bool, optional
+        Whether backward is made of recorded operations and its residual depends on no traced
+        value, so that it can be differentiated again.
+
+    Returns
+    -------
+    Operation
+        Whose `backward` decorates ``backward(residual, dy, needed)``: one gradient per positional
+        argument, None where `needed` is false. The tape sums it over broadcast axes and casts it.
+        Where the operation has several values, `dy` is a tuple.
+    """
+    if forward is None:
+        return functools.partial(operation, recompute=recompute, linear=linear)
+    return Operation(forward, recompute, linear)
+
+
+@operation(linear=True)
+def _getitem(x, *, index):
+    return x[index], (x.shape, index)
+
+
+@_getitem.backward
+def _getitem(residual, dy, needed):
+    shape, index = residual
+    return (_put(dy, shape=shape, index=index),)
+
+
+@operation(linear=True)
+def _put(x, *, shape, index):
+    y = np.zeros(shape, x.dtype)
+    parts = index if isinstance(index, tuple) else (index,)
+    if all(p is None or p is Ellipsis or isinstance(p, (int, slice, np.integer)) for p in parts):
+        y[index] = x
+    else:
+        np.add.at(y, index, x)
+    return y, index
+
+
+@_put.backward
+def _put(index, dy, needed):
+    return (dy[index],)
+
+
+@operation(linear=True)
+def _copy(x):
+    return x.copy(), None
+
+
+@_copy.backward
+def _copy(residual, dy, needed):
+    return (dy,)
+
+
+@operation(linear=True)
+def _cast(x, *, dtype, **options):
+    return x.astype(dtype, **options), None
+
+
+@_cast.backward
+def _cast(residual, dy, needed):
+    return (dy,)
+
+
+@operation(linear=True)
+def _broadcast_to(x, *, shape):
+    return np.broadcast_to(x, shape), None
+
+
+@_broadcast_to.backward
+def _broadcast_to(residual, dy, needed):
+    return (dy,)
+
+
+@operation(linear=True)
+def _where(condition, x, y):
+    return np.where(condition, x, y), condition
+
+
+@_where.backward
+def _where(condition, dy, needed):
+    zero = dy.dtype.type(0)
+    return (
+        None,
+        np.where(condition, dy, zero) if needed[1] else None,
+        np.where(condition, zero, dy) if needed[2] else None,
+    )
+
+
+@operation(linear=True)
+def _clip(x, *, low, high):
+    inside = np.ones(np.broadcast_shapes(x.shape, np.shape(low), np.shape(high)), bool)
+    if low is not None:
+        inside &= x >= low
+    if high is not None:
+        inside &= x <= high
+    return np.clip(x, low, high), inside
+
+
+@_clip.backward
+def _clip(inside, dy, needed):
+    return (np.where(inside, dy, dy.dtype.type(0)),)
+
+
+def _clip_numpy(a, a_min=None, a_max=None, *, min=None, max=None):
+    low, high = (a_min if min is None else min), (a_max if max is None else max)
+    return _clip(a, low=low, high=high)
+
+
+# NumPy's functions that autograd lacks or gives another derivative than TensorFlow: broadcasting
+# in where and broadcast_to, and the ends of clip's interval, which belong to it.
+_OURS: dict[Any, Callable[..., Any]] = {
+    np.astype: lambda x, dtype, **options: _cast(x, dtype=np.dtype(dtype), **options),
+    np.broadcast_to: lambda array, shape, **_: _broadcast_to(array, shape=shape),
+    np.clip: _clip_numpy,
+    np.copy: lambda a, **_: _copy(a),
+    np.positive: _copy,
+    np.where: lambda c, *xy: _where(c, *xy) if xy else _call(np.nonzero, (c,), {}),
+}
+
+# Their derivative is zero or they have none: the result is a constant.
+_NAMES = """all allclose any argmax argmin argpartition argsort argwhere around array_equal array_equiv array_repr
+    array_str bincount ceil count_nonzero digitize empty_like equal fix flatnonzero floor floor_divide full_like
+    greater greater_equal histogram isclose isfinite isin isinf isnan isneginf isposinf iscomplex iscomplexobj isreal
+    isrealobj less less_equal logical_and logical_not logical_or logical_xor may_share_memory ndim nonzero not_equal
+    ones_like result_type rint round searchsorted shape shares_memory sign signbit size trunc unique zeros_like"""
+_CONSTANT = {getattr(np, name) for name in _NAMES.split()}
+_IN_PLACE = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
+
+
+# ---- Variable ----------------------------------------------------------------------------------
+
+
+class Readable(NDArrayOperatorsMixin):
+    """Whatever stands for a current value: operators, NumPy functions and conversions read it.
+
+    A subclass gives `_read_()`, which returns a Tensor. One that stands for another Readable or
+    Tensor may name it in `_source_`: gradients are then asked for with either.
+    """
+
+    __array_priority__ = 150.0
+    __array_ufunc__ = _array_ufunc
+    __array_function__ = _array_function
+    # Comparisons are elementwise; as a key or in a set an object stands for itself.
+    __hash__ = object.__hash__
+
+    def _read_(self) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} does not define _read_()")
+
+    def value(self) -> Tensor:
+        """The current value."""
+        return read(self)
+
+    def numpy(self) -> Any:
+        """A copy of the current value as plain array, or NumPy scalar if 0-d."""
+        return read(self).numpy()
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(plain(self), dtype=dtype, copy=copy)
+
+    def __getitem__(self, index: Any) -> Any:
+        return read(self)[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(read(self))
+
+    def __len__(self) -> int:
+        return len(plain(self))
+
+    def __bool__(self) -> bool:
+        return bool(plain(self))
+
+    def __float__(self) -> float:
+        return float(plain(self))
+
+    def __int__(self) -> int:
+        return int(plain(self))
+
+    def __index__(self) -> int:
+        return plain(self).__index__()
+
+    def __format__(self, spec: str) -> str:
+        return format(plain(self), spec)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the current value."""
+        return read(self).shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the current value."""
+        return read(self).dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+def _nobody() -> None:
+    return None
+
+
+def _the_same(x: Any) -> tuple[Any, None]:
+    return x, None
+
+
+class Variable(Readable):
+    """A value that can be assigned to, and that a tape watches when it is read.
+
+    Parameters
+    ----------
+    initial_value : array_like or callable
+        It is copied. Python numbers become float32 and int32.
+    trainable : bool, optional
+        Whether every tape watches it.
+    name : str, optional
+        Gets the suffix ``:0``, as in TensorFlow.
+    dtype : dtype, optional
+    constraint : callable, optional
+        For the optimizer to apply after an update.
+
+    Notes
+    -----
+    A Tensor or array that was read keeps its value: an update is in place only if nobody holds
+    what was read of the current version.
+    """
+
+    def __init__(
+        self,
+        initial_value: Any,
+        trainable: bool = True,
+        name: str | None = None,
+        dtype: DTypeLike | None = None,
+        constraint: Callable[[Any], Any] | None = None,
+    ) -> None:
+        if callable(initial_value) and not hasattr(type(initial_value), "_read_"):
+            initial_value = initial_value()
+        name = name or "Variable"
+        self.name = name if name.endswith(":0") else f"{name}:0"
+        self.trainable = trainable
+        self.constraint = constraint
+        self.version = 0
+        self._fill_buffer(_array(initial_value, dtype))
+
+    def _fill_buffer(self, value: np.ndarray) -> None:
+        if value.dtype.hasobject:
+            raise TypeError(f"Variable {self.name!r}: expected numbers, received {value.dtype}")
+        # It must own its memory, or NumPy would see through it to the array that does.
+        self._buffer = _Buffer(value.shape, value.dtype)
+        self._buffer[...] = value
+        self._view: Callable[[], np.ndarray | None] = _nobody
+
+    def _snapshot(self) -> np.ndarray:
+        view = self._view()
+        if view is None:
+            view = self._buffer.view(np.ndarray)
+            view.flags.writeable = False
+            self._view = weakref.ref(view)
+        return view
+
+    def _read_(self) -> Tensor:
+        view = self._snapshot()
+        tensor = view.view(Tensor)
+        if _state.reads is not None:
+            _state.reads.append(self)
+        if _state.tapes:
+            tensor._node = self._leaf(view)
+        return tensor
+
+    def _leaf(self, view: np.ndarray) -> Node | None:
+        """The node of this version: one for all reads, and it holds the value they saw."""
+        tapes = frozenset([t for t in _state.tapes if t.watches(self)])
+        if not tapes or view.dtype.kind not in "fc":
+            return None
+        leaves = [t.leaves.setdefault(id(self), (self, []))[1] for t in tapes]
+        for node in itertools.chain(*leaves):
+            if node.recompute is not None and node.recompute[1][0] is view:
+                break
+        else:
+            node = Node(self.name, tapes, view, recompute=(_the_same, (view,), {}))
+        node.tapes |= tapes
+        for nodes in leaves:
+            if node not in nodes:
+                nodes.append(node)
+        return node
+
+    def _writable_(self) -> np.ndarray:
+        """The memory of the value, to be changed by the caller at once; counts as an update."""
+        if self._view() is not None:
+            self._fill_buffer(self._buffer.view(np.ndarray))
+        self.version += 1
+        return self._buffer.view(np.ndarray)
+
+    def numpy(self) -> Any:
+        return self._buffer.view(np.ndarray).copy()[()]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._buffer.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._buffer.dtype
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def assign(self, value: ArrayLike) -> Variable:
+        """Replace the value.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs. The value is then unchanged, as after a TypeError.
+        TypeError
+            If the kind of number cannot be cast.
+        """
+        value = self._checked("assign", value)
+        np.copyto(self._writable_(), value, casting="same_kind")
+        return self
+
+    def assign_add(self, delta: ArrayLike) -> Variable:
+        """Add to the value; raises as `assign` does."""
+        delta = self._checked("assign_add", delta)
+        value = self._writable_()
+        np.add(value, delta, out=value, casting="same_kind")
+        return self
+
+    def assign_sub(self, delta: ArrayLike) -> Variable:
+        """Subtract from the value; raises as `assign` does."""
+        delta = self._checked("assign_sub", delta)
+        value = self._writable_()
+        np.subtract(value, delta, out=value, casting="same_kind")
+        return self
+
+    def _checked(self, method: str, value: ArrayLike) -> np.ndarray:
+        value = plain(value)
+        if value.shape != self.shape:
+            raise ValueError(f"{method}: Variable {self.name!r}: expected shape {self.shape}, received {value.shape}")
+        if not np.can_cast(value.dtype, self.dtype, "same_kind"):
+            raise TypeError(
+                f"{method}: Variable {self.name!r}: expected values of dtype {self.dtype}, received {value.dtype}"
+            )
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_buffer", "_view")}
+        return state | {"value": self._buffer.view(np.ndarray).copy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        value = state.pop("value")
+        self.__dict__.update(state)
+        self._fill_buffer(value)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Variable {self.name!r} shape={self.shape} dtype={self.dtype} "
+            f"numpy={np.array_repr(self._buffer.view(np.ndarray))}>"
+        )
+
+
+# ---- making and unmaking Tensors ---------------------------------------------------------------
+
+
+def _array(value: Any, dtype: DTypeLike | None) -> np.ndarray:
+    """A plain array; Python numbers become float32 and int32, as in TensorFlow."""
+    value = read(value)
+    if dtype is None and not hasattr(value, "dtype"):
+        first = value
+        while isinstance(first, (list, tuple)) and first:
+            first = first[0]
+        array = np.asarray(value)
+        if not hasattr(first, "dtype"):
+            dtype = {"float64": np.float32, "int64": np.int32}.get(array.dtype.name)
+        return array if dtype is None else array.astype(dtype)
+    array = np.asarray(value)
+    return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def constant(value: Any, dtype: DTypeLike | None = None, shape: Any = None) -> Tensor:
+    """A Tensor with a copy of `value`, that no tape follows until it is watched.
+
+    Parameters
+    ----------
+    value : array_like
+        Python numbers become float32 and int32.
+    dtype : dtype, optional
+    shape : tuple of int, optional
+        A scalar is broadcast to it, anything else reshaped.
+    """
+    array = np.array(_array(value, dtype))
+    if shape is not None:
+        array = np.full(shape, array) if array.size == 1 else array.reshape(shape)
+    return array.view(Tensor)
+
+
+def convert_to_tensor(value: Any, dtype: DTypeLike | None = None) -> Tensor:
+    """`value` as Tensor: a Tensor stays itself, a Variable is read, lists of Tensors are stacked."""
+    value = read(value)
+    if type(value) in (list, tuple) and any(is_traced(v) for v in value):
+        value = np.stack([convert_to_tensor(v) for v in value])
+    if isinstance(value, Tensor):
+        return value if dtype is None or value.dtype == np.dtype(dtype) else value.astype(dtype)
+    return _array(value, dtype).view(Tensor)
+
+
+def stop_gradient(x: Any) -> Tensor:
+    """The value of `x` as a Tensor through which no gradient flows."""
+    return plain(x).view(Tensor)
+
+
+def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function a gradient of its own.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(*args)`` returns ``(value, grad)``; ``grad(*dy)`` gets one gradient per value and
+        returns one per argument. If `f` reads trainable Variables other than its arguments,
+        ``grad(*dy, variables)`` returns those for the arguments and those for the Variables.
+        What happens inside of `f` is not recorded.
+
+    Returns
+    -------
+    callable
+        That returns the value alone.
+
+    Examples
+    --------
+    >>> @custom_gradient
+    ... def ste_sign(x):
+    ...     return np.where(x < 0, -1.0, 1.0), lambda dy: dy * (np.abs(x) <= 1)
+    """
+    name = getattr(f, "__name__", "custom_gradient")
+
+    @functools.wraps(f)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        args = [read(x) for x in args]
+        nodes = [x._node if isinstance(x, Tensor) else None for x in args if _differentiable(x)]
+        parents = _parents(nodes, name)
+        before, _state.reads = _state.reads, []
+        try:
+            with _recording_on(frozenset()):
+                inputs = [plain(x).view(Tensor) if isinstance(x, np.ndarray) else x for x in args]
+                value, grad = f(*inputs, **kwargs)
+        finally:
+            inner, _state.reads = _state.reads, before
+            if before is not None:
+                before += inner
+        seen = {id(v): v for v in inner}.values()
+        variables = [v for v in seen if any(t.watches(v) for t in _state.tapes)]
+        value = tuple(map(plain, value)) if isinstance(value, (tuple, list)) else plain(value)
+        parents += tuple(Variable._read_(v)._node for v in variables)
+        if not any(p is not None for p in parents):
+            return _wrap(value)
+        if variables and "variables" not in inspect.signature(grad).parameters:
+            raise TypeError(f"{name}: it reads Variables, so its gradient function must accept 'variables'")
+        return _attach(value, name, parents, _pull_custom, (name, grad, variables))
+
+    return wrapper
+
+
+def _differentiable(x: Any) -> bool:
+    return isinstance(x, (np.ndarray, Number))
+
+
+def _pull_custom(residual: Any, dy: Any, needed: tuple[bool, ...]) -> tuple[Any, ...]:
+    name, grad, variables = residual
+    dys = [_wrap(d) for d in dy] if isinstance(dy, tuple) else [_wrap(dy)]
+    if variables:
+        gradients, of_variables = grad(*dys, variables=variables)
+    else:
+        gradients, of_variables = grad(*dys), ()
+    gradients = gradients if isinstance(gradients, (tuple, list)) else (gradients,)
+    return (*gradients, *of_variables)
+
+
+# ---- GradientTape ------------------------------------------------------------------------------
+
+
+class GradientTape:
+    """Records operations inside its ``with`` block, and gives gradients of what they computed.
+
+    Parameters
+    ----------
+    persistent : bool, optional
+        Whether `gradient` may be called more than once. If not, everything is freed by it.
+    watch_accessed_variables : bool, optional
+        Whether trainable Variables are watched when they are read.
+
+    Notes
+    -----
+    Tapes belong to the thread that enters them. They may be nested; a gradient of a gradient
+    exists through NumPy's functions, and raises NotImplementedError through others.
+    """
+
+    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True) -> None:
+        self._persistent = persistent
+        self._recording = _Recording(watch_accessed_variables)
+
+    def __enter__(self) -> GradientTape:
+        if self._recording in _state.tapes:
+            raise ValueError("GradientTape: the tape is already recording")
+        _state.tapes |= {self._recording}
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _state.tapes -= {self._recording}
+
+    def __del__(self) -> None:
+        self._recording.close()
+
+    def watch(self, tensor: Any) -> None:
+        """Record what is done with a Tensor or Variable, or with each of a nested list of them.
+
+        Raises
+        ------
+        ValueError
+            If one is a plain array or number, which cannot be followed: use `constant`.
+        TypeError
+            If one is not of a floating dtype.
+        """
+        for x in _flatten(tensor):
+            x = _origin(x)
+            if not isinstance(x, (Tensor, Variable)):
+                raise ValueError(
+                    "GradientTape.watch: argument 'tensor': expected a Tensor or Variable, "
+                    f"received {type(x).__name__}; make it one with constant()"
+                )
+            if x.dtype.kind not in "fc":
+                raise TypeError(f"GradientTape.watch: argument 'tensor': expected a floating dtype, received {x.dtype}")
+            if isinstance(x, Variable):
+                self._recording.leaves.setdefault(id(x), (x, []))
+                continue
+            with _watching:
+                self._watch(x)
+
+    def _watch(self, x: Tensor) -> None:
+        tapes, node = frozenset([self._recording]), x._node
+        if type(node) is _Lost:
+            _parents((node,), "GradientTape.watch")
+        if type(node) is Node:
+            node.tapes = tapes.union([t for t in node.tapes if not t.spent])
+            self._recording.nodes.append(weakref.ref(node))
+        else:
+            x._node = Node("watch", tapes, x)
+
+    def watched_variables(self) -> tuple[Variable, ...]:
+        """The Variables that were watched, in the order of their first use."""
+        return tuple(variable for variable, _ in self._recording.leaves.values())
+
+    @contextmanager
+    def stop_recording(self) -> Iterator[None]:
+        """Do not record inside this ``with`` block."""
+        if self._recording not in _state.tapes:
+            raise RuntimeError("GradientTape.stop_recording: the tape is not recording")
+        with _recording_on(_state.tapes - {self._recording}):
+            yield
+
+    def reset(self) -> None:
+        """Forget everything recorded so far."""
+        old, self._recording = self._recording, _Recording(self._recording.watches_variables)
+        if old in _state.tapes:
+            _state.tapes = (_state.tapes - {old}) | {self._recording}
+        old.close()
+
+    def kept(self) -> list[tuple[str, int]]:
+        """What is kept for backward: operation and bytes, in the order of recording.
+
+        A buffer counts once, for the first operation that keeps it; that of a Variable never.
+        """
+        seen: set[int] = set()
+        nodes = [n for ref in self._recording.nodes if (n := ref()) is not None]
+        nodes = [n for n in nodes if n.backward is not None and n.name != "item"]
+        return [(n.name, _count([n.residual, n.recompute, n.source], seen)) for n in nodes]
+
+    def gradient(
+        self,
+        target: Any,
+        sources: Any,
+        output_gradients: Any = None,
+        unconnected_gradients: Any = "none",
+    ) -> Any:
+        """Gradients of the sum of `target` with respect to `sources`.
+
+        Parameters
+        ----------
+        target : Tensor or nested list, tuple or dict of them
+        sources : Tensor, Variable or nested list, tuple or dict of them
+        output_gradients : optional
+            In the structure of `target`, the gradients to start from; ones if not given.
+        unconnected_gradients : {"none", "zero"}
+            What stands for a source on which `target` does not depend: None or zeros.
+
+        Returns
+        -------
+        Tensor or None, in the structure of `sources`
+
+        Raises
+        ------
+        RuntimeError
+            If the tape is not persistent and was asked before.
+        NotImplementedError
+            If an operation has no derivative.
+        """
+        recording = self._recording
+        if recording.spent:
+            raise RuntimeError("GradientTape.gradient: a non-persistent tape can be asked only once")
+        unconnected = getattr(unconnected_gradients, "value", unconnected_gradients)
+        if unconnected not in ("none", "zero"):
+            raise ValueError(
+                "GradientTape.gradient: argument 'unconnected_gradients': expected 'none' or "
+                f"'zero', received {unconnected_gradients!r}"
+            )
+        wanted = [self._nodes(_origin(x)) for x in _flatten(sources)]
+        seeds = self._seeds(target, output_gradients)
+        outer = _state.tapes - {recording}
+        try:
+            recording.spent = not self._persistent
+            with _recording_on(outer):
+                found = _walk(recording, seeds, {n for nodes in wanted for n in nodes}, outer)
+                gradients = iter(
+                    [
+                        functools.reduce(np.add, g) if (g := [found[n] for n in nodes if n in found]) else None
+                        for nodes in wanted
+                    ]
+                )
+        finally:
+            if not self._persistent:
+                _state.tapes -= {recording}
+                recording.close()
+
+        def answer(source: Any) -> Any:
+            gradient = next(gradients)
+            if gradient is None and unconnected == "zero":
+                return np.zeros(source.shape, source.dtype).view(Tensor)
+            return _wrap(gradient)
+
+        return _map(answer, sources)
+
+    def _nodes(self, x: Any) -> list[Node]:
+        """The nodes of this tape that stand for `x`: several for a Variable that was assigned."""
+        if isinstance(x, Variable):
+            return list(self._recording.leaves.get(id(x), (x, []))[1])
+        if not isinstance(x, Tensor) and not hasattr(x, "_with_node"):
+            raise TypeError(
+                "GradientTape.gradient: expected Tensors or Variables, "
+                f"received {type(x).__name__}; make it one with constant()"
+            )
+        node = x._node
+        if node is None or self._recording not in node.tapes:
+            return []
+        if type(node) is _Lost:
+            raise RuntimeError("GradientTape.gradient: a view of a traced Tensor that no tape could record")
+        return [node]
+
+    def _seeds(self, target: Any, output_gradients: Any) -> list[tuple[Node, Any]]:
+        targets = list(_flatten(target))
+        given = [None] * len(targets) if output_gradients is None else list(_flatten(output_gradients))
+        if len(given) != len(targets):
+            raise ValueError(
+                "GradientTape.gradient: argument 'output_gradients': expected one for each of "
+                f"{len(targets)} targets, received {len(given)}"
+            )
+        seeds = []
+        for x, dy in zip(targets, given, strict=True):
+            dy = read(dy)
+            if dy is not None and np.shape(dy) != x.shape:
+                raise ValueError(
+                    "GradientTape.gradient: argument 'output_gradients': expected shape "
+                    f"{x.shape}, received {np.shape(dy)}"
+                )
+            for node in self._nodes(_origin(x))[-1:]:
+                if dy is None:
+                    dy = np.ones(node.shape, node.dtype)
+                seeds.append((node, dy if isinstance(dy, Tensor) else np.asarray(dy, node.dtype)))
+        return seeds
+
+
+def _origin(x: Any) -> Any:
+    """What a Readable stands for, as far as gradients are concerned."""
+    while hasattr(type(x), "_source_"):
+        x = x._source_
+    return x
+
+
+def _flatten(x: Any) -> Iterator[Any]:
+    if isinstance(x, dict):
+        x = list(x.values())
+    if isinstance(x, (list, tuple)):
+        for v in x:
+            yield from _flatten(v)
+    else:
+        yield x
+
+
+def _map(function: Callable[[Any], Any], x: Any) -> Any:
+    if isinstance(x, dict):
+        return {k: _map(function, v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return getattr(x, "_make", type(x))([_map(function, v) for v in x])
+    return function(x)
+
+
+def _walk(
+    recording: _Recording, seeds: list[tuple[Node, Any]], sources: set[Node], outer: frozenset
+) -> dict[Node, Any]:
+    """Gradients of the sources. A node is freed when the walk has passed it and no other tape
+    wants it; it was recorded after its parents, so the order of recording is the way back."""
+    reached = {node for node, _ in seeds}
+    pending = list(reached)
+    while pending:
+        for parent in pending.pop().parents:
+            if parent is not None and parent not in reached and recording in parent.tapes:
+                reached.add(parent)
+                pending.append(parent)
+    order = sorted(reached, key=lambda node: node.order)
+    reached.clear()
+    leading: set[Node | None] = set()
+    for node in order:
+        if node in sources or not leading.isdisjoint(node.parents):
+            leading.add(node)
+    gradients: dict[Node, Any] = {}
+    for node, dy in seeds:
+        _accumulate(gradients, node, dy, "output_gradients")
+    cache: dict[Node, Any] = {}
+    while order:
+        node = order.pop()
+        dy = gradients.get(node) if node in sources else gradients.pop(node, None)
+        needed = tuple([parent in leading for parent in node.parents])
+        if dy is not None and True in needed:
+            pulled = _pull(node, dy, needed, cache, outer)
+            for parent, need, gradient in zip(node.parents, needed, pulled, strict=True):
+                if need and gradient is not None:
+                    _accumulate(gradients, parent, gradient, node.name)
+        # All that could ask for this node's value again came before it.
+        cache.pop(node, None)
+        if recording.spent:
+            _release(node)
+        del node, dy
+    return gradients
+
+
+def _pull(node: Node, dy: Any, needed: tuple[bool, ...], cache: dict[Node, Any], outer: frozenset) -> Any:
+    if isinstance(node.shape, list):
+        parts = zip(dy, node.shape, strict=True)
+        dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
+    if outer and node.source is not None:
+        return _pull_again(node.name, *node.source, dy)
+    if type(node.backward) is _Linear:
+        return node.backward(_resolve(node.residual, cache), dy, needed)
+    with _recording_on(frozenset()):
+        gradients = node.backward(_resolve(node.residual, cache), _plain_tree(dy), needed)
+    if len(gradients) != len(needed):
+        raise ValueError(f"gradient of {node.name}: expected {len(needed)} gradients, received {len(gradients)}")
+    if not outer:
+        return gradients
+    parents = _parents([*node.parents, *(getattr(d, "_node", None) for d in _flatten(dy))], "")
+    if not any(p is not None for p in parents):
+        return gradients
+    return [
+        g
+        if g is None or isinstance(g, _Item)
+        else _attach(plain(g), node.name, parents, _no_second_derivative, node.name)
+        for g in gradients
+    ]
+
+
+def _pull_again(name: str, function: Callable[..., Any], args: Any, traced: list[Tensor], dy: Any) -> Any:
+    """Gradients of a NumPy function, recorded by the outer tapes as a function of dy and args."""
+    argnum = tuple(range(len(traced)))
+
+    def gradients(dy: Any, *values: Any) -> Any:
+        return make_vjp(lambda *boxes: function(*_fill(args, boxes)), argnum)(*values)[0](dy)
+
+    followed: list[Tensor] = []
+    values = _split((dy, *traced), name, followed)
+    try:
+        return _differentiate(name, gradients, values, followed)
+    except _Independent:
+        return gradients(*_fill(values, [plain(t) for t in followed]))
+
+
+def _no_second_derivative(name: str, dy: Any, needed: Any) -> Any:
+    raise NotImplementedError(f"{name} has no second derivative")
+
+
+def _accumulate(gradients: dict[Node, Any], node: Node, gradient: Any, name: str) -> None:
+    if isinstance(gradient, _Item):
+        parts = gradients.setdefault(node, [None] * len(node.shape))
+        before = parts[gradient.index]
+        parts[gradient.index] = gradient.dy if before is None else before + gradient.dy
+        return
+    gradient = read(gradient)
+    if not isinstance(gradient, np.ndarray):
+        gradient = np.asarray(gradient)
+    elif isinstance(gradient, Tensor) and not is_traced(gradient):
+        gradient = gradient.view(np.ndarray)
+    if gradient.shape != node.shape:
+        gradient = _unbroadcast(gradient, node, name)
+    if gradient.dtype != node.dtype and node.dtype.kind in "fc":
+        gradient = (gradient.real if node.dtype.kind == "f" else gradient).astype(node.dtype)
+    before = gradients.get(node)
+    gradients[node] = gradient if before is None else before + gradient
+
+
+def _unbroadcast(gradient: Any, node: Node, name: str) -> Any:
+    extra = gradient.ndim - len(node.shape)
+    lengths = list(zip(gradient.shape[max(extra, 0) :], node.shape, strict=False))
+    if extra < 0 or any(n != m and m != 1 for n, m in lengths):
+        raise ValueError(f"gradient of {name}: expected shape {node.shape}, received {gradient.shape}")
+    if extra:
+        gradient = gradient.sum(axis=tuple(range(extra)))
+    axes = tuple(i for i, (n, m) in enumerate(lengths) if n != m)
+    return gradient.sum(axis=axes, keepdims=True) if axes else gradient
+
+
+def _count(x: list[Any], seen: set[int]) -> int:
+    """Bytes of the arrays that `x` holds, through containers, closures and autograd's nodes."""
+    pending, total = list(x), 0
+    while pending:
+        x = pending.pop()
+        if x is None or isinstance(x, (Node, type, types.ModuleType)) or hasattr(x, "_read_"):
+            continue
+        if isinstance(x, np.ndarray):
+            if _in_variable(x):
+                continue
+            while isinstance(x.base, np.ndarray):
+                x = x.base
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, np.ndarray):
+            total += x.nbytes
+        elif isinstance(x, types.FunctionType):
+            pending += [x.__closure__, x.__defaults__]
+        elif (
+            isinstance(x, (tuple, list, dict, types.CellType, functools.partial))
+            or hasattr(x, "nbytes")
+            or type(x).__module__.startswith("autograd.")
+        ):
+            pending += gc.get_referents(x)
+    return total
