@@ -1,6 +1,5 @@
 """Every function of the extension, on every level this machine runs, against the reference."""
 
-import itertools
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -350,7 +349,7 @@ SHAPES = {
     "2d grouped, strided, dilated": TWO.but(
         channels=66, filters=12, groups=6, strides=(2, 1), dilation=(1, 2), pads=((1, 1), (2, 0))
     ),
-    "2d more than one panel and chunk": Problem((12, 11), channels=70, filters=70, batch=5),
+    "2d more than one panel and chunk": Problem((10, 9), channels=70, filters=70, batch=5),
     "3d": THREE,
     "3d strided": THREE.but(strides=(2, 1, 3)),
     "3d dilated, grouped": THREE.but(
@@ -385,48 +384,36 @@ def test_transposed_products(variant, rng, problem, check):
     check(variant, problem, rng)
 
 
-def test_signed_products_agree_between_levels(rng):
-    """Only the order of their sums may differ."""
-    problem = SHAPES["2d more than one panel and chunk"]
-    for check, pad in itertools.product((checks.check_signed_right, checks.check_signed_left), (0, 1)):
-        for core in _core.variants.values():
-            check(core, problem, np.random.default_rng(1), pad)
+def assert_same_where_not_finite(actual, expected):
+    expected = expected.reshape(actual.shape)
+    finite = np.isfinite(expected)
+    assert not finite.all()
+    np.testing.assert_array_equal(np.isfinite(actual), finite)
+    np.testing.assert_array_equal(actual[~finite], expected[~finite])
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @np.errstate(invalid="ignore")
 def test_a_value_that_is_not_finite_reaches_exactly_its_outputs(variant, rng, value):
-    problem = Problem((6, 5), channels=37, filters=34)
-    kernel = signs(rng, problem.kernel_shape)
-    x = floats(rng, problem.input_shape)
-    x[1, 2, 3, 36] = value
-    y = variant.signed_right(x, prepared(variant, problem, kernel), problem.geometry, 0.0, False)
-    expected = checks.by_pixel(ref.convolution(x, kernel, *problem.where))
-    finite = np.isfinite(expected)
-    np.testing.assert_array_equal(np.isfinite(y), finite)
-    np.testing.assert_array_equal(y[~finite], expected[~finite])
+    problem = Problem((6, 5), channels=37, filters=34, pads=((0, 0), (0, 0)))
+    geometry, where = problem.geometry, problem.where
+    x, dy = signs(rng, problem.input_shape), floats(rng, problem.output_shape)
+    signed, kernel = signs(rng, problem.kernel_shape), floats(rng, problem.kernel_shape)
+    dy[0, 1, 1, 33] = kernel[0, 2, 36, 33] = value
+    with_value = floats(rng, problem.input_shape)
+    with_value[1, 2, 3, 36] = value
+    right, back = (prepared(variant, problem, signed, transposed) for transposed in (False, True))
 
-    dy = floats(rng, problem.output_shape)
-    dy[0, 1, 1, 33] = value
-    back = prepared(variant, problem, kernel, transposed=True)
-    dx = variant.signed_right(dy, back, problem.geometry, 0.0, True)
-    expected = checks.by_pixel(ref.convolution_input_gradient(dy, kernel, problem.spatial, *problem.where))
-    np.testing.assert_array_equal(dx[~np.isfinite(expected)], expected[~np.isfinite(expected)])
-    np.testing.assert_array_equal(np.isfinite(dx), np.isfinite(expected))
-
-    weights = floats(rng, problem.kernel_shape)
-    weights[0, 2, 36, 33] = value
-    signed = signs(rng, problem.input_shape)
-    y = variant.signed_left(ref.pack(signed), weights, problem.geometry, 0)
-    expected = checks.by_pixel(ref.convolution(signed, weights, *problem.where))
-    np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
-    np.testing.assert_array_equal(y[~np.isfinite(expected)], expected[~np.isfinite(expected)])
-
-    gradient = variant.signed_reduce(ref.pack(signed), dy, problem.geometry, 0)
-    expected = ref.convolution_kernel_gradient(signed, dy, problem.kernel, *problem.where)
-    expected = expected.reshape(gradient.shape)
-    np.testing.assert_array_equal(np.isfinite(gradient), np.isfinite(expected))
-    np.testing.assert_array_equal(gradient[~np.isfinite(expected)], expected[~np.isfinite(expected)])
+    y = variant.signed_right(with_value, right, geometry, 0.0, False)
+    assert_same_where_not_finite(y, ref.convolution(with_value, signed, *where))
+    dx = variant.signed_right(dy, back, geometry, 0.0, True)
+    expected = ref.convolution_input_gradient(dy, signed, problem.spatial, *where)
+    assert_same_where_not_finite(dx, expected)
+    y = variant.signed_left(ref.pack(x), kernel, geometry, 0)
+    assert_same_where_not_finite(y, ref.convolution(x, kernel, *where))
+    gradient = variant.signed_reduce(ref.pack(x), dy, geometry, 0)
+    expected = ref.convolution_kernel_gradient(x, dy, problem.kernel, *where)
+    assert_same_where_not_finite(gradient, expected)
 
 
 def test_a_result_does_not_depend_on_the_batch_around_it(variant, rng):
@@ -457,7 +444,7 @@ def test_concurrent_calls_on_shared_inputs(rng, threads):
 
     expected = calls(None)
     with ThreadPoolExecutor(4) as pool:
-        for results in pool.map(calls, range(24)):
+        for results in pool.map(calls, range(6)):
             for result, wanted in zip(results, expected, strict=True):
                 np.testing.assert_array_equal(result, wanted)
 
@@ -514,8 +501,8 @@ def bad_geometries():
         "wrong batch": geometry._replace(batch=3),
         "no group": geometry._replace(groups=0),
         "groups that do not divide": geometry._replace(groups=2),
-        "wrong channels": geometry._replace(channels=34),
-        "wrong filters": geometry._replace(filters=11),
+        "wrong channels": geometry._replace(channels=65),
+        "wrong filters": geometry._replace(filters=65),
         "negative filters": geometry._replace(filters=-10),
         "zero stride": geometry._replace(strides=(1, 0, 1)),
         "negative stride": geometry._replace(strides=(1, 1, -1)),
@@ -557,8 +544,10 @@ def test_bad_geometry(variant, rng, bad):
         "im2col": lambda: variant.im2col(x, geometry, 0.0),
         "col2im": lambda: variant.col2im(columns, geometry),
     }
-    if bad in ("wrong filters", "groups that do not divide"):  # of no concern to these two
+    if bad == "wrong filters":  # of no concern to these two
         del calls["im2col"], calls["col2im"]
+    if bad == "wrong inputs":  # sound, and these two make such an array
+        del calls["signed_right "], calls["col2im"]
     for name, call in calls.items():
         with pytest.raises((TypeError, ValueError), match=name.strip()):
             call()
