@@ -86,4 +86,41 @@ BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
                 _mm512_mask_blend_pd((__mmask8)(m >> 8), no.high, yes.high)};
 }
 
+/* ---- register tables and bit transposes: the signed kernels ------------------------------------------------------ */
+
+/* A register table holds the 16 signed sums of four floats; the low nibble of a lane, sign bits, picks one. */
+#define BNN_REGISTER_TABLE 1
+
+BNN_INLINE vf32 v_table_f32(float a, float b, float c, float d) {
+  const __m512 one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-1.0f);
+  __m512 sum = _mm512_mul_ps(_mm512_set1_ps(a), _mm512_mask_blend_ps(0xaaaa, one, minus));
+  sum = _mm512_fmadd_ps(_mm512_set1_ps(b), _mm512_mask_blend_ps(0xcccc, one, minus), sum);
+  sum = _mm512_fmadd_ps(_mm512_set1_ps(c), _mm512_mask_blend_ps(0xf0f0, one, minus), sum);
+  return _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_mask_blend_ps(0xff00, one, minus), sum);
+}
+BNN_INLINE vf32 v_look_up_f32(vf32 table, vu32 nibbles) { return _mm512_permutexvar_ps(nibbles, table); }
+BNN_INLINE vu32 v_next_nibble(vu32 nibbles) { return _mm512_srli_epi32(nibbles, 4); }
+
+/* One step of two 16 x 16 bit transposes side by side: lanes `distance` apart trade half of their bits. */
+BNN_INLINE vu32 v_trade_bits(vu32 x, vu32 partner, int distance, vmask upper, uint32_t kept) {
+  vu32 keep = _mm512_mask_blend_epi32(upper, v_set(kept), v_set(~kept));
+  vu32 turn = _mm512_mask_blend_epi32(upper, v_set((uint32_t)distance), v_set((uint32_t)(32 - distance)));
+  return _mm512_ternarylogic_epi32(keep, x, _mm512_rolv_epi32(partner, turn), 0xca); /* keep ? x : turned */
+}
+BNN_INLINE vu32 v_transpose_halves(vu32 x) {
+  x = v_trade_bits(x, _mm512_shuffle_i32x4(x, x, 0x4e), 8, 0xff00, 0x00ff00ff);
+  x = v_trade_bits(x, _mm512_shuffle_i32x4(x, x, 0xb1), 4, 0xf0f0, 0x0f0f0f0f);
+  x = v_trade_bits(x, _mm512_shuffle_epi32(x, _MM_PERM_BADC), 2, 0xcccc, 0x33333333);
+  return v_trade_bits(x, _mm512_shuffle_epi32(x, _MM_PERM_CDAB), 1, 0xaaaa, 0x55555555);
+}
+/* Of 32 words in place: bit j of word i becomes bit i of word j. */
+BNN_INLINE void v_transpose_bits(uint32_t *words) {
+  const vu32 low = v_set(0xffff);
+  vu32 x = v_load(words), y = v_load(words + 16);
+  vu32 upper = _mm512_ternarylogic_epi32(low, x, _mm512_rol_epi32(y, 16), 0xca);
+  vu32 lower = _mm512_ternarylogic_epi32(low, _mm512_rol_epi32(x, 16), y, 0xca);
+  v_store(words, v_transpose_halves(upper));
+  v_store(words + 16, v_transpose_halves(lower));
+}
+
 #endif

@@ -1,0 +1,334 @@
+/* signed_right and signed_left: a result per target pixel and column, summed over taps and depth.
+ *
+ * Order of a sum, and so its bits: blocks of SIGNED_BLOCK depth elements ascending; within a block one running sum
+ * from zero over taps in schedule order, then depth (in groups of four, each ((a + b) + c) + d, where tables are
+ * used); the block's sum is added to the result. With n terms in all the error is below
+ * (taps * SIGNED_BLOCK + depth / SIGNED_BLOCK + 4) * 2^-24 * (sum of magnitudes).
+ *
+ * The left rows that a chunk of positions reads are staged once per block, as signs, floats or register tables.
+ */
+
+#define SIGNED_BLOCK 64
+#define SIGNED_SEGMENT 24 /* positions of an item: whole tiles */
+#define SIGNED_CHUNK 384  /* positions staged together: tables of 1 KB per source pixel stay in the second cache */
+
+typedef struct {
+  const bnn_class *class_;
+  float *out; /* row of this group */
+} signed_position;
+
+typedef struct {
+  int bits;         /* the left operand is packed */
+  int table;        /* its floats are staged as register tables */
+  int64_t total;    /* positions of all images */
+  int64_t segments; /* of SIGNED_SEGMENT positions */
+  int64_t panels;   /* of 32 columns */
+  int64_t words;
+  int64_t chunk;    /* most positions staged together */
+  int64_t together; /* images whose positions are listed together, class by class */
+  int64_t slots;    /* most rows staged together; slot 0 is the constant row */
+  int64_t stride;   /* floats of a staged row */
+} signed_plan;
+
+static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
+  const bnn_schedule *s = p->schedule;
+  signed_plan plan = {.bits = bits, .table = SIGNED_TABLE && !bits};
+  plan.total = p->images * s->pixels;
+  plan.segments = (plan.total + SIGNED_SEGMENT - 1) / SIGNED_SEGMENT;
+  plan.panels = bnn_panels(p->columns);
+  plan.words = bnn_words(p->depth);
+
+  plan.chunk = SIGNED_CHUNK;
+  while (plan.chunk > SIGNED_SEGMENT && plan.chunk * s->taps > 9 * SIGNED_CHUNK) plan.chunk -= SIGNED_SEGMENT;
+
+  plan.together = 1;
+  while (plan.together < p->images && (plan.together + 1) * s->pixels <= 2 * plan.chunk &&
+         (plan.together + 1) * s->sources <= (1 << 16))
+    plan.together++;
+  if (plan.total) { /* evenly */
+    int64_t blocks = (p->images + plan.together - 1) / plan.together;
+    plan.together = (p->images + blocks - 1) / blocks;
+  }
+
+  int64_t sources = plan.together * s->sources, reads = plan.chunk * s->taps;
+  plan.slots = 1 + (sources < reads ? sources : reads);
+  int64_t block = p->depth < SIGNED_BLOCK ? p->depth : SIGNED_BLOCK;
+  plan.stride = plan.table ? (block + 3) / 4 * 16 : block;
+  return plan;
+}
+
+static int64_t signed_rows_items(const bnn_product *p) {
+  signed_plan plan = signed_rows_plan(p, 0);
+  return p->groups * plan.segments * plan.panels;
+}
+
+typedef struct {
+  float *staged;              /* [slots][stride] */
+  float *panel;               /* [taps][SIGNED_BLOCK][SIGNED_WIDTH]: the right operand as floats; not with tables */
+  signed_position *positions; /* [chunk] */
+  int32_t *rows;              /* [chunk][taps] where in `staged` */
+  int32_t *slot_of;           /* [together * sources], 0 where not staged */
+  int32_t *source;            /* [slots] which row is staged there */
+} signed_scratch;
+
+/* Lays the areas out from `base` and returns their size. */
+static size_t signed_rows_areas(const bnn_product *p, const signed_plan *plan, void *base, signed_scratch *areas) {
+  const bnn_schedule *s = p->schedule;
+  const int64_t sizes[] = {
+      plan->slots * plan->stride * (int64_t)sizeof(float),
+      plan->table ? 0 : s->taps * SIGNED_BLOCK * SIGNED_WIDTH * (int64_t)sizeof(float),
+      plan->chunk * (int64_t)sizeof(signed_position),
+      plan->chunk * s->taps * (int64_t)sizeof(int32_t),
+      plan->together * s->sources * (int64_t)sizeof(int32_t),
+      plan->slots * (int64_t)sizeof(int32_t),
+  };
+  size_t at[7] = {0};
+  for (int i = 0; i < 6; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
+  if (base) {
+    char *start = base;
+    *areas = (signed_scratch){
+        .staged = (float *)(start + at[0]),
+        .panel = (float *)(start + at[1]),
+        .positions = (signed_position *)(start + at[2]),
+        .rows = (int32_t *)(start + at[3]),
+        .slot_of = (int32_t *)(start + at[4]),
+        .source = (int32_t *)(start + at[5]),
+    };
+  }
+  return at[6];
+}
+
+/* What one run works on: a range of columns of one group, and positions from one set of images. */
+typedef struct {
+  const bnn_product *product;
+  signed_plan plan;
+  signed_scratch areas;
+  int64_t group, first_column, end_column;
+  int64_t image;                /* first of the images whose positions are listed together */
+  int64_t count, rows;          /* positions and staged rows of this chunk, the constant row included */
+  int64_t block, depth, length; /* first depth element of this block, their number, and terms per tap */
+} signed_work;
+
+/* Lists the positions from `begin`, at most up to `end`, and the rows they read. Returns where the next chunk begins. */
+static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
+  const bnn_product *p = work->product;
+  const bnn_schedule *s = p->schedule;
+  const signed_plan *plan = &work->plan;
+  signed_scratch *areas = &work->areas;
+
+  int64_t listed = plan->together * s->pixels;
+  work->image = begin / listed * plan->together;
+  int64_t images = p->images - work->image < plan->together ? p->images - work->image : plan->together;
+  int64_t left = work->image * s->pixels + images * s->pixels - begin;
+  if (left > end - begin) left = end - begin;
+  int64_t chunks = (left + plan->chunk - 1) / plan->chunk;
+  work->count = (left + chunks - 1) / chunks;
+  work->rows = 1;
+
+  int64_t at = begin % listed;
+  const bnn_class *c = s->class_;
+  while (at >= c->count * images) at -= c++->count * images;
+  for (int64_t e = 0; e < work->count; e++, at++) {
+    while (at >= c->count * images) {
+      at = 0;
+      c++;
+    }
+    int64_t image = at / c->count, position = c->first + at % c->count;
+    int64_t target = (work->image + image) * s->pixels + s->pixel[position];
+    areas->positions[e] =
+        (signed_position){c, (float *)p->out + (target * p->groups + work->group) * p->columns};
+    int32_t *row = areas->rows + e * s->taps, *slot_of = areas->slot_of + image * s->sources;
+    for (int64_t i = 0; i < c->valid; i++) {
+      int64_t source = s->base[position] + c->offset[i];
+      if (!slot_of[source]) {
+        areas->source[work->rows] = (int32_t)(image * s->sources + source);
+        slot_of[source] = (int32_t)work->rows++;
+      }
+      row[i] = (int32_t)(slot_of[source] * plan->stride);
+    }
+    for (int64_t i = c->valid; i < c->valid + c->padded; i++) row[i] = 0;
+  }
+  for (int64_t slot = 1; slot < work->rows; slot++) areas->slot_of[areas->source[slot]] = 0;
+  return begin + work->count;
+}
+
+static void signed_stage_floats(const signed_work *work, const float *row, float *staged) {
+#if SIGNED_TABLE
+  int64_t k = 0;
+  for (; k + 4 <= work->depth; k += 4, staged += 16)
+    v_store_f32(staged, v_table_f32(row[k], row[k + 1], row[k + 2], row[k + 3]));
+  if (k < work->depth)
+    v_store_f32(staged, v_table_f32(row[k], k + 1 < work->depth ? row[k + 1] : 0, k + 2 < work->depth ? row[k + 2] : 0, 0));
+#else
+  for (int64_t k = 0; k < work->depth; k++) staged[k] = row[k];
+#endif
+}
+
+/* The rows of this chunk, for this block of the depth. */
+static void signed_stage_left(const signed_work *work) {
+  const bnn_product *p = work->product;
+  const signed_plan *plan = &work->plan;
+  const signed_scratch *areas = &work->areas;
+  int64_t image = work->image * p->schedule->sources;
+  if (plan->bits) {
+    const uint32_t *left = (const uint32_t *)p->left + work->block / BNN_WORD;
+    if (p->constant)
+      signed_expand((const uint32_t *)p->constant + work->block / BNN_WORD, work->depth, areas->staged);
+    for (int64_t slot = 1; slot < work->rows; slot++) {
+      int64_t row = (image + areas->source[slot]) * p->groups + work->group;
+      signed_expand(left + row * plan->words, work->depth, areas->staged + slot * plan->stride);
+    }
+  } else {
+    const float *left = (const float *)p->left + work->block;
+    float constant[SIGNED_BLOCK];
+    for (int64_t k = 0; k < work->depth; k++) constant[k] = p->constant ? *(const float *)p->constant : 0;
+    signed_stage_floats(work, constant, areas->staged);
+    for (int64_t slot = 1; slot < work->rows; slot++) {
+      int64_t row = (image + areas->source[slot]) * p->groups + work->group;
+      signed_stage_floats(work, left + row * p->depth, areas->staged + slot * plan->stride);
+    }
+  }
+}
+
+static const uint32_t *signed_prepared(const signed_work *work, int64_t panel) {
+  const bnn_product *p = work->product;
+  int64_t first = (work->group * work->plan.panels + panel) * p->schedule->taps * work->plan.words;
+  return (const uint32_t *)p->right + (first + work->block / BNN_WORD) * BNN_PANEL;
+}
+
+/* The right operand of SIGNED_WIDTH columns as floats, for this block of the depth. */
+static void signed_stage_right(const signed_work *work, int64_t column) {
+  const bnn_product *p = work->product;
+  const vf32 plus = v_set_f32(1), minus = v_set_f32(-1);
+  float *out = work->areas.panel;
+  int64_t columns = p->columns - column < SIGNED_WIDTH ? p->columns - column : SIGNED_WIDTH;
+  for (int64_t tap = 0; tap < p->schedule->taps; tap++)
+    for (int64_t k = 0; k < work->depth; k++, out += SIGNED_WIDTH)
+      if (work->plan.bits) {
+        const float *right = (const float *)p->right;
+        right += ((tap * p->depth + work->block + k) * p->groups + work->group) * p->columns + column;
+        for (int64_t n = 0; n < columns; n++) out[n] = right[n];
+        for (int64_t n = columns; n < SIGNED_WIDTH; n++) out[n] = 0;
+      } else {
+        const uint32_t *words = signed_prepared(work, column / BNN_PANEL) + column % BNN_PANEL;
+        words += (tap * work->plan.words + k / BNN_WORD) * BNN_PANEL;
+        vu32 bit = v_set(UINT32_C(1) << k % BNN_WORD);
+        for (int v = 0; v < SIGNED_WIDTH; v += BNN_LANES)
+          v_store_f32(out + v, v_choose_f32(v_test(v_load(words + v), bit), minus, plus));
+      }
+}
+
+/* Results of the `rows` positions from `e`, all of one class, by SIGNED_WIDTH columns. */
+static void signed_position_tile(const signed_work *work, int64_t e, int rows, int64_t column) {
+  const bnn_product *p = work->product;
+  const signed_scratch *areas = &work->areas;
+  const signed_position *position = areas->positions + e;
+  signed_tile tile = {.taps = position->class_->valid + position->class_->padded,
+                      .tap = position->class_->tap,
+                      .left = areas->staged,
+                      .length = work->length,
+                      .step = 1,
+                      .right = areas->panel,
+                      .tap_stride = work->depth * SIGNED_WIDTH,
+                      .rows = rows,
+                      .columns = p->columns - column,
+                      .add = work->block > 0};
+  for (int r = 0; r < SIGNED_ROWS; r++) {
+    tile.row[r] = areas->rows + (e + (r < rows ? r : rows - 1)) * p->schedule->taps;
+    tile.out[r] = position[r < rows ? r : rows - 1].out + column;
+  }
+#if SIGNED_TABLE
+  if (work->plan.table) {
+    tile.step = 16;
+    tile.right = signed_prepared(work, column / BNN_PANEL);
+    tile.tap_stride = work->plan.words * BNN_PANEL;
+    signed_look_up_tile(&tile);
+    return;
+  }
+#endif
+  signed_multiply_add_tile(&tile);
+}
+
+/* How many positions from `e` make the next tile. */
+static int signed_tile_rows(const signed_work *work, int64_t e) {
+  const signed_position *position = work->areas.positions + e;
+  int rows = 1;
+  while (rows < SIGNED_ROWS && e + rows < work->count && position[rows].class_ == position->class_) rows++;
+  return rows;
+}
+
+static void signed_chunk(signed_work *work) {
+  int64_t depth = work->product->depth;
+  for (work->block = 0; work->block < depth || !work->block; work->block += SIGNED_BLOCK) {
+    work->depth = depth - work->block < SIGNED_BLOCK ? depth - work->block : SIGNED_BLOCK;
+    work->length = work->plan.table ? (work->depth + 3) / 4 : work->depth;
+    signed_stage_left(work);
+    if (work->plan.table) { /* the tables of a tile stay in the first cache */
+      for (int64_t e = 0, rows; e < work->count; e += rows) {
+        rows = signed_tile_rows(work, e);
+        for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_WIDTH)
+          signed_position_tile(work, e, (int)rows, column);
+      }
+    } else {
+      for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_WIDTH) {
+        signed_stage_right(work, column);
+        for (int64_t e = 0, rows; e < work->count; e += rows) {
+          rows = signed_tile_rows(work, e);
+          signed_position_tile(work, e, (int)rows, column);
+        }
+      }
+    }
+  }
+}
+
+/* An item is a segment of positions by a panel of columns of one group; consecutive items are merged into rectangles,
+ * so that a long range stages its rows once. */
+static void signed_rows_run(const bnn_product *p, int bits, int64_t begin, int64_t end, void *scratch) {
+  signed_work work = {.product = p, .plan = signed_rows_plan(p, bits)};
+  const signed_plan *plan = &work.plan;
+  signed_rows_areas(p, plan, scratch, &work.areas);
+  for (int64_t i = 0; i < plan->together * p->schedule->sources; i++) work.areas.slot_of[i] = 0;
+
+  while (begin < end) {
+    int64_t segment = begin / plan->panels, panel = begin % plan->panels;
+    int64_t segments = 1, panels = plan->panels - panel;
+    work.group = segment / plan->segments;
+    segment %= plan->segments;
+    if (panel || end - begin < plan->panels) {
+      if (panels > end - begin) panels = end - begin;
+    } else {
+      segments = (end - begin) / plan->panels;
+      if (segments > plan->segments - segment) segments = plan->segments - segment;
+    }
+    begin += segments * panels;
+
+    work.first_column = panel * BNN_PANEL;
+    work.end_column = (panel + panels) * BNN_PANEL < p->columns ? (panel + panels) * BNN_PANEL : p->columns;
+    int64_t last = (segment + segments) * SIGNED_SEGMENT < plan->total ? (segment + segments) * SIGNED_SEGMENT : plan->total;
+    for (int64_t position = segment * SIGNED_SEGMENT; position < last;) {
+      position = signed_collect(&work, position, last);
+      signed_chunk(&work);
+    }
+  }
+}
+
+static size_t signed_right_scratch(const bnn_product *p) {
+  signed_plan plan = signed_rows_plan(p, 0);
+  return signed_rows_areas(p, &plan, NULL, NULL);
+}
+
+static size_t signed_left_scratch(const bnn_product *p) {
+  signed_plan plan = signed_rows_plan(p, 1);
+  return signed_rows_areas(p, &plan, NULL, NULL);
+}
+
+static void signed_right_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  signed_rows_run(p, 0, begin, end, scratch);
+}
+
+static void signed_left_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  signed_rows_run(p, 1, begin, end, scratch);
+}
+
+#define signed_right_items signed_rows_items
+#define signed_left_items signed_rows_items
