@@ -1,0 +1,249 @@
+"""Batch and layer normalization."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ops import norm
+from ...ops import shape as shape_ops
+from ...tape import plain, read
+from ..base_layer import InputSpec, context
+from .arguments import ConfiguredLayer
+
+
+class _Normalization(ConfiguredLayer):
+    """What batch and layer normalization share: axes, and the learned scale and offset."""
+
+    def _resolve_axes(self, input_shape):
+        """The axes that have their own scale and offset, as positive numbers."""
+        rank = len(input_shape)
+        axes = self.axis if isinstance(self.axis, (list, tuple)) else (self.axis,)
+        if any(not -rank <= a < rank for a in axes):
+            raise ValueError(
+                f"Invalid value for `axis` argument. Expected axes in [-{rank}, {rank}) for inputs "
+                f"of shape {tuple(input_shape)}. Received: axis={self.axis}"
+            )
+        axes = tuple(a % rank for a in axes)
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"Duplicate axis: {self.axis}")
+        unknown = [a for a in axes if input_shape[a] is None]
+        if unknown:
+            raise ValueError(
+                f"Input has undefined `axis` dimension. Received input with shape "
+                f"{tuple(input_shape)} and axis {self.axis}."
+            )
+        self._axes = axes
+        self._parameter_shape = tuple(input_shape[a] for a in axes)
+        self._broadcast = tuple(input_shape[i] if i in axes else 1 for i in range(rank))
+        # One last axis broadcasts as it is.
+        self._as_it_is = axes == (rank - 1,)
+        self.input_spec = InputSpec(ndim=rank, axes={a: input_shape[a] for a in axes})
+
+    def _add_parameter(self, name, wanted):
+        if not wanted:
+            return None
+        return self.add_weight(
+            name,
+            shape=self._parameter_shape,
+            initializer=getattr(self, f"{name}_initializer"),
+            regularizer=getattr(self, f"{name}_regularizer"),
+            constraint=getattr(self, f"{name}_constraint"),
+        )
+
+    def _spread(self, variable):
+        """A parameter in a shape that broadcasts against the input."""
+        if variable is None or self._as_it_is:
+            return variable
+        return shape_ops.reshape(variable, shape=self._broadcast)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class BatchNormalization(_Normalization):
+    """Zero mean and unit variance over the batch, then a learned scale and offset.
+
+    In training the statistics are those of the batch, and moving averages of them are kept for
+    inference. With ``trainable=False`` the layer is in inference mode always.
+
+    Parameters
+    ----------
+    axis : int or sequence of int
+        What has its own statistics, usually the channels.
+    momentum : float
+        Of the moving averages.
+    epsilon : float
+        Added to the variance.
+    center, scale : bool
+        Whether there is an offset `beta` and a scale `gamma`.
+    beta_initializer, gamma_initializer : str or callable
+    moving_mean_initializer, moving_variance_initializer : str or callable
+    beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint : str or callable
+
+    Notes
+    -----
+    The moving variance is updated with the unbiased variance for inputs of four or five axes and
+    with the biased one otherwise, as Keras does on its fused and unfused paths.
+
+    References
+    ----------
+    Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
+    Covariate Shift", 2015.
+    """
+
+    def __init__(
+        self,
+        axis=-1,
+        momentum=0.99,
+        epsilon=1e-3,
+        center=True,
+        scale=True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        moving_mean_initializer="zeros",
+        moving_variance_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        **kwargs,
+    ):
+        kwargs.pop("synchronized", None)
+        super().__init__(**kwargs)
+        self._configure(
+            axis=list(axis) if isinstance(axis, (list, tuple)) else axis,
+            momentum=momentum,
+            epsilon=epsilon,
+            center=center,
+            scale=scale,
+            beta_initializer=beta_initializer,
+            gamma_initializer=gamma_initializer,
+            moving_mean_initializer=moving_mean_initializer,
+            moving_variance_initializer=moving_variance_initializer,
+            beta_regularizer=beta_regularizer,
+            gamma_regularizer=gamma_regularizer,
+            beta_constraint=beta_constraint,
+            gamma_constraint=gamma_constraint,
+        )
+
+    def build(self, input_shape):
+        self._resolve_axes(input_shape)
+        # Keras writes the resolved axes as a list into its configuration.
+        self.axis = list(self._axes)
+        rank = len(input_shape)
+        self._reduced = tuple(i for i in range(rank) if i not in self._axes)
+        self._unbiased = rank in (4, 5) and self._axes in ((1,), (rank - 1,))
+        self.gamma = self._add_parameter("gamma", self.scale)
+        self.beta = self._add_parameter("beta", self.center)
+        self.moving_mean = self.add_weight(
+            "moving_mean",
+            shape=self._parameter_shape,
+            initializer=self.moving_mean_initializer,
+            trainable=False,
+        )
+        self.moving_variance = self.add_weight(
+            "moving_variance",
+            shape=self._parameter_shape,
+            initializer=self.moving_variance_initializer,
+            trainable=False,
+        )
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        inputs = read(inputs)
+        if training and self._trainable:
+            mean, variance = norm.moments(plain(inputs), self._reduced)
+            axes = self._reduced
+            if not context.inferring and inputs.size:
+                self._update_moving(inputs, mean, variance)
+        else:
+            axes = None
+            mean = plain(read(self.moving_mean)).reshape(self._broadcast)
+            variance = plain(read(self.moving_variance)).reshape(self._broadcast)
+        return norm.normalize(
+            inputs,
+            self._spread(self.gamma),
+            self._spread(self.beta),
+            mean=mean,
+            variance=variance,
+            epsilon=self.epsilon,
+            axes=axes,
+        )
+
+    def _update_moving(self, inputs, mean, variance):
+        if self._unbiased:
+            count = inputs.size // variance.size
+            variance = variance * variance.dtype.type(count / max(count - 1, 1))
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            old = plain(read(moving))
+            rate = old.dtype.type(1 - self.momentum)
+            moving.assign(old - (old - value.reshape(old.shape)) * rate)
+
+
+class LayerNormalization(_Normalization):
+    """Zero mean and unit variance over the axes of each sample, then a learned scale and offset.
+
+    Parameters
+    ----------
+    axis : int or sequence of int
+        The axes that are normalized together.
+    epsilon : float
+    center, scale : bool
+    beta_initializer, gamma_initializer : str or callable
+    beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint : str or callable
+
+    References
+    ----------
+    Ba et al., "Layer Normalization", 2016.
+    """
+
+    def __init__(
+        self,
+        axis=-1,
+        epsilon=1e-3,
+        center=True,
+        scale=True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self._configure(
+            axis=list(axis) if isinstance(axis, (list, tuple)) else axis,
+            epsilon=epsilon,
+            center=center,
+            scale=scale,
+            beta_initializer=beta_initializer,
+            gamma_initializer=gamma_initializer,
+            beta_regularizer=beta_regularizer,
+            gamma_regularizer=gamma_regularizer,
+            beta_constraint=beta_constraint,
+            gamma_constraint=gamma_constraint,
+        )
+
+    def build(self, input_shape):
+        self._resolve_axes(input_shape)
+        self.axis = list(self._axes)
+        self.gamma = self._add_parameter("gamma", self.scale)
+        self.beta = self._add_parameter("beta", self.center)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        inputs = read(inputs)
+        mean, variance = norm.moments(plain(inputs), self._axes)
+        return norm.normalize(
+            inputs,
+            self._spread(self.gamma),
+            self._spread(self.beta),
+            mean=mean,
+            variance=variance,
+            epsilon=self.epsilon,
+            axes=self._axes,
+        )
+
+
+__all__ = ["BatchNormalization", "LayerNormalization"]

@@ -1,0 +1,6 @@
+"""Models: graphs of layers, chains of layers, and classes."""
+
+from .functional import Functional, Model, clone_model
+from .sequential import Sequential
+
+__all__ = ["Functional", "Model", "Sequential", "clone_model"]

@@ -1,0 +1,139 @@
+"""Pooling over windows, for any number of spatial axes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from ..geometry import low_pad, output_length
+from ..tape import operation
+
+
+class _Windows:
+    """The taps of a window, each as the part of the output it reaches and what it reads there.
+
+    A tap that falls on padding is simply absent, so "same" needs no padded copy of the input.
+    """
+
+    def __init__(self, shape, size, strides, padding, first):
+        lengths = shape[first : first + len(size)]
+        axes = list(zip(lengths, size, strides, strict=True))
+        spatial = [output_length(n, k, padding, s) for n, k, s in axes]
+        self.shape = (*shape[:first], *spatial, *shape[first + len(size) :])
+        self.first = first
+        lead = (slice(None),) * first
+        reached = [
+            [_reach(tap - low_pad(n, k, padding, s), s, n, out) for tap in range(k)]
+            for (n, k, s), out in zip(axes, spatial, strict=True)
+        ]
+        self.taps = [
+            (lead + tuple(o for o, _ in parts), lead + tuple(i for _, i in parts))
+            for parts in itertools.product(*reached)
+        ]
+        self.reached = reached
+        self.spatial = spatial
+
+    def counts(self, ndim, dtype):
+        """How many inputs each output pixel averages over, broadcastable to the output."""
+        count = np.ones((1,) * ndim, dtype)
+        for axis, (parts, length) in enumerate(zip(self.reached, self.spatial, strict=True)):
+            along = np.zeros(length, dtype)
+            for out, _ in parts:
+                along[out] += 1
+            shape = [1] * ndim
+            shape[self.first + axis] = length
+            count = count * along.reshape(shape)
+        return count
+
+
+def _reach(offset, stride, length, outputs):
+    """Output pixels `o` with ``0 <= o * stride + offset < length``, and the pixels they read."""
+    low = max(0, -(offset // stride))
+    high = min(outputs, (length - 1 - offset) // stride + 1)
+    if high <= low:
+        return slice(0, 0), slice(0, 0)
+    start = low * stride + offset
+    return slice(low, high), slice(start, start + (high - low - 1) * stride + 1, stride)
+
+
+def _lowest(dtype):
+    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+
+@operation(recompute=True)
+def max_pool(x, *, size, strides, padding="valid", first=1, traced):
+    """Largest value of each window.
+
+    Parameters
+    ----------
+    x : array
+    size, strides : tuple of int
+        One entry per spatial axis.
+    padding : {"valid", "same"}
+    first : int
+        The first spatial axis: 1 for channels_last, 2 for channels_first.
+
+    Returns
+    -------
+    Tensor
+        The gradient of a window goes to its first largest value in row-major order.
+    """
+    windows = _Windows(x.shape, size, strides, padding, first)
+    y = np.full(windows.shape, _lowest(x.dtype), x.dtype)
+    if not traced[0]:
+        for out, seen in windows.taps:
+            part = y[out]
+            np.maximum(part, x[seen], out=part)
+        return y, None
+    winner = np.zeros(windows.shape, np.min_scalar_type(len(windows.taps)))
+    for tap, (out, seen) in enumerate(windows.taps):
+        part, candidate = y[out], x[seen]
+        better = candidate > part
+        # The tap that is first in the image wins where all are -inf or NaN.
+        if tap == 0:
+            winner[out] = 0
+        np.maximum(part, candidate, out=part)
+        winner[out][better] = tap
+    return y, (winner, windows, x.shape)
+
+
+@max_pool.backward
+def max_pool(residual, dy, needed):
+    winner, windows, shape = residual
+    dx = np.zeros(shape, dy.dtype)
+    for tap, (out, seen) in enumerate(windows.taps):
+        dx[seen] += dy[out] * (winner[out] == tap)
+    return (dx,)
+
+
+@operation(recompute=True)
+def average_pool(x, *, size, strides, padding="valid", first=1, traced):
+    """Mean of each window; padded pixels are not counted.
+
+    Parameters
+    ----------
+    x : array
+    size, strides : tuple of int
+        One entry per spatial axis.
+    padding : {"valid", "same"}
+    first : int
+        The first spatial axis: 1 for channels_last, 2 for channels_first.
+    """
+    windows = _Windows(x.shape, size, strides, padding, first)
+    y = np.zeros(windows.shape, x.dtype)
+    for out, seen in windows.taps:
+        y[out] += x[seen]
+    counts = windows.counts(x.ndim, x.dtype)
+    y /= counts
+    return y, (windows, counts, x.shape)
+
+
+@average_pool.backward
+def average_pool(residual, dy, needed):
+    windows, counts, shape = residual
+    share = dy / counts
+    dx = np.zeros(shape, dy.dtype)
+    for out, seen in windows.taps:
+        dx[seen] += share[out]
+    return (dx,)
