@@ -1,0 +1,94 @@
+"""Update rules of optimizers: each changes the value and its state in place, in the dtype of the value.
+
+All arrays have one shape and dtype; coefficients are scalars of that dtype, so that the arithmetic is Keras's.
+"""
+
+import numpy as np
+
+
+def sgd(value, grad, *, lr):
+    """Gradient descent: ``value -= lr * grad``."""
+    value -= grad * lr
+
+
+def momentum(value, accumulator, grad, *, lr, momentum, nesterov):
+    """Gradient descent with momentum (Sutskever et al., 2013).
+
+    Parameters
+    ----------
+    value, accumulator, grad : ndarray
+    lr, momentum : scalar
+    nesterov : bool
+        Whether the step looks ahead along the accumulated direction.
+    """
+    step = grad * -lr
+    accumulator *= momentum
+    accumulator += step
+    value += step + accumulator * momentum if nesterov else accumulator
+
+
+def adam(value, m, v, grad, *, alpha, rest_1, rest_2, epsilon, v_hat=None):
+    """Adam (Kingma and Ba, 2015), and AMSGrad (Reddi et al., 2018) if `v_hat` is given.
+
+    Parameters
+    ----------
+    value, m, v, grad : ndarray
+    alpha : scalar
+        The learning rate corrected for the bias of both moments.
+    rest_1, rest_2 : scalar
+        One minus each decay rate.
+    epsilon : scalar
+    v_hat : ndarray, optional
+        The largest second moment so far.
+    """
+    m += (grad - m) * rest_1
+    v += (grad * grad - v) * rest_2
+    if v_hat is not None:
+        np.maximum(v_hat, v, out=v_hat)
+        v = v_hat
+    value -= (m * alpha) / (np.sqrt(v) + epsilon)
+
+
+def rmsprop(
+    value,
+    velocity,
+    grad,
+    *,
+    lr,
+    rho,
+    rest,
+    epsilon,
+    epsilon_inside=True,
+    mean=None,
+    accumulator=None,
+    momentum=0.0,
+):
+    """RMSprop (Hinton, 2012), optionally centered and with momentum.
+
+    Parameters
+    ----------
+    value, velocity, grad : ndarray
+    lr, rho, rest, epsilon : scalar
+        `rest` is one minus `rho`.
+    epsilon_inside : bool
+        Whether epsilon is added before the root is taken, or after.
+    mean : ndarray, optional
+        The moving mean of the gradient; its square is subtracted from the velocity.
+    accumulator : ndarray, optional
+        Of the momentum.
+    momentum : scalar
+    """
+    velocity *= rho
+    velocity += rest * grad * grad
+    spread = velocity
+    if mean is not None:
+        mean *= rho
+        mean += rest * grad
+        spread = velocity - mean * mean
+    root = np.sqrt(spread + epsilon) if epsilon_inside else np.sqrt(spread) + epsilon
+    step = lr * grad / root
+    if accumulator is not None:
+        accumulator *= momentum
+        accumulator += step
+        step = accumulator
+    value -= step
