@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable as Function
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Losses: functions, classes with a reduction and sample weights, and their registry.
 
-A function returns one value per sample (it reduces the last axis), a `Loss` object reduces further. Cross-entropies of the
-output of a softmax or sigmoid are computed from its logits; those of other probabilities from values clipped to
-``[epsilon, 1 - epsilon]``.
+A function returns one value per sample (it reduces the last axis), a `Loss` object reduces further.
+Cross-entropies of the output of a softmax or sigmoid are computed from its logits; those of other
+probabilities from values clipped to ``[epsilon, 1 - epsilon]``.
 """
 
 import warnings
@@ -583,35 +583,3 @@ _family = Family("loss function", _classes + functions, aliases)
 get = _family.get
 serialize = _family.serialize
 deserialize = _family.deserialize
-
-
-def as_loss(identifier) -> Loss | None:
-    """Return a `Loss`: what `compile` makes of a name, a function or an object."""
-    loss = get(identifier)
-    if loss is None or isinstance(loss, Loss):
-        return loss
-    name = getattr(loss, "__name__", None) or to_snake_case(type(loss).__name__)
-    return LossFunctionWrapper(loss, name=name)
-
-
-def match_dtype_and_rank(y_true, y_pred, sample_weight=None):
-    """Do what Keras does to one output's batch before losses and metrics see it.
-
-    A label or weight per sample gets a last axis where the prediction has two axes, labels take the dtype of the
-    prediction if both are floating or both integer, and weights take it always.
-
-    Returns
-    -------
-    tuple
-        ``(y_true, sample_weight)``; the prediction needs no change.
-    """
-    if y_true.ndim == 1 and y_pred.ndim == 2:
-        y_true = y_true[..., np.newaxis]
-    for kind in (np.floating, np.integer):
-        if np.issubdtype(y_true.dtype, kind) and np.issubdtype(y_pred.dtype, kind):
-            y_true = y_true.astype(y_pred.dtype, copy=False)
-    if sample_weight is not None:
-        if sample_weight.ndim == 1 and y_pred.ndim == 2:
-            sample_weight = sample_weight[..., np.newaxis]
-        sample_weight = sample_weight.astype(y_pred.dtype, copy=False)
-    return y_true, sample_weight

@@ -443,52 +443,6 @@ get = _family.get
 serialize = _family.serialize
 deserialize = _family.deserialize
 
-_BY_OUTPUT = {
-    "accuracy": (binary_accuracy, sparse_categorical_accuracy, categorical_accuracy),
-    "crossentropy": (
-        losses.binary_crossentropy,
-        losses.sparse_categorical_crossentropy,
-        losses.categorical_crossentropy,
-    ),
-}
-_BY_OUTPUT["acc"] = _BY_OUTPUT["accuracy"]
-_BY_OUTPUT["ce"] = _BY_OUTPUT["crossentropy"]
-
-
-def as_metric(identifier, y_true, y_pred) -> Metric | None:
-    """Return a `Metric`: what `compile` makes of a name, a function, a loss or an object.
-
-    Parameters
-    ----------
-    identifier : str, callable, Metric, Loss or None
-        ``"accuracy"``, ``"acc"``, ``"crossentropy"`` and ``"ce"`` mean the binary, sparse or categorical one,
-        depending on the shapes.
-    y_true, y_pred : ndarray
-        A batch of the output that the metric is for.
-    """
-    by_output = _BY_OUTPUT.get(identifier.lower()) if isinstance(identifier, str) else None
-    if by_output is None:
-        metric = get(identifier)
-    else:
-        binary, sparse, categorical = by_output
-        if y_pred.shape[-1] == 1:
-            metric = binary
-        elif y_true.ndim < y_pred.ndim or y_true.shape[-1] == 1:
-            metric = sparse
-        else:
-            metric = categorical
-    if metric is None or isinstance(metric, Metric):
-        return metric
-    if isinstance(identifier, str):
-        name = identifier
-    else:
-        name = (
-            getattr(metric, "name", None)
-            or getattr(metric, "__name__", None)
-            or to_snake_case(type(metric).__name__)
-        )
-    return MeanMetricWrapper(metric, name=name)
-
 
 def __getattr__(name):
     # keras.metrics also has every loss function, under all its names.

@@ -1,7 +1,7 @@
 """The optimizers of Keras before 2.11, where their numbers differ from the later ones.
 
-All have `decay`. `SGD` computes the same, `Adam` differs in the rounding of ``1 - beta``, `RMSprop` without momentum adds
-epsilon outside the root, which can change a step by a factor of 1.4.
+All have `decay`. `SGD` computes the same, `Adam` differs in the rounding of ``1 - beta``, `RMSprop`
+without momentum adds epsilon outside the root, which can change a step by a factor of 1.4.
 """
 
 from . import optimizer
