@@ -88,6 +88,8 @@ def _columns(x: Any, geometry: Geometry, pad: float) -> Any:
 
 def _split_groups(a: Any, groups: int) -> Any:
     """(..., groups * n) -> (groups, rows, n)."""
+    if groups == 1:  # the strides that a transposed axis of length one would have keep BLAS out
+        return a.reshape(1, -1, a.shape[-1])
     return a.reshape(-1, groups, a.shape[-1] // groups).transpose(1, 0, 2)
 
 
