@@ -149,23 +149,32 @@ context = _Context()
 
 
 class _CallSpec:
-    """What the signature of a `call` method says; made once per function."""
+    """What the signature of a layer's `call` says; made once per class."""
 
-    def __init__(self, function):
-        parameters = list(inspect.signature(function).parameters.values())[1:]
+    def __init__(self, cls):
+        parameters = list(inspect.signature(cls.call).parameters.values())[1:]
         names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-        self.arg_names = names
         self.first = names[0] if names else None
-        accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        self.expects_training = "training" in names or accepts_all
         self.training_index = names.index("training") if "training" in names else None
+        self.expects_training = _expects_training(cls)
         default = next((p.default for p in parameters if p.name == "training"), None)
         self.training_default = False if default in (None, inspect.Parameter.empty) else default
 
 
-@functools.cache
-def _spec_of(function):
-    return _CallSpec(function)
+def _expects_training(cls):
+    """Whether `call` takes `training`; one that takes any keyword passes it on to the next class."""
+    for base in cls.__mro__:
+        call = vars(base).get("call")
+        if call is not None:
+            parameters = inspect.signature(call).parameters
+            if "training" in parameters:
+                return True
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                return False
+    return True
+
+
+_spec_of = functools.cache(_CallSpec)
 
 
 def _dtype_name(dtype):
@@ -290,6 +299,7 @@ class Layer:
             )
         state = self.__dict__
         state["_tracked"] = {}
+        state["_known_children"] = None
         state["_trainable_weights"] = []
         state["_non_trainable_weights"] = []
         state["_losses"] = []
@@ -332,7 +342,7 @@ class Layer:
             raise RuntimeError(
                 f"{type(self).__name__}: you must call `super().__init__()` in the constructor."
             )
-        spec = _spec_of(type(self).call)
+        spec = _spec_of(type(self))
         if args:
             inputs, args = args[0], args[1:]
         elif spec.first in kwargs:
@@ -393,6 +403,7 @@ class Layer:
         """`build`, undone if it raises."""
         own = ("_tracked", "_trainable_weights", "_non_trainable_weights", "_callable_losses")
         before = {k: self.__dict__[k].copy() for k in own}
+        before["_known_children"] = None
         spec = self._input_spec
         try:
             self.build(shapes)
@@ -468,7 +479,7 @@ class Layer:
             shape = [(size if i else batch) if d is None else d for i, d in enumerate(x.shape)]
             return constant(np.zeros(shape, x.dtype))
 
-        spec = _spec_of(type(self).call)
+        spec = _spec_of(type(self))
         inputs, args, kwargs = map_structure(zeros, (inputs, tuple(args), kwargs))
         training, args, kwargs = self._resolve_training(spec, args, kwargs)
         if spec.training_index is not None and "training" in kwargs:
@@ -565,6 +576,7 @@ class Layer:
     def __setattr__(self, name, value):
         tracked = self.__dict__.get("_tracked")
         if tracked is not None and not hasattr(type(self), name):
+            self.__dict__["_known_children"] = None
             if _may_hold_layers(value) and not is_metric(value):
                 tracked.pop(name, None)
                 tracked[name] = value
@@ -583,6 +595,7 @@ class Layer:
     def __delattr__(self, name):
         value = self.__dict__.get(name)
         self._tracked.pop(name, None)
+        self.__dict__["_known_children"] = None
         for owned in (self._trainable_weights, self._non_trainable_weights, self._metrics):
             owned[:] = [item for item in owned if item is not value]
         object.__delattr__(self, name)
@@ -607,26 +620,33 @@ class Layer:
 
     def _children(self):
         """The layers directly below, each once, in the order of assignment."""
-        found, seen, pending = [], set(), list(reversed(self._tracked.values()))
+        if self._known_children is not None:
+            return self._known_children
+        found, fixed = [], True
+        pending = list(reversed(self._tracked.values()))
         while pending:
             item = pending.pop()
             if isinstance(item, Layer):
-                if id(item) not in seen and not is_metric(item):
-                    seen.add(id(item))
-                    found.append(item)
-            elif isinstance(item, (list, tuple)):
-                pending.extend(reversed(item))
-            elif isinstance(item, dict):
-                pending.extend(item[k] for k in reversed(item))
-            else:
+                found.append(item)
+            elif isinstance(item, (list, tuple, dict)):
+                # Lists may grow without notice, so what they hold is looked up every time.
+                fixed = False
+                pending.extend(reversed(item.values() if isinstance(item, dict) else item))
+            elif not isinstance(item, (str, int, float, type(None))):
                 self._track_leaf(item)
+        found = unique(found)
+        if fixed:
+            self.__dict__["_known_children"] = found
         return found
 
     def _flatten_layers(self, recursive=True, include_self=True):
         """This layer and all below it, parents first."""
         found = [self] if include_self else []
         for child in self._children():
-            found.extend(child._flatten_layers() if recursive else [child])
+            if not recursive or child._known_children == []:
+                found.append(child)
+            else:
+                found.extend(child._flatten_layers())
         return found
 
     @property

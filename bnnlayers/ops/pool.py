@@ -88,13 +88,10 @@ def max_pool(x, *, size, strides, padding="valid", first=1, traced):
         return y, None
     winner = np.zeros(windows.shape, np.min_scalar_type(len(windows.taps)))
     for tap, (out, seen) in enumerate(windows.taps):
-        part, candidate = y[out], x[seen]
-        better = candidate > part
-        # The tap that is first in the image wins where all are -inf or NaN.
-        if tap == 0:
-            winner[out] = 0
-        np.maximum(part, candidate, out=part)
-        winner[out][better] = tap
+        best, candidate, chosen = y[out], x[seen], winner[out]
+        # Taps come in row-major order, and only a strictly larger value takes over.
+        np.maximum(chosen, np.multiply(candidate > best, tap, dtype=winner.dtype), out=chosen)
+        np.maximum(best, candidate, out=best)
     return y, (winner, windows, x.shape)
 
 

@@ -317,14 +317,14 @@ class Model(Trainer, Layer):
     def _children(self):
         if self._graph is None:
             return super()._children()
-        return unique(self._graph.layers, super()._children()) if self._tracked else list(
-            self._graph.layers
-        )
+        if not self._tracked:
+            return self._graph.layers
+        return unique(self._graph.layers, super()._children())
 
     @property
     def layers(self):
         """The layers directly in the model."""
-        return self._children()
+        return list(self._children())
 
     def get_layer(self, name=None, index=None):
         """A layer by its name or by its index in `layers`.
