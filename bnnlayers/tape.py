@@ -148,6 +148,7 @@ class Node:
 
     def free(self) -> None:
         """Forget everything but the identity."""
+        self.tapes = frozenset()
         self.parents = ()
         self.backward = self.residual = self.recompute = self.source = None
 
@@ -174,6 +175,10 @@ class _Recording:
         self.leaves: dict[int, tuple[Variable, list[Node]]] = {}
         self.spent = False
         self.watches_variables = watches_variables
+
+    def adopt(self, node: Node) -> None:
+        node.tapes |= {self}
+        self.nodes.append(weakref.ref(node))
 
     def watches(self, variable: Variable) -> bool:
         return id(variable) in self.leaves or (self.watches_variables and variable.trainable)
@@ -357,11 +362,7 @@ def _differentiate(name: str, function: Callable[..., Any], args: Any, traced: l
 def _twin(function: Callable[..., Any]) -> tuple[str, Callable[..., Any] | None]:
     """The name of a NumPy function, and the function of autograd.numpy that is its twin."""
     short = getattr(function, "__name__", repr(function))
-    for prefix, numpy, twin in (
-        ("np", np, anp),
-        ("np.linalg", np.linalg, anp.linalg),
-        ("np.fft", np.fft, anp.fft),
-    ):
+    for prefix, numpy, twin in (("np", np, anp), ("np.linalg", np.linalg, anp.linalg), ("np.fft", np.fft, anp.fft)):
         if getattr(numpy, short, None) is function:
             return f"{prefix}.{short}", getattr(twin, short, None)
     return short, None
@@ -394,9 +395,10 @@ def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> An
     try:
         return _differentiate(name, lambda *a: twin(*a, **kwargs), args, traced)
     except Exception as error:
-        # What is wrong with the arguments NumPy says better itself.
-        function(*_fill(args, [t.view(np.ndarray) for t in traced]), **kwargs)
-        raise NotImplementedError(_NO_DERIVATIVE.format(name)) from error
+        cause = error
+    # What is wrong with the arguments NumPy says better itself.
+    function(*_fill(args, [t.view(np.ndarray) for t in traced]), **kwargs)
+    raise NotImplementedError(_NO_DERIVATIVE.format(name)) from cause
 
 
 def _array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -958,18 +960,15 @@ class Variable(Readable):
 
     def _leaf(self, view: np.ndarray) -> Node | None:
         """The node of this version: one for all reads, and it holds the value they saw."""
-        tapes = frozenset([t for t in _state.tapes if t.watches(self)])
-        if not tapes or view.dtype.kind not in "fc":
+        tapes = [t for t in _state.tapes if t.watches(self)] if view.dtype.kind in "fc" else []
+        if not tapes:
             return None
         leaves = [t.leaves.setdefault(id(self), (self, []))[1] for t in tapes]
-        for node in itertools.chain(*leaves):
-            if node.recompute is not None and node.recompute[1][0] is view:
-                break
-        else:
-            node = Node(self.name, tapes, view, recompute=(_the_same, (view,), {}))
-        node.tapes |= tapes
-        for nodes in leaves:
-            if node not in nodes:
+        same = [n for nodes in leaves for n in nodes if n.recompute[1][0] is view]
+        node = same[0] if same else Node(self.name, frozenset(), view, recompute=(_the_same, (view,), {}))
+        for tape, nodes in zip(tapes, leaves, strict=True):
+            if tape not in node.tapes:
+                tape.adopt(node)
                 nodes.append(node)
         return node
 
@@ -1225,14 +1224,13 @@ class GradientTape:
                 self._watch(x)
 
     def _watch(self, x: Tensor) -> None:
-        tapes, node = frozenset([self._recording]), x._node
-        if type(node) is _Lost:
+        node = x._node
+        if node is not None and not _state.tapes.isdisjoint(node.tapes):
             _parents((node,), "GradientTape.watch")
-        if type(node) is Node:
-            node.tapes = tapes.union([t for t in node.tapes if not t.spent])
-            self._recording.nodes.append(weakref.ref(node))
-        else:
-            x._node = Node("watch", tapes, x)
+        elif type(node) is not Node:
+            node = x._node = Node("watch", frozenset(), x)
+        if self._recording not in node.tapes:
+            self._recording.adopt(node)
 
     def watched_variables(self) -> tuple[Variable, ...]:
         """The Variables that were watched, in the order of their first use."""
@@ -1264,11 +1262,7 @@ class GradientTape:
         return [(n.name, _count([n.residual, n.recompute, n.source], seen)) for n in nodes]
 
     def gradient(
-        self,
-        target: Any,
-        sources: Any,
-        output_gradients: Any = None,
-        unconnected_gradients: Any = "none",
+        self, target: Any, sources: Any, output_gradients: Any = None, unconnected_gradients: Any = "none"
     ) -> Any:
         """Gradients of the sum of `target` with respect to `sources`.
 
@@ -1368,7 +1362,7 @@ class GradientTape:
 
 def _origin(x: Any) -> Any:
     """What a Readable stands for, as far as gradients are concerned."""
-    while hasattr(type(x), "_source_"):
+    while hasattr(x, "_source_"):
         x = x._source_
     return x
 
