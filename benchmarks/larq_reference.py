@@ -46,9 +46,7 @@ def network():
     )
     return keras.models.Sequential(
         [
-            lq.layers.QuantConv2D(
-                32, 3, input_shape=(28, 28, 1), **{**binary, "input_quantizer": None}
-            ),
+            lq.layers.QuantConv2D(32, 3, input_shape=(28, 28, 1), **{**binary, "input_quantizer": None}),
             keras.layers.MaxPooling2D(2),
             keras.layers.BatchNormalization(scale=False),
             lq.layers.QuantConv2D(64, 3, **binary),
@@ -84,9 +82,7 @@ def train(seed, epochs, batch_size):
     (x_train, y_train), (x_test, y_test) = digits()
     model, clock = network(), EpochClock()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(
-        x_train, y_train, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[clock]
-    )
+    model.fit(x_train, y_train, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[clock])
     _, accuracy = model.evaluate(x_test, y_test, batch_size=batch_size, verbose=0)
     keras.backend.clear_session()
     return accuracy, clock.seconds

@@ -1,7 +1,8 @@
 """Golden data on disk: many small cases in one compressed npz.
 
 A zip member and an npy header per array would outweigh the arrays, so a file holds one flat buffer
-per dtype, equal arrays once, and one JSON index. This module is all that the generator and the tests share.
+per dtype, equal arrays once, and one JSON index. This module is all that the generator and the
+tests share.
 """
 
 import json
@@ -60,3 +61,12 @@ def read(family):
         }
         cases.append(Case(meta, arrays))
     return cases
+
+
+def resolve(spec, namespace):
+    """The object that a JSON description stands for: a name, a function, or a class and config."""
+    if isinstance(spec, dict) and "function" in spec:
+        return getattr(namespace, spec["function"])
+    if isinstance(spec, dict):
+        return getattr(namespace, spec["class_name"])(**spec["config"])
+    return spec

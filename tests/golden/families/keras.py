@@ -186,8 +186,7 @@ def losses():
                     arrays["sample_weight"] = weight
                 yield (
                     {
-                        "id": f"{name}-{options}-{target}-{reduction}"
-                        + ("-weighted" if weighted else ""),
+                        "id": f"{name}-{options}-{target}-{reduction}" + ("-weighted" if weighted else ""),
                         "loss": name,
                         "kwargs": {**kwargs, "reduction": reduction},
                     },
@@ -278,9 +277,7 @@ def small_network():
     binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
     return keras.models.Sequential(
         [
-            lq.layers.QuantConv2D(
-                4, 3, kernel_quantizer="ste_sign", input_shape=(8, 8, 1), name="first"
-            ),
+            lq.layers.QuantConv2D(4, 3, kernel_quantizer="ste_sign", input_shape=(8, 8, 1), name="first"),
             keras.layers.MaxPooling2D(2, name="pool"),
             keras.layers.BatchNormalization(scale=False, name="norm"),
             lq.layers.QuantConv2D(5, 2, padding="same", pad_values=1.0, **binary, name="second"),

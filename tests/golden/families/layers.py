@@ -16,9 +16,10 @@ import math
 import larq as lq
 import numpy as np
 import tensorflow as tf
+from archive import resolve
 
 from .quantizers import SPECS, obj
-from .registry import Deck, family, generator, resolve
+from .registry import Deck, family, generator
 
 keras = tf.keras
 
@@ -199,9 +200,7 @@ def local(draw, rank):
 
 def build(layer, kwargs):
     spaces = {"quantizer": lq.quantizers, "regularizer": keras.regularizers}
-    kwargs = {
-        name: resolve(value, spaces.get(name.rsplit("_", 1)[-1])) for name, value in kwargs.items()
-    }
+    kwargs = {name: resolve(value, spaces.get(name.rsplit("_", 1)[-1])) for name, value in kwargs.items()}
     return getattr(lq.layers, layer)(**kwargs)
 
 
@@ -291,7 +290,7 @@ def transposed_conv(layer, x, kernel):
     dilation = layer.dilation_rate if rank == 2 else [1] * rank
     batch_first = [1, *x.shape[1:]] if layer.data_format == "channels_last" else None
     shape = batch_first or [1, x.shape[-1], *x.shape[1:-1]]
-    out = layer.compute_output_shape(shape)[1:-1 if batch_first else None]
+    out = layer.compute_output_shape(shape)[1 : -1 if batch_first else None]
     out = out if batch_first else out[1:]
     crops = []
     for axis in range(rank):
@@ -409,9 +408,7 @@ def exact_outputs(kwargs, weight_names, on_grid):
         if x_gradient and all(value for value, _ in k):
             exact.add("dx")
         for i, name in enumerate(weight_names):
-            if name == "bias":
-                exact.add(f"dw{i}")
-            elif values and k[kernels.index(name.replace("_kernel", ""))][1]:
+            if name == "bias" or values and k[kernels.index(name.replace("_kernel", ""))][1]:
                 exact.add(f"dw{i}")
     return sorted(exact)
 

@@ -3,9 +3,10 @@
 import larq as lq
 import numpy as np
 import tensorflow as tf
+from archive import resolve
 
 from .quantizers import obj
-from .registry import family, generator, resolve
+from .registry import family, generator
 
 keras = tf.keras
 
@@ -27,9 +28,7 @@ SCHEDULES = {
         end_learning_rate=0.01,
         cycle=True,
     ),
-    "inverse_time": obj(
-        "InverseTimeDecay", initial_learning_rate=0.1, decay_steps=3, decay_rate=0.5
-    ),
+    "inverse_time": obj("InverseTimeDecay", initial_learning_rate=0.1, decay_steps=3, decay_rate=0.5),
     "inverse_time_staircase": obj(
         "InverseTimeDecay",
         initial_learning_rate=0.1,
@@ -99,10 +98,7 @@ def make(description):
     optimizers = keras.optimizers.legacy if description["legacy"] else keras.optimizers
     if description["optimizer"] == "Bop":
         optimizers = lq.optimizers
-    kwargs = {
-        name: resolve(value, keras.optimizers.schedules)
-        for name, value in description["kwargs"].items()
-    }
+    kwargs = {name: resolve(value, keras.optimizers.schedules) for name, value in description["kwargs"].items()}
     return getattr(optimizers, description["optimizer"])(**kwargs)
 
 

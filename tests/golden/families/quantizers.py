@@ -5,8 +5,9 @@ from functools import partial
 import larq as lq
 import numpy as np
 import tensorflow as tf
+from archive import resolve
 
-from .registry import family, generator, resolve
+from .registry import family, generator
 
 
 def obj(name, **config):
@@ -79,9 +80,7 @@ def record(function, x, dy):
         tape.watch(x)
         y = function(x)
     dx = tape.gradient(y, x, output_gradients=tf.constant(dy, y.dtype))
-    return {"x": x.numpy(), "dy": dy.astype(y.dtype.name), "y": y.numpy()} | (
-        {} if dx is None else {"dx": dx.numpy()}
-    )
+    return {"x": x.numpy(), "dy": dy.astype(y.dtype.name), "y": y.numpy()} | ({} if dx is None else {"dx": dx.numpy()})
 
 
 def label(spec):
@@ -101,7 +100,11 @@ def quantizers():
         for name, x, dy in data:
             quantizer = lq.quantizers.get(resolve(spec, lq.quantizers))
             yield (
-                {"id": f"{label(spec)}-{name}", "quantizer": spec, "precision": precision(quantizer)},
+                {
+                    "id": f"{label(spec)}-{name}",
+                    "quantizer": spec,
+                    "precision": precision(quantizer),
+                },
                 record(quantizer, x, dy),
             )
 

@@ -32,12 +32,3 @@ class Deck:
         if not self.hand:
             self.hand = [self.options[i] for i in self.rng.permutation(len(self.options))]
         return self.hand.pop()
-
-
-def resolve(spec, namespace):
-    """The object that a JSON description stands for: a name, a function, or a class and config."""
-    if isinstance(spec, dict) and "function" in spec:
-        return getattr(namespace, spec["function"])
-    if isinstance(spec, dict):
-        return getattr(namespace, spec["class_name"])(**spec["config"])
-    return spec
