@@ -1,3 +1,58 @@
-"""Binarized neural networks on ordinary CPUs: larq's API on NumPy, in real 1-bit arithmetic."""
+"""Binarized neural networks on ordinary CPUs: larq's API on NumPy, in real 1-bit arithmetic.
+
+``import bnnlayers as lq`` stands for larq, and ``from bnnlayers import keras`` for the part of tf.keras that larq's
+scripts use. The names of TensorFlow that they reach for (``GradientTape``, ``Variable``, ``reduce_mean``, ...) are here
+too.
+"""
+
+from . import (
+    activations,
+    constraints,
+    context,
+    functions,
+    keras,
+    layers,
+    math,
+    models,
+    ops,
+    quantizers,
+    utils,
+)
+from .bits import BitArray
+from .functions import *  # noqa: F403
+from .ops import get_num_threads, set_num_threads
+from .tape import (
+    GradientTape,
+    Tensor,
+    Variable,
+    constant,
+    convert_to_tensor,
+    custom_gradient,
+    stop_gradient,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BitArray",
+    "GradientTape",
+    "Tensor",
+    "Variable",
+    "activations",
+    "constant",
+    "constraints",
+    "context",
+    "convert_to_tensor",
+    "custom_gradient",
+    "get_num_threads",
+    "keras",
+    "layers",
+    "math",
+    "models",
+    "ops",
+    "quantizers",
+    "set_num_threads",
+    "stop_gradient",
+    "utils",
+    *functions.__all__,
+]

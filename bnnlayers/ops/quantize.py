@@ -104,6 +104,19 @@ def approx_sign(residual, dy, needed):
 
 
 @operation
+def hard_tanh(x, *, traced):
+    """`x` clipped to [-1, 1], whose gradient counts both ends. What backward keeps is one bit per value."""
+    x = _floating("hard_tanh", x)
+    mask = _core.pack(x.reshape(-1), 0, 1.0)[1] if traced[0] else None
+    return _core.hard_tanh(x), (mask, None)
+
+
+@hard_tanh.backward
+def hard_tanh(residual, dy, needed):
+    return (_selected(dy, *residual),)
+
+
+@operation
 def step(x, *, low):
     """The two steps of `bnnlayers.math`: `sign` from -1 (0 counts as +1) and `heaviside` from 0 (0 counts as 0)."""
     x = _floating("heaviside" if low == 0 else "sign", x)
