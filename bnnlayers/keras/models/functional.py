@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import os
 from collections import defaultdict
 
 import numpy as np
@@ -475,6 +476,72 @@ class Model(Trainer, Layer):
             self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range
         )
 
+    # Files
+
+    def save_weights(self, filepath, overwrite=True, save_format=None, options=None):
+        """Write the weights to a file.
+
+        Parameters
+        ----------
+        filepath : str or path
+            A name that ends in ``.safetensors`` gives that format (the package `safetensors` must be
+            installed); any other the HDF5 layout of Keras 2.
+        overwrite : bool
+            Whether an existing file may be replaced.
+        save_format : {"h5", "safetensors"}, optional
+            Instead of the ending of the name.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and `overwrite` is False.
+        """
+        from .. import saving
+
+        self._assert_has_weights("save")
+        if not overwrite and os.path.exists(filepath):
+            raise FileExistsError(f"save_weights: {os.fspath(filepath)} exists already.")
+        if _file_format(filepath, save_format) == "safetensors":
+            saving.save_weights_safetensors(filepath, self.weights)
+        else:
+            saving.save_weights_h5(filepath, self.layers, self._top_level_weights())
+
+    def load_weights(self, filepath, skip_mismatch=False, by_name=False, options=None):
+        """Read weights that `save_weights` or tf_keras wrote.
+
+        Parameters
+        ----------
+        filepath : str or path
+        skip_mismatch : bool
+            With `by_name`, whether layers that do not fit are left as they are.
+        by_name : bool
+            Whether layers are matched by name instead of by their order.
+
+        Raises
+        ------
+        ValueError
+            If the file does not fit the model. Nothing has changed then.
+        """
+        from .. import saving
+
+        self._assert_has_weights("load")
+        if _file_format(filepath, None) == "safetensors":
+            saving.load_weights_safetensors(filepath, self.weights)
+        else:
+            saving.load_weights_h5(
+                filepath, self.layers, by_name, skip_mismatch, self._top_level_weights()
+            )
+
+    def _top_level_weights(self):
+        return [*self._trainable_weights, *self._non_trainable_weights]
+
+    def _assert_has_weights(self, verb):
+        if not self.built:
+            raise ValueError(
+                f"Unable to {verb} weights of model '{self._name}', which has not created its "
+                "variables yet. Call the model first, or `build()` it."
+            )
+
     # Configuration
 
     def get_config(self):
@@ -508,6 +575,14 @@ class Model(Trainer, Layer):
 
 class Functional(Model):
     """A graph of layers; what ``Model(inputs, outputs)`` makes."""
+
+
+def _file_format(filepath, given):
+    suffix = os.path.splitext(os.fspath(filepath))[1].removeprefix(".")
+    chosen = given or ("safetensors" if suffix == "safetensors" else "h5")
+    if chosen not in ("h5", "hdf5", "keras", "safetensors"):
+        raise ValueError(f"Weights can be saved as 'h5' or 'safetensors'. Received: {chosen!r}")
+    return chosen
 
 
 def _snake(name):
