@@ -130,7 +130,9 @@ def elu(x, *, alpha=1.0, scale=1.0):
 @elu.backward
 def elu(residual, dy, needed):
     y, alpha, scale = residual
-    return (dy * np.where(y > 0, scale, y + scale * alpha),)
+    # At zero TensorFlow's selu has the slope of the positive side, Keras's elu that of the other.
+    positive = y > 0 if scale == 1 else y >= 0
+    return (dy * np.where(positive, scale, y + scale * alpha),)
 
 
 def selu(x):
