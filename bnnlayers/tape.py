@@ -95,7 +95,7 @@ class Node:
         ``(forward, args, params)`` that give the value again; a Node among the args is computed
         again first.
     source : tuple, optional
-        ``(function, args)`` in autograd's NumPy, from which the gradient of a gradient is made.
+        ``(function, args, traced)`` in autograd's NumPy, for the gradient of a gradient.
     """
 
     __slots__ = (
@@ -117,17 +117,18 @@ class Node:
         name: str,
         tapes: frozenset[_Recording],
         value: Any,
-        parents: tuple[Node | None, ...] = (),
-        backward: Callable[..., Any] | None = None,
+        parents: tuple[Any, ...] = (),
+        backward: Any = None,
         residual: Any = None,
-        recompute: tuple[Any, ...] | None = None,
-        source: tuple[Any, ...] | None = None,
+        recompute: Any = None,
+        source: Any = None,
     ) -> None:
         self.name = name
         self.order = next(_serial)
         self.tapes = tapes
         if isinstance(value, (tuple, list)):
-            self.shape, self.dtype = [(v.shape, v.dtype) for v in value], type(value)
+            self.shape: Any = [(v.shape, v.dtype) for v in value]
+            self.dtype: Any = type(value)
         else:
             self.shape, self.dtype = value.shape, value.dtype
         self.parents = parents
@@ -198,7 +199,7 @@ def _release(node: Node) -> None:
         node.free()
 
 
-def _parents(nodes: Iterable[Any], name: str) -> tuple[Node | None, ...]:
+def _parents(nodes: Iterable[Any], name: str) -> tuple[Any, ...]:
     """The nodes that an active tape of this thread records, None in the place of the others."""
     tapes = _state.tapes
     parents = tuple([n if n is not None and not tapes.isdisjoint(n.tapes) else None for n in nodes])
@@ -211,7 +212,7 @@ def _parents(nodes: Iterable[Any], name: str) -> tuple[Node | None, ...]:
     return parents
 
 
-def _attach(value: Any, name: str, parents: tuple[Node | None, ...], *args: Any, **more: Any) -> Any:
+def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more: Any) -> Any:
     """The value of an operation as Tensor (or BitArray, or tuple of them) with its node."""
     tapes = _state.tapes
     if len(tapes) > 1:
@@ -254,7 +255,7 @@ def _item(index: int, dy: Any, needed: Any) -> tuple[_Item]:
 
 def read(x: Any) -> Any:
     """The current Tensor of whatever has `_read_()`, a Variable say; anything else unchanged."""
-    while type(x) not in _ATOMS and hasattr(type(x), "_read_"):
+    while not (type(x) in _ATOMS or type(x) is Tensor) and hasattr(type(x), "_read_"):
         x = x._read_()
     return x
 
@@ -448,10 +449,10 @@ class Tensor(np.ndarray):
     from (``np.array([t, t])``; write ``np.stack``) leave the tape.
     """
 
-    _node: Node | _Lost | None = None
+    _node: Any = None
     __array_priority__ = 100.0
     __array_ufunc__ = _array_ufunc
-    __array_function__ = _array_function
+    __array_function__ = _array_function  # type: ignore[assignment]
 
     def __array_finalize__(self, template: Any) -> None:
         node = getattr(template, "_node", None)
@@ -488,27 +489,26 @@ class Tensor(np.ndarray):
         _refuse(self, "flat")
         return self.view(np.ndarray).flat
 
-    def reshape(self, *shape: Any, order: str = "C") -> Tensor:
+    def reshape(self, *shape: Any, order: str = "C") -> Tensor:  # type: ignore[override]
         return _call(np.reshape, (self, shape[0] if len(shape) == 1 else shape, order), {})
 
     def transpose(self, *axes: Any) -> Tensor:
-        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
-            axes = axes[0]
-        return _call(np.transpose, (self, axes or None), {})
+        grouped = len(axes) == 1 and not isinstance(axes[0], int)
+        return _call(np.transpose, (self, axes[0] if grouped else axes or None), {})
 
-    def astype(self, dtype: DTypeLike, *args: Any, **kwargs: Any) -> Tensor:
+    def astype(self, dtype: DTypeLike, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         options = dict(zip(("order", "casting", "subok", "copy"), args, strict=False)) | kwargs
         return _cast(self, dtype=np.dtype(dtype), **options)
 
-    def flatten(self, order: str = "C") -> Tensor:
+    def flatten(self, order: str = "C") -> Tensor:  # type: ignore[override]
         return _copy(_call(np.ravel, (self, order), {}))
 
-    def copy(self, order: str = "C") -> Tensor:
+    def copy(self, order: str = "C") -> Tensor:  # type: ignore[override]
         return _copy(self)
 
     __copy__ = copy
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:  # type: ignore[override]
         return self.view(np.ndarray).copy().view(Tensor)
 
     def __repr__(self) -> str:
@@ -554,7 +554,8 @@ for _name in _OPERATORS.split():
     setattr(Tensor, f"__i{_name}__", getattr(np.ndarray, f"__{_name}__"))
 
 
-_ATOMS = {Tensor, np.ndarray, float, int, bool, type(None)}
+# What is neither read nor traced, told without a search for attributes.
+_ATOMS = {np.ndarray, float, int, bool, str, type(None)}
 
 
 # ---- operations --------------------------------------------------------------------------------
@@ -576,6 +577,8 @@ def _in_variable(x: Any) -> bool:
 class Operation:
     """A differentiable operation; made by `operation`."""
 
+    __name__: str
+
     def __init__(self, forward: Callable[..., Any], recompute: bool, linear: bool) -> None:
         functools.update_wrapper(self, forward)
         self._forward = forward
@@ -595,11 +598,15 @@ class Operation:
     def __call__(self, *args: Any, **params: Any) -> Any:
         values, nodes = [], []
         for x in args:
+            if type(x) in _ATOMS:
+                nodes.append(None)
+                values.append(x)
+                continue
             x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
             nodes.append(getattr(x, "_node", None))
             values.append(x.view(np.ndarray) if isinstance(x, Tensor) else x)
         for key, x in params.items():
-            if isinstance(x, (Tensor, Readable)) or hasattr(type(x), "_read_"):
+            if type(x) not in _ATOMS and (isinstance(x, Tensor) or hasattr(type(x), "_read_")):
                 if is_traced(x):
                     raise TypeError(
                         f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "
@@ -1123,13 +1130,13 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        args = [read(x) for x in args]
-        nodes = [x._node if isinstance(x, Tensor) else None for x in args if _differentiable(x)]
+        values = [read(x) for x in args]
+        nodes = [x._node if isinstance(x, Tensor) else None for x in values if _differentiable(x)]
         parents = _parents(nodes, name)
         before, _state.reads = _state.reads, []
         try:
             with _recording_on(frozenset()):
-                inputs = [plain(x).view(Tensor) if isinstance(x, np.ndarray) else x for x in args]
+                inputs = [plain(x).view(Tensor) if isinstance(x, np.ndarray) else x for x in values]
                 value, grad = f(*inputs, **kwargs)
         finally:
             inner, _state.reads = _state.reads, before
@@ -1399,7 +1406,7 @@ def _walk(
                 pending.append(parent)
     order = sorted(reached, key=lambda node: node.order)
     reached.clear()
-    leading: set[Node | None] = set()
+    leading: set[Any] = set()
     for node in order:
         if node in sources or not leading.isdisjoint(node.parents):
             leading.add(node)
@@ -1429,7 +1436,7 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], cache: dict[Node, Any],
         parts = zip(dy, node.shape, strict=True)
         dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
     if outer and node.source is not None:
-        return _pull_again(node.name, *node.source, dy)
+        return _pull_again(node, dy)
     if type(node.backward) is _Linear:
         return node.backward(_resolve(node.residual, cache), dy, needed)
     with _recording_on(frozenset()):
@@ -1449,17 +1456,18 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], cache: dict[Node, Any],
     ]
 
 
-def _pull_again(name: str, function: Callable[..., Any], args: Any, traced: list[Tensor], dy: Any) -> Any:
+def _pull_again(node: Node, dy: Any) -> Any:
     """Gradients of a NumPy function, recorded by the outer tapes as a function of dy and args."""
+    function, args, traced = node.source
     argnum = tuple(range(len(traced)))
 
     def gradients(dy: Any, *values: Any) -> Any:
         return make_vjp(lambda *boxes: function(*_fill(args, boxes)), argnum)(*values)[0](dy)
 
     followed: list[Tensor] = []
-    values = _split((dy, *traced), name, followed)
+    values = _split((dy, *traced), node.name, followed)
     try:
-        return _differentiate(name, gradients, values, followed)
+        return _differentiate(node.name, gradients, values, followed)
     except _Independent:
         return gradients(*_fill(values, [plain(t) for t in followed]))
 
