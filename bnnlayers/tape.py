@@ -55,7 +55,9 @@ class _State(threading.local):
 
 _state = _State()
 _serial = itertools.count()
-_watching = threading.Lock()
+# A Tensor may be watched and released by several threads. Reentrant, since a collected tape
+# releases its nodes wherever its thread happens to be.
+_watching = threading.RLock()
 # HIPS numbers its traces with one global counter, so an inner trace is only sure to get the
 # higher number while no other thread starts or ends one.
 _tracing = threading.RLock()
@@ -195,8 +197,9 @@ class _Recording:
 
 
 def _release(node: Node) -> None:
-    if all(tape.spent for tape in node.tapes):
-        node.free()
+    with _watching:
+        if all(tape.spent for tape in node.tapes):
+            node.free()
 
 
 def _parents(nodes: Iterable[Any], name: str) -> tuple[Any, ...]:
@@ -220,7 +223,7 @@ def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more:
     if isinstance(value, (tuple, list)):
         value = type(value)(_wrap(v) for v in value)
         whole = Node(name, tapes, value, parents, *args, **more)
-        return type(value)(_carry(v, Node("item", tapes, v, (whole,), _item, i)) for i, v in enumerate(value))
+        return type(value)(_carry(v, Node("item", tapes, v, (whole,), _pull_item, i)) for i, v in enumerate(value))
     if not hasattr(value, "_with_node"):
         value = np.asarray(value)
         if value.dtype.kind not in "fc":
@@ -246,8 +249,17 @@ class _Item:
         self.index, self.dy = index, dy
 
 
-def _item(index: int, dy: Any, needed: Any) -> tuple[_Item]:
-    return (_Item(index, dy),)
+class _Linear:
+    """A backward made of recorded operations that reads no traced value, so it can be traced."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...]) -> Any:
+        return self._function(residual, dy, needed)
+
+
+_pull_item = _Linear(lambda index, dy, needed: (_Item(index, dy),))
 
 
 # ---- the leaf rule and dispatch ----------------------------------------------------------------
@@ -596,7 +608,8 @@ class Operation:
         return self
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        values, nodes = [], []
+        values: list[Any] = []
+        nodes: list[Any] = []
         for x in args:
             if type(x) in _ATOMS:
                 nodes.append(None)
@@ -645,16 +658,6 @@ class Operation:
         if self._wants_traced:
             params = {**params, "traced": (False,) * len(args)}
         return self._forward, args, params
-
-
-class _Linear:
-    """A backward made of recorded operations that reads no traced value, so it can be traced."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...]) -> Any:
-        return self._function(residual, dy, needed)
 
 
 def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
@@ -815,7 +818,7 @@ _NAMES = """all allclose any argmax argmin argpartition argsort argwhere around 
     greater greater_equal histogram isclose isfinite isin isinf isnan isneginf isposinf iscomplex iscomplexobj isreal
     isrealobj less less_equal logical_and logical_not logical_or logical_xor may_share_memory ndim nonzero not_equal
     ones_like result_type rint round searchsorted shape shares_memory sign signbit size trunc unique zeros_like"""
-_CONSTANT = {getattr(np, name) for name in _NAMES.split()}
+_CONSTANT = {getattr(np, name) for name in _NAMES.split() if hasattr(np, name)}
 _IN_PLACE = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
 
 

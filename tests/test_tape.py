@@ -863,6 +863,19 @@ def test_second_derivatives_of_variables():
     np.testing.assert_allclose(outer.gradient(first, v), [6, 12])
 
 
+def test_nested_tapes_over_a_function_with_several_values():
+    x = constant(np.array([1.0, 2.0, 3.0, 4.0]))
+    with GradientTape() as outer:
+        outer.watch(x)
+        with GradientTape() as inner:
+            inner.watch(x)
+            a, b = np.split(x**2, 2)
+            y = (a * b).sum()
+        first = inner.gradient(y, x)
+    np.testing.assert_allclose(first, [18, 64, 6, 32])
+    np.testing.assert_allclose(outer.gradient(first, x), [18 + 12, 32 + 32, 2 + 12, 8 + 32])
+
+
 def test_an_operation_without_second_derivative_says_so_only_if_asked():
     x = constant([1.0, 2.0])
     with GradientTape(persistent=True) as outer:
