@@ -61,14 +61,14 @@ def spec(optimizer, legacy=False, **kwargs):
 
 BOTH = {
     "adam": spec("Adam"),
-    "adam_lr": spec("Adam", lr=0.05),
+    "adam_fast": spec("Adam", learning_rate=0.05),
     "adam_betas": spec("Adam", learning_rate=0.02, beta_1=0.8, beta_2=0.95, epsilon=1e-3),
     "adam_amsgrad": spec("Adam", learning_rate=0.05, amsgrad=True),
     "adam_clipnorm": spec("Adam", learning_rate=0.05, clipnorm=0.5),
     "adam_clipvalue": spec("Adam", learning_rate=0.05, clipvalue=0.1),
     "adam_global_clipnorm": spec("Adam", learning_rate=0.05, global_clipnorm=1.0),
     "sgd": spec("SGD"),
-    "sgd_lr": spec("SGD", lr=0.3),
+    "sgd_fast": spec("SGD", learning_rate=0.3),
     "sgd_momentum": spec("SGD", learning_rate=0.05, momentum=0.9),
     "sgd_nesterov": spec("SGD", learning_rate=0.05, momentum=0.9, nesterov=True),
     "sgd_clipnorm": spec("SGD", learning_rate=0.1, clipnorm=1.0),
@@ -79,7 +79,10 @@ BOTH = {
     "rmsprop_centered_momentum": spec("RMSprop", learning_rate=0.01, centered=True, momentum=0.9),
 } | {f"sgd_{name}": spec("SGD", learning_rate=schedule) for name, schedule in SCHEDULES.items()}
 
+# Only the legacy classes know `lr=`: tf_keras's newer ones warn, and then ignore it.
 LEGACY = {
+    "adam_lr": spec("Adam", lr=0.05),
+    "sgd_lr": spec("SGD", lr=0.3),
     "adam_decay": spec("Adam", lr=0.05, decay=0.1),
     "sgd_decay": spec("SGD", lr=0.1, decay=0.05, momentum=0.9),
     "rmsprop_decay": spec("RMSprop", lr=0.01, decay=0.1),
@@ -147,7 +150,7 @@ def optimizers():
         keras.backend.clear_session()
         yield {"id": name, **description}, trajectory(make(description))
 
-    for name, description in {"adam": BOTH["adam_lr"], "sgd": BOTH["sgd_momentum"]}.items():
+    for name, description in {"adam": BOTH["adam_fast"], "sgd": BOTH["sgd_momentum"]}.items():
         clip = lq.constraints.WeightClip(0.9)
         yield (
             {"id": f"{name}_constraint", **description, "weight_clip": 0.9},
@@ -172,7 +175,7 @@ def case_optimizers():
         pairs = [(lambda v, rank=rank: v.shape.rank == rank, make(s)) for rank, s in by_rank.items()]
         optimizer = lq.optimizers.CaseOptimizer(*pairs, default_optimizer=default and make(default))
         yield (
-            {"id": name, "by_rank": list(by_rank.items()), "default": default},
+            {"id": f"case_{name}", "optimizer": "CaseOptimizer", "by_rank": list(by_rank.items()), "default": default},
             trajectory(optimizer),
         )
 

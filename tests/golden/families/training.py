@@ -41,6 +41,11 @@ def start(model, codes):
     model.set_weights(weights)
 
 
+def sample(array):
+    """Every 41st entry of a big array: enough to see any mistake, a fortieth of the size."""
+    return array.ravel()[:: 41 if array.size > 1024 else 1]
+
+
 @family
 def training():
     rng = generator("training")
@@ -63,14 +68,13 @@ def training():
         logits = keras.models.Sequential(model.layers[:-1])(x, training=True)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits)
     arrays["logits"] = logits.numpy()
-    # Every 41st entry: enough to see any mistake, a fortieth of the size.
     gradients = tape.gradient(loss, model.trainable_weights)
-    arrays |= {f"gradient{i}": g.numpy().ravel()[::41] for i, g in enumerate(gradients)}
+    arrays |= {f"gradient{i}": sample(g.numpy()) for i, g in enumerate(gradients)}
 
     start(model, codes)  # the forward pass above has moved the moving statistics
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = [model.train_on_batch(*batch(step)) for step in range(STEPS)]
     arrays["history"] = np.array(history, np.float32)
-    arrays |= {f"after{i}": w.ravel()[::41] for i, w in enumerate(model.get_weights())}
+    arrays |= {f"after{i}": sample(w) for i, w in enumerate(model.get_weights())}
     names = [variable.name for variable in model.weights]
     yield {"id": "mnist", "batch": BATCH, "weights": names}, arrays
