@@ -512,9 +512,8 @@ class SparseCategoricalCrossentropy(_FunctionLoss):
         ignored = self._fn_kwargs["ignore_class"]
         if ignored is None or self.reduction in (Reduction.NONE, Reduction.SUM):
             return loss
-        return loss / max(
-            np.mean(plain(convert_to_tensor(y_true)) != ignored), np.finfo(loss.dtype).tiny
-        )
+        valid = float(np.mean(plain(y_true) != ignored))
+        return loss / valid if valid else loss
 
 
 bce = BCE = binary_crossentropy

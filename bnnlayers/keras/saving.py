@@ -1,6 +1,7 @@
-"""Weights in HDF5 files, in the layout of Keras 2: what tf_keras writes loads here, and the other way round."""
+"""Weights in files: HDF5 in the layout of Keras 2, both ways with tf_keras, and safetensors."""
 
 import contextlib
+import json
 import os
 import tempfile
 import warnings
@@ -172,6 +173,55 @@ def load_weights_h5(
         weight.assign(value)
 
 
+def save_weights_safetensors(path: str | os.PathLike, weights: Sequence[Any]) -> None:
+    """Write weights to a safetensors file, atomically; the package `safetensors` must be installed.
+
+    Parameters
+    ----------
+    path : str or path
+    weights : sequence of Variable
+        Their names must differ; their order is kept in the metadata.
+    """
+    from safetensors.numpy import save_file
+
+    names = [weight.name for weight in weights]
+    _check_names(os.fspath(path), names)
+    arrays = {
+        name: np.ascontiguousarray(weight.numpy()).reshape(weight.shape)
+        for name, weight in zip(names, weights, strict=True)
+    }
+    with atomic_write(path) as temporary:
+        save_file(arrays, temporary, {"format": "np", "weight_names": json.dumps(names)})
+
+
+def load_weights_safetensors(path: str | os.PathLike, weights: Sequence[Any]) -> None:
+    """Read what `save_weights_safetensors` wrote.
+
+    Weights are matched by name if the names are the same, else by their order. Everything is
+    checked before anything is assigned.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or does not fit.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file_name = os.fspath(path)
+    try:
+        with safe_open(file_name, framework="np") as file:
+            saved = json.loads((file.metadata() or {}).get("weight_names", "null"))
+            names = [weight.name for weight in weights]
+            known = set(file.keys())
+            if set(names) == known or saved is None:
+                saved = [name for name in names if name in known]
+            values = [file.get_tensor(name) for name in saved]
+    except SafetensorError as error:
+        raise ValueError(f"{file_name}: expected a safetensors file ({error})") from error
+    for weight, value in _fit(file_name, list(weights), values, False):
+        weight.assign(value)
+
+
 def write_names(group: h5py.Group, attribute: str, names: Sequence[str]) -> None:
     """Write a list of names as an attribute, or as several numbered ones if it is too long for one."""
     encoded = np.asarray([name.encode() for name in names])
@@ -209,11 +259,15 @@ def _weights(layer: Any) -> list[Any]:
     return [*layer.trainable_weights, *layer.non_trainable_weights]
 
 
+def _check_names(where: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{where}: two weights are named {repeated!r}")
+
+
 def _write_weights(group: h5py.Group, weights: Sequence[Any]) -> None:
     names = [weight.name for weight in weights]
-    repeated = {name for name in names if names.count(name) > 1}
-    if repeated:
-        raise ValueError(f"{group.name}: two weights are named {sorted(repeated)[0]!r}")
+    _check_names(group.name, names)
     write_names(group, "weight_names", names)
     for name, weight in zip(names, weights, strict=True):
         group.create_dataset(name, data=np.asarray(weight.numpy()))
