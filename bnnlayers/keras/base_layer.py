@@ -452,6 +452,10 @@ class Layer:
             if not self.weights and len(dtypes) == 1 and (only := dtypes.pop()).kind != "f":
                 dtype = only
             return map_shapes(lambda s: KerasTensor(s, dtype, self._name), shapes)
+        return self._infer_by_running(inputs, args, kwargs)
+
+    def _infer_by_running(self, inputs, args=(), kwargs=None):
+        kwargs = kwargs or {}
         first = self._run_on_zeros(0, inputs, args, kwargs)
         leaves = flatten(first)
         shapes = [leaf.shape for leaf in leaves]
@@ -502,7 +506,7 @@ class Layer:
         try:
             if not self.built:
                 self._build(as_shapes(input_shape))
-            outputs = self._infer_outputs(inputs, (), {})
+            outputs = self._infer_by_running(inputs)
         finally:
             vars(context).clear()
             vars(context).update(outer)

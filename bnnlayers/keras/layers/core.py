@@ -621,7 +621,9 @@ class SlicingOpLambda(Layer):
 
     def call(self, inputs, slice_spec):
         def part(spec):
-            return slice(*spec.values()) if isinstance(spec, dict) else spec
+            if isinstance(spec, dict):
+                return slice(spec["start"], spec["stop"], spec["step"])
+            return spec
 
         many = isinstance(slice_spec, (list, tuple))
         return inputs[tuple(part(s) for s in slice_spec) if many else part(slice_spec)]

@@ -299,19 +299,19 @@ class Model(Trainer, Layer):
             graph.nested_outputs, outputs
         )
 
-    def _infer_outputs(self, inputs, args, kwargs):
-        if self._graph is None or type(self).call is not Model.call:
-            return super()._infer_outputs(inputs, args, kwargs)
-        return self._infer_graph(inputs)
-
-    def _infer_graph(self, inputs):
+    def _infer_by_running(self, inputs, args=(), kwargs=None):
         graph = self._graph
+        if graph is None or not self._call_is_graph():
+            return super()._infer_by_running(inputs, args, kwargs)
         if isinstance(inputs, dict):
             inputs = [inputs[spec.name] for spec in self._input_spec]
         pairs = zip(flatten(inputs), graph.inputs, strict=True)
         outputs = graph.run([KerasTensor(x.shape, t.dtype) for x, t in pairs], _infer)
         fresh = [KerasTensor(t.shape, t.dtype, self._name) for t in outputs]
         return pack_as(graph.nested_outputs, fresh)
+
+    def _call_is_graph(self):
+        return type(self).call is Model.call
 
     # What it consists of
 

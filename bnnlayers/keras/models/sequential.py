@@ -158,10 +158,8 @@ class Sequential(Model):
             raise ValueError(f"Sequential model '{self._name}' has no layers to call.")
         return self._run_graph(inputs)
 
-    def _infer_outputs(self, inputs, args, kwargs):
-        if type(self).call is Sequential.call:
-            return self._infer_graph(inputs)
-        return super()._infer_outputs(inputs, args, kwargs)
+    def _call_is_graph(self):
+        return type(self).call is Sequential.call
 
     def get_config(self):
         if type(self).__init__ is not Sequential.__init__:
