@@ -92,5 +92,5 @@ deserialize = _family.deserialize
 
 
 def get(identifier):
-    """Return the function that a name, a configuration or a function stands for; None is `linear`."""
+    """Return the function that a name or configuration stands for; None is `linear`."""
     return linear if identifier is None else _family.get(identifier)

@@ -1,4 +1,4 @@
-"""The small part of ``keras.backend`` that scripts reach for, and the state that the Keras floor shares."""
+"""The part of ``keras.backend`` that scripts reach for, and the state that the floor shares."""
 
 import json
 import os
@@ -75,7 +75,8 @@ def set_image_data_format(data_format: str) -> None:
     global _image_data_format
     if data_format not in _DATA_FORMATS:
         raise ValueError(
-            f"set_image_data_format: data_format: expected one of {_DATA_FORMATS}, received {data_format!r}"
+            f"set_image_data_format: data_format: expected one of {_DATA_FORMATS}, "
+            f"received {data_format!r}"
         )
     _image_data_format = str(data_format)
 
@@ -116,7 +117,7 @@ def reset_uids() -> None:
 
 
 def unique_object_name(name: str, zero_based: bool = False) -> str:
-    """Return an automatic name: ``dense_1``, ``dense_2``, or ``dense``, ``dense_1`` if `zero_based`."""
+    """Return an automatic name: ``dense_1``, ``dense_2``; if `zero_based`, ``dense`` first."""
     number = get_uid(name) - zero_based
     return f"{name}_{number}" if number else name
 
@@ -129,7 +130,7 @@ def clear_session() -> None:
 
 
 def get_value(x: Any) -> Any:
-    """Return the value of a variable or tensor as a NumPy array or scalar, anything else as it is."""
+    """Return the value of a variable or tensor as NumPy's, anything else as it is."""
     return np.asarray(x.numpy())[()] if hasattr(x, "numpy") else x
 
 

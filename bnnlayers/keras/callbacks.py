@@ -29,7 +29,7 @@ class Callback:
 
     def __init__(self):
         self.validation_data = None
-        self.model = None
+        self.model: Any = None
         self.params = {}
 
     def set_params(self, params):
@@ -467,7 +467,7 @@ class EarlyStopping(_Monitor):
 
 
 class ModelCheckpoint(_Monitor):
-    """Saves the model or its weights; a process killed meanwhile leaves the old file or the new one.
+    """Saves the model or its weights; a process killed meanwhile leaves the old file or the new.
 
     Parameters
     ----------
@@ -505,7 +505,7 @@ class ModelCheckpoint(_Monitor):
         super().__init__(monitor, mode, is_accuracy)
         if save_freq != "epoch" and not isinstance(save_freq, int):
             raise ValueError(
-                f'ModelCheckpoint: save_freq: expected "epoch" or an integer, received {save_freq!r}'
+                f'ModelCheckpoint: save_freq: expected "epoch" or an int, received {save_freq!r}'
             )
         self.filepath = os.fspath(filepath)
         self.verbose = verbose
@@ -606,7 +606,8 @@ class LearningRateScheduler(Callback):
         optimizer.lr = float(value)
         if self.verbose > 0:
             print(
-                f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {float(value)}."
+                f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to "
+                f"{float(value)}."
             )
 
     def on_epoch_end(self, epoch, logs=None):

@@ -60,7 +60,8 @@ class Constant(Initializer):
 class _Random(Initializer):
     """What draws: anew on every call, or the same values each time if it has a seed.
 
-    tf_keras gives the same values on every call of one unseeded object and warns about it; here they differ.
+    tf_keras gives the same values on every call of one unseeded object and warns about it; here
+    they differ.
     """
 
     seed: int | None = None
@@ -282,7 +283,7 @@ class Identity(Initializer):
     def __call__(self, shape, dtype=None):
         if len(shape) != 2:
             raise ValueError(f"Identity: shape: expected two axes, received {tuple(shape)}")
-        return self.gain * np.eye(*shape, dtype=dtype or backend.floatx())
+        return self.gain * np.eye(*shape, dtype=np.dtype(dtype or backend.floatx()))
 
     def get_config(self):
         return {"gain": self.gain}

@@ -6,6 +6,8 @@ probabilities from values clipped to ``[epsilon, 1 - epsilon]``.
 """
 
 import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -180,13 +182,13 @@ def mean_squared_logarithmic_error(y_true, y_pred):
 
 
 def squared_hinge(y_true, y_pred):
-    """Mean over the last axis of ``max(1 - y_true * y_pred, 0) ** 2``; labels 0 and 1 are read as -1 and 1."""
+    """Mean over the last axis of ``max(1 - y_true * y_pred, 0) ** 2``; a label 0 means -1."""
     y_true, y_pred = _pair(y_true, y_pred)
     return np.mean(np.square(_at_least(1.0 - _signed_labels(y_true) * y_pred, 0.0)), axis=-1)
 
 
 def hinge(y_true, y_pred):
-    """Mean over the last axis of ``max(1 - y_true * y_pred, 0)``; labels 0 and 1 are read as -1 and 1."""
+    """Mean over the last axis of ``max(1 - y_true * y_pred, 0)``; a label 0 means -1."""
     y_true, y_pred = _pair(y_true, y_pred)
     return np.mean(_at_least(1.0 - _signed_labels(y_true) * y_pred, 0.0), axis=-1)
 
@@ -216,7 +218,7 @@ def log_cosh(y_true, y_pred):
 
 
 def kl_divergence(y_true, y_pred):
-    """Sum over the last axis of ``y_true * log(y_true / y_pred)``, both clipped to ``[epsilon, 1]``."""
+    """Sum over the last axis of ``y_true * log(y_true / y_pred)``, both at least epsilon."""
     y_true, y_pred = _pair(y_true, y_pred)
     y_true = np.clip(y_true, backend.epsilon(), 1.0)
     y_pred = np.clip(y_pred, backend.epsilon(), 1.0)
@@ -261,7 +263,8 @@ def categorical_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=
     y_true, y_pred = _pair(y_true, y_pred)
     if y_true.shape != y_pred.shape:
         raise ValueError(
-            f"categorical_crossentropy: y_true: expected shape {y_pred.shape}, received {y_true.shape}"
+            f"categorical_crossentropy: y_true: expected shape {y_pred.shape}, "
+            f"received {y_true.shape}"
         )
     if label_smoothing:
         y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_pred.shape[axis]
@@ -306,7 +309,8 @@ def sparse_categorical_crossentropy(y_true, y_pred, from_logits=False, axis=-1, 
     shape = y_pred.shape[:-1]
     if y_true.size != np.prod(shape, dtype=int):
         raise ValueError(
-            f"sparse_categorical_crossentropy: y_true: expected shape {shape}, received {y_true.shape}"
+            f"sparse_categorical_crossentropy: y_true: expected shape {shape}, "
+            f"received {y_true.shape}"
         )
     y_true = y_true.reshape(shape)
     if ignore_class is None:
@@ -373,6 +377,8 @@ def _normalized(x, axis):
 
 
 class _FunctionLoss(LossFunctionWrapper):
+    _function: ClassVar[Callable[..., Any]]
+
     def __init__(self, reduction=Reduction.AUTO, name=None, **kwargs):
         super().__init__(
             type(self)._function, reduction, name or to_snake_case(type(self).__name__), **kwargs

@@ -1,5 +1,8 @@
 """Metrics: functions of a batch, classes that accumulate over batches, and their registry."""
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import numpy as np
 
 from ..tape import Variable, convert_to_tensor, plain, read, stop_gradient
@@ -10,7 +13,8 @@ from .utils import Configurable, Family, get_registered_name, to_snake_case
 class Metric(Configurable):
     """Base class of a value accumulated over batches.
 
-    A subclass makes its state with `add_weight`, and implements ``update_state`` and ``result``. A call does both.
+    A subclass makes its state with `add_weight`, and implements ``update_state`` and ``result``. A
+    call does both.
 
     Parameters
     ----------
@@ -115,7 +119,8 @@ class Mean(Metric):
         values : array_like
             Of any shape.
         sample_weight : array_like, optional
-            Broadcast against the values; values with more axes than the weights are averaged over them first.
+            Broadcast against the values; values with more axes than the weights are averaged over
+            them first.
         """
         values, weights = _weighted(values, sample_weight, self.dtype, np.mean)
         self.total.assign_add(np.sum(values))
@@ -146,7 +151,7 @@ class MeanMetricWrapper(Mean):
         self._fn = fn
         self._fn_kwargs = kwargs
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None):  # type: ignore[override]
         """Take a batch of labels and predictions into the mean, weighted by `sample_weight`."""
         y_true, y_pred = losses.match_ranks(plain(y_true), _detached(y_pred))
         values = self._fn(y_true, y_pred, **self._fn_kwargs)
@@ -167,7 +172,7 @@ class MeanMetricWrapper(Mean):
 
 def _detached(y_pred):
     # Nothing a metric computes is differentiated; a cross-entropy still needs the logits.
-    value = stop_gradient(y_pred)
+    value: Any = stop_gradient(y_pred)
     if (logits := getattr(read(y_pred), "_logits", None)) is not None:
         value._logits = stop_gradient(logits)
     return value
@@ -180,7 +185,7 @@ def accuracy(y_true, y_pred):
 
 
 def binary_accuracy(y_true, y_pred, threshold=0.5):
-    """How often a prediction, compared with a threshold, equals its label of 0 or 1; mean of the last axis."""
+    """How often a prediction, compared with a threshold, equals its label of 0 or 1."""
     y_true, y_pred = plain(y_true), plain(y_pred)
     return np.mean(_as_floatx(y_true == (y_pred > threshold)), axis=-1)
 
@@ -204,7 +209,7 @@ def top_k_categorical_accuracy(y_true, y_pred, k=5):
 
 
 def sparse_top_k_categorical_accuracy(y_true, y_pred, k=5):
-    """Whether the label, a class number, is among the `k` largest predictions; ties count as among them."""
+    """Whether the label, a class number, is among the `k` largest predictions or ties."""
     y_true, y_pred = plain(y_true), plain(y_pred)
     index = y_true.reshape(y_pred.shape[:-1]).astype(np.int64)[..., np.newaxis]
     at_label = np.take_along_axis(y_pred, index, axis=-1)
@@ -217,6 +222,8 @@ def _as_floatx(x):
 
 
 class _FunctionMetric(MeanMetricWrapper):
+    _function: ClassVar[Callable[..., Any]]
+
     def __init__(self, name=None, dtype=None, **kwargs):
         default = to_snake_case(type(self).__name__)
         super().__init__(type(self)._function, name or default, dtype, **kwargs)
@@ -279,7 +286,7 @@ class RootMeanSquaredError(Mean):
     def __init__(self, name="root_mean_squared_error", dtype=None):
         super().__init__(name, dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None):  # type: ignore[override]
         """Take a batch of labels and predictions into the mean, weighted by `sample_weight`."""
         y_true, y_pred = losses.match_ranks(plain(y_true), plain(y_pred))
         super().update_state(np.square(y_pred - y_true), sample_weight)
@@ -350,7 +357,7 @@ def _cosine(y_true, y_pred, axis=-1):
 
 
 class CosineSimilarity(_FunctionMetric):
-    """Mean cosine of the angle between labels and predictions; the loss of this name is minus it."""
+    """Mean cosine of the angle between labels and predictions; minus the loss."""
 
     _function = staticmethod(_cosine)
 

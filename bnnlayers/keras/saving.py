@@ -11,7 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-# An HDF5 object header holds less than 64 KiB; longer lists of names are cut into numbered attributes.
+# An HDF5 object header holds less than 64 KiB; longer lists of names are cut into numbered
+# attributes.
 _HEADER_LIMIT = 64512
 _KERAS_VERSION = "2.19.0"
 _TOP_LEVEL = "top_level_model_weights"
@@ -41,7 +42,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[str]:
 
 
 def _mode(path: str) -> int:
-    # mkstemp makes a file for its owner only; the result has the rights it would have had without it.
+    # mkstemp makes a file for its owner only; the result has the rights it would have had without
+    # it.
     with contextlib.suppress(FileNotFoundError):
         return os.stat(path).st_mode & 0o7777
     mask = os.umask(0)
@@ -80,8 +82,8 @@ def save_weights_h5(
     Parameters
     ----------
     target : str, path or h5py.Group
-        A file is replaced atomically. Its name may end in anything, also in ``.weights.h5``, for which tf_keras
-        2.12 and later writes another layout.
+        A file is replaced atomically. Its name may end in anything, also in ``.weights.h5``, for
+        which tf_keras 2.12 and later writes another layout.
     layers : sequence of Layer
         Each has ``name``, ``trainable_weights`` and ``non_trainable_weights``.
     top_level_weights : sequence of Variable
@@ -126,7 +128,8 @@ def load_weights_h5(
     Raises
     ------
     ValueError
-        If the file is damaged, or does not fit; the message names file, layer, expected and received.
+        If the file is damaged, or does not fit; the message names file, layer, expected and
+        received.
     FileNotFoundError
         If there is no file.
     """
@@ -223,7 +226,7 @@ def load_weights_safetensors(path: str | os.PathLike, weights: Sequence[Any]) ->
 
 
 def write_names(group: h5py.Group, attribute: str, names: Sequence[str]) -> None:
-    """Write a list of names as an attribute, or as several numbered ones if it is too long for one."""
+    """Write a list of names as an attribute, or as numbered ones if it is too long for one."""
     encoded = np.asarray([name.encode() for name in names])
     if encoded.itemsize > _HEADER_LIMIT:
         raise ValueError(f"{attribute}: a name is longer than {_HEADER_LIMIT} bytes")
@@ -292,7 +295,7 @@ def _read_weights(group: h5py.Group, layer_name: str) -> list[np.ndarray]:
 
 def _fit(where: str, weights: list[Any], values: list[np.ndarray], skip_mismatch: bool):
     """Pair weights with values of their shape, or raise."""
-    pairs = []
+    pairs: list[tuple[Any, np.ndarray]] = []
     if len(weights) != len(values):
         message = f"{where}: expected {len(weights)} weights, received {len(values)}"
         if not skip_mismatch:

@@ -1,7 +1,8 @@
 """Names, configurations and the small conveniences of ``keras.utils``.
 
-Every family of Keras objects (initializers, losses, ...) can be written as a name, as a configuration or as an
-object. `Family` is that mechanism, once; each module instantiates it with its own objects.
+Every family of Keras objects (initializers, losses, ...) can be written as a name, as a
+configuration or as an object. `Family` is that mechanism, once; each module instantiates it with
+its own objects.
 """
 
 import inspect
@@ -70,7 +71,7 @@ def register_keras_serializable(package: str = "Custom", name: str | None = None
     def register(obj):
         if inspect.isclass(obj) and not hasattr(obj, "get_config"):
             raise ValueError(
-                f"register_keras_serializable: expected a class with a get_config() method, received {obj!r}"
+                f"register_keras_serializable: expected a class with get_config(), received {obj!r}"
             )
         registered_name = f"{package}>{name or obj.__name__}"
         _custom_objects[registered_name] = obj
@@ -112,7 +113,8 @@ def serialize_keras_object(obj: Any) -> Any:
     if hasattr(obj, "__name__"):
         return get_registered_name(obj)
     raise ValueError(
-        f"serialize_keras_object: expected an object with get_config() or a function, received {obj!r}"
+        "serialize_keras_object: expected an object with get_config() or a function, "
+        f"received {obj!r}"
     )
 
 
@@ -124,7 +126,8 @@ def deserialize_keras_object(
 ) -> Any:
     """Return the object that a name or a configuration describes.
 
-    The configurations of every tf_keras 2.x release are read, with or without ``module`` and ``registered_name``.
+    The configurations of every tf_keras 2.x release are read, with or without ``module`` and
+    ``registered_name``.
 
     Raises
     ------
@@ -154,12 +157,13 @@ def deserialize_keras_object(
     if obj is None:
         raise ValueError(
             f"Unknown {printable_module_name}: {name!r}. Expected one of "
-            f"{sorted(module_objects or ())}, or a name given through keras.utils.custom_object_scope or "
+            f"{sorted(module_objects or ())}, or one given by keras.utils.custom_object_scope or "
             "keras.utils.get_custom_objects"
         )
     if not inspect.isclass(obj):
         return obj
-    # The scope, not an argument, carries the custom objects to whatever from_config deserializes in turn.
+    # The scope, not an argument, carries the custom objects to whatever from_config deserializes in
+    # turn.
     with CustomObjectScope(custom_objects or {}):
         if isinstance(identifier, str):
             return obj()
@@ -211,7 +215,7 @@ class Family:
         if callable(identifier) or (self.base is not None and isinstance(identifier, self.base)):
             return identifier
         raise self.error(
-            f"Could not interpret {self.kind} identifier: expected a name, a configuration or an object, "
+            f"Could not interpret {self.kind} identifier: expected a name or an object, "
             f"received {identifier!r}"
         )
 
@@ -273,7 +277,8 @@ def to_categorical(y, num_classes: int | None = None, dtype="float32") -> np.nda
         num_classes = int(y.max(initial=-1)) + 1
     if y.size and (y.min() < 0 or y.max() >= num_classes):
         raise ValueError(
-            f"to_categorical: y: expected numbers in [0, {num_classes}), received [{y.min()}, {y.max()}]"
+            f"to_categorical: y: expected numbers in [0, {num_classes}), "
+            f"received [{y.min()}, {y.max()}]"
         )
     categorical = np.zeros((y.size, num_classes), dtype=dtype)
     categorical[np.arange(y.size), y] = 1
@@ -281,7 +286,7 @@ def to_categorical(y, num_classes: int | None = None, dtype="float32") -> np.nda
 
 
 class Sequence:
-    """A data set in batches, to subclass: ``__getitem__(index)`` returns a batch, ``__len__`` their number."""
+    """A data set in batches: ``__getitem__`` returns a batch, ``__len__`` their number."""
 
     def __getitem__(self, index: int):
         raise NotImplementedError(f"{type(self).__name__} must implement __getitem__(index)")

@@ -1,7 +1,7 @@
 """Activation functions that real-valued networks share, each with its gradient below it.
 
-Value and gradient are TensorFlow's, also where the function has a corner. What an operation keeps for its gradient
-is a bit per element where a bit is enough.
+Value and gradient are TensorFlow's, also where the function has a corner. What an operation keeps
+for its gradient is a bit per element where a bit is enough.
 """
 
 import math
@@ -14,7 +14,7 @@ _SELU_ALPHA = 1.6732632423543772
 _SELU_SCALE = 1.0507009873554805
 _GELU_SLOPE = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715
-_erf = np.frompyfunc(math.erf, 1, 1)
+_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def _floats(x) -> np.ndarray:
@@ -121,7 +121,7 @@ def exponential(y, dy, needed):
 
 @operation
 def elu(x, *, alpha=1.0, scale=1.0):
-    """Return ``scale * x`` where x is positive, else ``scale * alpha * (exp(x) - 1)`` (Clevert et al., 2015)."""
+    """Return ``scale`` times x, or ``alpha * (exp(x) - 1)`` below zero (Clevert et al., 2015)."""
     x = _floats(x)
     y = scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
     return y, (y, alpha, scale)
@@ -179,7 +179,7 @@ def swish(x, dy, needed):
 
 @operation
 def gelu(x, *, approximate=False):
-    """Return ``x`` times the normal distribution function, or a tanh form of it (Hendrycks and Gimpel, 2016)."""
+    """Return x times the normal distribution function (Hendrycks and Gimpel, 2016)."""
     x = _floats(x)
     return x * _normal_cdf(x, approximate), (x, approximate)
 
@@ -238,7 +238,7 @@ def softmax(x, axis=-1):
 
 
 def sigmoid(x):
-    """Return ``1 / (1 + exp(-x))``, of the shape of `x`; it remembers the logits as `softmax` does."""
+    """Return ``1 / (1 + exp(-x))``; it remembers the logits as `softmax` does."""
     y = _sigmoid(x)
     y._logits = read(x)
     return y

@@ -1,6 +1,7 @@
-"""Update rules of optimizers: each changes the value and its state in place, in the dtype of the value.
+"""Update rules of optimizers: each changes the value and its state in place, in their dtype.
 
-All arrays have one shape and dtype; coefficients are scalars of that dtype, so that the arithmetic is Keras's.
+All arrays have one shape and dtype; coefficients are scalars of that dtype, so that the arithmetic
+is Keras's.
 """
 
 import numpy as np

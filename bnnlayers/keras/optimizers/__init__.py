@@ -30,7 +30,8 @@ serialize = _family.serialize
 def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     """Return the optimizer that a name or a configuration describes.
 
-    As in Keras, a configuration that does not say ``is_legacy_optimizer: False`` means the legacy class.
+    As in Keras, a configuration that does not say ``is_legacy_optimizer: False`` means the legacy
+    class.
     """
     family = _family
     if isinstance(config, Mapping) and config.get("config"):

@@ -22,19 +22,21 @@ class _CallableList(list):
 class Optimizer(Configurable):
     """Base class of optimizers.
 
-    A subclass hands its hyperparameters to `_set_hyper`, makes its state with `add_slot` in ``_create_slots(var_list)``
-    and changes one variable in ``update_step(gradient, variable)``. Hyperparameters read as variables and can be
-    set: ``optimizer.lr = 0.1`` and ``keras.backend.set_value(optimizer.lr, 0.1)`` are the same.
+    A subclass hands its hyperparameters to `_set_hyper`, makes its state with `add_slot` in
+    ``_create_slots(var_list)`` and changes one variable in ``update_step(gradient, variable)``.
+    Hyperparameters read as variables and can be set: ``optimizer.lr = 0.1`` and
+    ``keras.backend.set_value(optimizer.lr, 0.1)`` are the same.
 
     Parameters
     ----------
     name : str, optional
         Defaults to the class name.
     clipnorm, clipvalue, global_clipnorm : float, optional
-        Clip each gradient to a norm, each of its elements to an interval, or all gradients to a common norm.
+        Clip each gradient to a norm, each of its elements to an interval, or all gradients to a
+        common norm.
     decay : float
-        Divides the learning rate by ``1 + decay * iterations``. Given to `Adam`, `SGD` or `RMSprop`, it makes the class
-        of `keras.optimizers.legacy`, which is what has it in Keras.
+        Divides the learning rate by ``1 + decay * iterations``. Given to `Adam`, `SGD` or
+        `RMSprop`, it makes the class of `keras.optimizers.legacy`, which is what has it in Keras.
 
     Raises
     ------
@@ -99,7 +101,7 @@ class Optimizer(Configurable):
         elif callable(value) and not isinstance(value, Variable):
             self._hyper[name] = value
         else:
-            # float64, so that what is read back is what was given; an update casts to the weight's dtype.
+            # float64: what is read back is what was given. An update casts to the weight's dtype.
             value = np.asarray(plain(value), np.float64)
             self._hyper[name] = Variable(value, trainable=False, name=name)
 
@@ -169,7 +171,7 @@ class Optimizer(Configurable):
         self._iterations.assign(np.asarray(plain(value), np.int64))
 
     def build(self, var_list) -> None:
-        """Make the state for all variables; `apply_gradients` does it for those that have none yet."""
+        """Make the state of variables; `apply_gradients` does it for those that have none."""
         new = [variable for variable in var_list if id(variable) not in self._slots]
         for variable in new:
             self._slots[id(variable)] = {}
@@ -220,7 +222,8 @@ class Optimizer(Configurable):
         values = [np.asarray(value) for value in weights]
         if len(values) != len(variables):
             raise ValueError(
-                f"{self.name}: set_weights: expected {len(variables)} arrays, received {len(values)}"
+                f"{self.name}: set_weights: expected {len(variables)} arrays, "
+                f"received {len(values)}"
             )
         for variable, value in zip(variables, values, strict=True):
             if tuple(variable.shape) != value.shape:
@@ -247,7 +250,8 @@ class Optimizer(Configurable):
         Raises
         ------
         ValueError
-            If there is no gradient at all, or one has not the shape of its variable. Nothing has been changed then.
+            If there is no gradient at all, or one has not the shape of its variable. Nothing has
+            been changed then.
         """
         pairs = list(grads_and_vars)
         missing = [variable.name for gradient, variable in pairs if gradient is None]

@@ -1,4 +1,4 @@
-"""Learning rates (or other hyperparameters) as functions of the step, in float32 as Keras computes them."""
+"""Learning rates or other hyperparameters as functions of the step, in float32 as in Keras."""
 
 import math
 
@@ -9,7 +9,7 @@ from ..utils import Configurable, Family
 
 
 class LearningRateSchedule(Configurable):
-    """Base class: ``__call__(step)`` returns a scalar, ``get_config()`` what makes the schedule again."""
+    """Base class: ``__call__(step)`` returns a scalar, ``get_config()`` the arguments."""
 
     def __call__(self, step):
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(step)")
@@ -76,7 +76,7 @@ class InverseTimeDecay(_Schedule):
 
 
 class PolynomialDecay(_Schedule):
-    """From `initial_learning_rate` to `end_learning_rate` in `decay_steps`, along a power of what is left.
+    """From `initial_learning_rate` to `end_learning_rate` along a power of the steps left.
 
     With `cycle`, beyond the end `decay_steps` is multiplied until it lies ahead again.
     """
@@ -119,7 +119,8 @@ class PolynomialDecay(_Schedule):
 class CosineDecay(_Schedule):
     """Half a cosine from `initial_learning_rate` to `alpha` times it (Loshchilov and Hutter, 2017).
 
-    With `warmup_target`, a line leads there in `warmup_steps` first, and the cosine starts from there.
+    With `warmup_target`, a line leads there in `warmup_steps` first, and the cosine starts from
+    there.
     """
 
     _arguments = (
