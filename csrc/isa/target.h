@@ -17,10 +17,13 @@
 #define BNN_TARGET_END BNN_PRAGMA(clang attribute pop)
 /* The iterations of the loop that follows are independent: in-place calls give equal pointers. */
 #define BNN_INDEPENDENT BNN_PRAGMA(clang loop vectorize(assume_safety))
+/* The loop that follows has few iterations, whose number is a constant once the function is inlined. */
+#define BNN_UNROLL BNN_PRAGMA(clang loop unroll(full))
 #else
 #define BNN_TARGET_BEGIN(features) BNN_PRAGMA(GCC push_options) BNN_PRAGMA(GCC target(features))
 #define BNN_TARGET_END BNN_PRAGMA(GCC pop_options)
 #define BNN_INDEPENDENT BNN_PRAGMA(GCC ivdep)
+#define BNN_UNROLL BNN_PRAGMA(GCC unroll 8)
 #endif
 
 #define BNN_INLINE static inline __attribute__((always_inline, unused))

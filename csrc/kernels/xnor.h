@@ -10,107 +10,92 @@
 /* Output pixels per item: enough that loading a panel of weights is nothing, few enough that items are many. */
 #define XNOR_BLOCK 96
 
+/* Two words that a tile counts together: where they are from the start of a row, and from the start of the panel. Words
+ * of neighbouring taps may pair up, so their number per tap need not be even. */
 typedef struct {
-  vu32 ones;  /* the sum bit of every counter */
-  vu32 twos;  /* carries counted so far, narrow */
-  vu32 total; /* carries counted so far, one counter per lane */
-} xnor_cell;
+  int64_t left[2], right[2];
+} xnor_pair;
 
-/* Taps that a tile sums over, and where to put the result. */
 typedef struct {
-  const int32_t *tap, *offset;
-  int64_t taps, words; /* per tap */
-  int64_t reach;       /* words from one source pixel to the next */
+  const xnor_pair *pair;
+  int64_t words; /* an odd last one is the first half of a pair */
   const uint32_t *panel;
   const int32_t *start; /* result of a lane before any bit differs */
   int64_t columns;      /* of the panel from here on; may exceed the tile */
   bnn_type type;
 } xnor_sum;
 
-BNN_INLINE void xnor_widen(int rows, xnor_cell (*cell)[BNN_TILE_VECTORS]) {
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < BNN_TILE_VECTORS; v++) {
-      cell[r][v].total = v_add(cell[r][v].total, v_widen_counts(cell[r][v].twos));
-      cell[r][v].twos = v_set(0);
+/* Lists the words of `taps` taps; returns how many. */
+static int64_t xnor_pairs(const int32_t *tap, const int32_t *offset, int64_t taps, int64_t words, int64_t reach,
+                          xnor_pair *pair) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < taps; i++)
+    for (int64_t w = 0; w < words; w++, n++) {
+      pair[n / 2].left[n % 2] = offset[i] * reach + w;
+      pair[n / 2].right[n % 2] = (tap[i] * words + w) * BNN_PANEL;
     }
+  return n;
 }
 
-/* `count` pairs of words: one at a, one at b words from each row's start. */
-BNN_INLINE void xnor_pairs(int rows, xnor_cell (*cell)[BNN_TILE_VECTORS], int *room, const uint32_t *const *left,
-                           int64_t a, const uint32_t *right_a, int64_t b, const uint32_t *right_b, int64_t count,
-                           int64_t step) {
-  while (count) {
-    int64_t now = BNN_COUNT_ROOM && count > *room ? *room : count;
-    for (int64_t i = 0; i < now; i++) {
-      vu32 first[BNN_TILE_VECTORS], second[BNN_TILE_VECTORS];
-      for (int v = 0; v < BNN_TILE_VECTORS; v++) {
-        first[v] = v_load(right_a + v * BNN_LANES);
-        second[v] = v_load(right_b + v * BNN_LANES);
-      }
-      for (int r = 0; r < rows; r++) {
-        vu32 x = v_set(left[r][a]), y = v_set(left[r][b]);
-        for (int v = 0; v < BNN_TILE_VECTORS; v++) {
-          xnor_cell *c = &cell[r][v];
-          vu32 half = v_xor3(c->ones, x, first[v]), sum = v_xor3(half, y, second[v]);
-          c->twos = v_add_counts(c->twos, v_count(v_carry(half, sum, c->ones)));
-          c->ones = sum;
-        }
-      }
-      a += step, b += step, right_a += step * BNN_PANEL, right_b += step * BNN_PANEL;
-    }
-    count -= now;
-    if (BNN_COUNT_ROOM && !(*room -= (int)now)) {
-      xnor_widen(rows, cell);
-      *room = BNN_COUNT_ROOM;
-    }
-  }
-}
-
+/* Cell i is row i / BNN_TILE_VECTORS, vector i % BNN_TILE_VECTORS: one loop, so that one hint unrolls it. */
 BNN_INLINE void xnor_tile(int rows, const xnor_sum *sum, const uint32_t *const *left, void *const *out) {
-  xnor_cell cell[BNN_TILE_ROWS][BNN_TILE_VECTORS];
-  int room = BNN_COUNT_ROOM;
-  int64_t words = sum->words, block = words * BNN_PANEL, i = 0;
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < BNN_TILE_VECTORS; v++) cell[r][v] = (xnor_cell){v_set(0), v_set(0), v_set(0)};
+  enum { VECTORS = BNN_TILE_VECTORS, CELLS = BNN_TILE_ROWS * VECTORS };
+  const int cells = rows * VECTORS;
+  const uint32_t *panel = sum->panel;
+  const xnor_pair *pair = sum->pair, *end = pair + sum->words / 2;
+  vu32 ones[CELLS];  /* the sum bit of every counter */
+  vu32 twos[CELLS];  /* carries counted so far, narrow */
+  vu32 total[CELLS]; /* carries counted so far, one counter per lane */
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++) ones[i] = total[i] = v_set(0);
 
-  if (words % 2 == 0)
-    for (; i < sum->taps; i++) {
-      int64_t a = sum->offset[i] * sum->reach;
-      const uint32_t *right = sum->panel + sum->tap[i] * block;
-      xnor_pairs(rows, cell, &room, left, a, right, a + 1, right + BNN_PANEL, words / 2, 2);
-    }
-  /* Words of an odd number find their partner in the next tap. */
-  for (; i + 1 < sum->taps; i += 2)
-    xnor_pairs(rows, cell, &room, left, sum->offset[i] * sum->reach, sum->panel + sum->tap[i] * block,
-               sum->offset[i + 1] * sum->reach, sum->panel + sum->tap[i + 1] * block, words, 1);
-  if (i < sum->taps) {
-    int64_t a = sum->offset[i] * sum->reach;
-    const uint32_t *right = sum->panel + sum->tap[i] * block;
-    xnor_pairs(rows, cell, &room, left, a, right, a + 1, right + BNN_PANEL, words / 2, 2);
-    a += words - 1, right += block - BNN_PANEL;
-    for (int r = 0; r < rows; r++)
-      for (int v = 0; v < BNN_TILE_VECTORS; v++) {
-        xnor_cell *c = &cell[r][v];
-        vu32 half = v_xor3(c->ones, v_set(left[r][a]), v_load(right + v * BNN_LANES));
-        c->twos = v_add_counts(c->twos, v_count(v_carry(half, half, c->ones)));
-        c->ones = half;
+  do {
+    const xnor_pair *stop = BNN_COUNT_ROOM && end - pair > BNN_COUNT_ROOM ? pair + BNN_COUNT_ROOM : end;
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) twos[i] = v_set(0);
+    for (; pair < stop; pair++) {
+      BNN_UNROLL
+      for (int i = 0; i < cells; i++) {
+        const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
+        vu32 half = v_xor3(ones[i], v_set(row[pair->left[0]]), v_load(column + pair->right[0]));
+        vu32 whole = v_xor3(half, v_set(row[pair->left[1]]), v_load(column + pair->right[1]));
+        twos[i] = v_add_counts(twos[i], v_count(v_carry(half, whole, ones[i])));
+        ones[i] = whole;
       }
-  }
-  xnor_widen(rows, cell);
-
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < BNN_TILE_VECTORS; v++) {
-      int lane = v * BNN_LANES;
-      if (lane >= sum->columns) break;
-      vu32 twice = v_add(cell[r][v].total, cell[r][v].total);
-      vu32 differ = v_add(twice, v_widen_counts(v_count(cell[r][v].ones)));
-      vu32 result = v_sub(v_load(sum->start + lane), v_add(differ, differ));
-      if (sum->type == BNN_FLOAT32) result = v_bits_of(v_float(result));
-      if (sum->columns - lane >= BNN_LANES)
-        v_store((uint32_t *)out[r] + lane, result);
-      else
-        v_store_part((uint32_t *)out[r] + lane, result, sum->columns - lane);
     }
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) total[i] = v_add(total[i], v_widen_counts(twos[i]));
+  } while (BNN_COUNT_ROOM && pair < end);
+
+  if (sum->words % 2) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
+      vu32 half = v_xor3(ones[i], v_set(row[end->left[0]]), v_load(column + end->right[0]));
+      total[i] = v_add(total[i], v_widen_counts(v_count(v_carry(half, half, ones[i]))));
+      ones[i] = half;
+    }
+  }
+
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++) {
+    vu32 differ = v_add(v_add(total[i], total[i]), v_widen_counts(v_count(ones[i])));
+    total[i] = v_sub(v_load(sum->start + i % VECTORS * BNN_LANES), v_add(differ, differ));
+  }
+  if (sum->type == BNN_FLOAT32) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) total[i] = v_bits_of(v_float(total[i]));
+  }
+  if (sum->columns >= XNOR_TILE) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) v_store((uint32_t *)out[i / VECTORS] + i % VECTORS * BNN_LANES, total[i]);
+  } else {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      int lane = i % VECTORS * BNN_LANES;
+      if (lane < sum->columns) v_store_part((uint32_t *)out[i / VECTORS] + lane, total[i], sum->columns - lane);
+    }
+  }
 }
 
 /* The tile sizes as functions of their own: the row count is a literal in each, and every loop over it unrolls. */
@@ -146,13 +131,20 @@ static int64_t xnor_items(const bnn_product *product) {
 }
 
 static size_t xnor_scratch(const bnn_product *product) {
-  (void)product;
-  return 0;
+  return (size_t)(product->schedule->taps * bnn_words(product->depth) / 2 + 2) * sizeof(xnor_pair);
 }
 
-static void xnor_item(const bnn_product *product, const bnn_class *class_, int64_t block, int64_t group,
+/* What the items of one class share. */
+typedef struct {
+  const bnn_class *class_;
+  xnor_pair *valid, *padded;
+  int64_t valid_words, padded_words;
+} xnor_lists;
+
+static void xnor_item(const bnn_product *product, const xnor_lists *lists, int64_t block, int64_t group,
                       int64_t panel) {
   const bnn_schedule *schedule = product->schedule;
+  const bnn_class *class_ = lists->class_;
   int64_t words = bnn_words(product->depth), reach = words * product->groups;
   int64_t columns = product->columns - panel * BNN_PANEL, row = product->groups * product->columns;
   const uint32_t *left = (const uint32_t *)product->left + group * words;
@@ -161,27 +153,15 @@ static void xnor_item(const bnn_product *product, const bnn_class *class_, int64
   char *out = (char *)product->out + (group * product->columns + panel * BNN_PANEL) * 4; /* both types have 4 bytes */
   int64_t all = class_->count * product->images, begin = block * XNOR_BLOCK;
   int64_t end = all - begin < XNOR_BLOCK ? all : begin + XNOR_BLOCK;
-  int32_t start[BNN_PANEL];
+  int32_t start[XNOR_TILE];
 
   for (int64_t lane = 0; lane < BNN_PANEL && lane < columns; lane += XNOR_TILE) {
-    /* What padded taps add is the same for every pixel of the class. */
     for (int i = 0; i < XNOR_TILE; i++) start[i] = (int32_t)((class_->valid + class_->padded) * product->depth);
-    xnor_sum sum = {.tap = class_->tap + class_->valid,
-                    .offset = class_->offset + class_->valid,
-                    .taps = class_->padded,
-                    .words = words,
-                    .reach = reach,
-                    .panel = right + lane,
-                    .start = start,
-                    .columns = XNOR_TILE,
-                    .type = BNN_INT32};
+    xnor_sum sum = {lists->padded, lists->padded_words, right + lane, start, XNOR_TILE, BNN_INT32};
+    /* What padded taps add is the same for every pixel of the class. */
     if (class_->padded) xnor_tile_1(&sum, (const uint32_t *const[]){product->constant}, (void *const[]){start});
-    sum.tap = class_->tap;
-    sum.offset = class_->offset;
-    sum.taps = class_->valid;
-    sum.columns = columns - lane;
-    sum.type = product->out_type;
 
+    sum = (xnor_sum){lists->valid, lists->valid_words, right + lane, start, columns - lane, product->out_type};
     int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
     for (int64_t i = begin; i < end;) {
       const uint32_t *rows[BNN_TILE_ROWS];
@@ -198,13 +178,23 @@ static void xnor_item(const bnn_product *product, const bnn_class *class_, int64
 }
 
 static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, void *scratch) {
-  (void)scratch;
   int64_t panels = bnn_panels(product->columns), across = panels * product->groups;
+  int64_t words = bnn_words(product->depth);
   const bnn_class *class_ = product->schedule->class_;
   int64_t skipped = 0; /* blocks of the classes before */
+  xnor_lists lists = {0};
   for (int64_t item = begin; item < end; item++) {
     int64_t block = item / across, rest = item % across;
     while (block - skipped >= xnor_blocks(product, class_)) skipped += xnor_blocks(product, class_++);
-    xnor_item(product, class_, block - skipped, rest / panels, rest % panels);
+    if (class_ != lists.class_) {
+      lists.class_ = class_;
+      lists.valid = scratch;
+      lists.valid_words =
+          xnor_pairs(class_->tap, class_->offset, class_->valid, words, words * product->groups, lists.valid);
+      lists.padded = lists.valid + (lists.valid_words + 1) / 2;
+      lists.padded_words = xnor_pairs(class_->tap + class_->valid, class_->offset + class_->valid, class_->padded,
+                                      words, 0, lists.padded);
+    }
+    xnor_item(product, &lists, block - skipped, rest / panels, rest % panels);
   }
 }
