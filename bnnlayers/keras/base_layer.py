@@ -194,11 +194,10 @@ def _may_hold_layers(value):
     """Whether an attribute is a layer or a container that holds, or may come to hold, layers."""
     if isinstance(value, Layer):
         return True
-    if not isinstance(value, (list, tuple, dict)):
+    if not is_nested(value):
         return False
-    return not value or not all(
-        isinstance(leaf, (int, float, str, type(None))) for leaf in flatten(value)
-    )
+    harmless = (int, float, str, type(None), TensorShape)
+    return not value or not all(isinstance(leaf, harmless) for leaf in flatten(value))
 
 
 def _is_structure(value):
@@ -300,6 +299,7 @@ class Layer:
         state = self.__dict__
         state["_tracked"] = {}
         state["_known_children"] = None
+        state["_known_layers"] = -1, []
         state["_trainable_weights"] = []
         state["_non_trainable_weights"] = []
         state["_losses"] = []
@@ -325,6 +325,9 @@ class Layer:
             self._batch_input_shape = tuple(kwargs["batch_input_shape"])
         elif "input_shape" in kwargs:
             self._batch_input_shape = (kwargs.get("batch_size"), *kwargs["input_shape"])
+
+    # Counts changes of what belongs to what, anywhere: what was found at one count still holds.
+    _structure_version = 0
 
     # Calling
 
@@ -414,6 +417,7 @@ class Layer:
                 self.__dict__["_initial_weights"] = None
         except BaseException:
             self.__dict__.update(before)
+            self._structure_changed()
             self.__dict__["_input_spec"] = spec
             self.built = False
             raise
@@ -580,15 +584,16 @@ class Layer:
     def __setattr__(self, name, value):
         tracked = self.__dict__.get("_tracked")
         if tracked is not None and not hasattr(type(self), name):
-            self.__dict__["_known_children"] = None
             if _may_hold_layers(value) and not is_metric(value):
                 tracked.pop(name, None)
                 tracked[name] = value
+                self._structure_changed()
                 if not isinstance(value, Layer):
                     for leaf in flatten(value):
                         self._track_leaf(leaf)
             else:
-                tracked.pop(name, None)
+                if tracked.pop(name, None) is not None:
+                    self._structure_changed()
                 if isinstance(value, Variable):
                     old = self.__dict__.get(name)
                     self._track_variable(value, old if isinstance(old, Variable) else None)
@@ -599,7 +604,7 @@ class Layer:
     def __delattr__(self, name):
         value = self.__dict__.get(name)
         self._tracked.pop(name, None)
-        self.__dict__["_known_children"] = None
+        self._structure_changed()
         for owned in (self._trainable_weights, self._non_trainable_weights, self._metrics):
             owned[:] = [item for item in owned if item is not value]
         object.__delattr__(self, name)
@@ -624,8 +629,14 @@ class Layer:
 
     def _children(self):
         """The layers directly below, each once, in the order of assignment."""
-        if self._known_children is not None:
-            return self._known_children
+        known = self._known_children
+        if known is None:
+            known, fixed = self._find_children()
+            self.__dict__["_known_children"] = known if fixed else None
+        return known
+
+    def _find_children(self):
+        """The layers directly below, and whether they can only change by an assignment."""
         found, fixed = [], True
         pending = list(reversed(self._tracked.values()))
         while pending:
@@ -638,20 +649,24 @@ class Layer:
                 pending.extend(reversed(item.values() if isinstance(item, dict) else item))
             elif not isinstance(item, (str, int, float, type(None))):
                 self._track_leaf(item)
-        found = unique(found)
-        if fixed:
-            self.__dict__["_known_children"] = found
-        return found
+        return unique(found), fixed
+
+    def _structure_changed(self):
+        self.__dict__["_known_children"] = None
+        Layer._structure_version += 1
 
     def _flatten_layers(self, recursive=True, include_self=True):
         """This layer and all below it, parents first."""
-        found = [self] if include_self else []
-        for child in self._children():
-            if not recursive or child._known_children == []:
-                found.append(child)
-            else:
-                found.extend(child._flatten_layers())
-        return found
+        if not recursive:
+            return [self, *self._children()] if include_self else list(self._children())
+        version, layers = self._known_layers
+        if version != Layer._structure_version:
+            layers = [self]
+            for child in self._children():
+                layers.extend(child._flatten_layers())
+            if all(layer._known_children is not None for layer in layers):
+                self.__dict__["_known_layers"] = Layer._structure_version, layers
+        return layers if include_self else layers[1:]
 
     @property
     def submodules(self):
@@ -790,7 +805,7 @@ class Layer:
     @property
     def metrics(self):
         """Metrics that this layer and those below it own."""
-        return unique(*[layer._metrics for layer in self._flatten_layers()])
+        return unique(*[layer._metrics for layer in self._flatten_layers() if layer._metrics])
 
     @property
     def activity_regularizer(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...geometry import output_length
-from ...ops import product
+from ...ops import merge, product
 from ...ops import shape as shape_ops
 from ..base_layer import InputSpec
 from ..structure import TensorShape
@@ -171,7 +171,7 @@ class Conv(ConfiguredLayer):
             bias = self.bias
             if self.data_format == "channels_first":
                 bias = shape_ops.reshape(bias, shape=(-1,) + (1,) * self.rank)
-            outputs = outputs + bias
+            outputs = merge.add(outputs, bias)
         return activate(self.activation, outputs)
 
     def _output_length(self, length, axis):

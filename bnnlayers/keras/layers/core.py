@@ -6,7 +6,7 @@ import numbers
 
 import numpy as np
 
-from ...ops import product
+from ...ops import merge, product
 from ...ops import shape as shape_ops
 from .. import activations, backend, utils
 from ..base_layer import InputSpec, Layer, as_shapes
@@ -199,7 +199,7 @@ class Dense(ConfiguredLayer):
             inputs = inputs.astype(self._dtype)
         outputs = product.matmul(inputs, self.kernel)
         if self.use_bias:
-            outputs = outputs + self.bias
+            outputs = merge.add(outputs, self.bias)
         return activate(self.activation, outputs)
 
     def compute_output_shape(self, input_shape):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 
-import numpy as np
-
+from ...ops import merge
 from ...ops import shape as shape_ops
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer
@@ -71,7 +70,7 @@ class _Merge(ConfiguredLayer):
 class Add(_Merge):
     """Sum of the inputs."""
 
-    combine = staticmethod(operator.add)
+    combine = staticmethod(merge.add)
 
 
 class Subtract(_Merge):
@@ -92,13 +91,13 @@ class Subtract(_Merge):
 class Multiply(_Merge):
     """Product of the inputs."""
 
-    combine = staticmethod(operator.mul)
+    combine = staticmethod(merge.multiply)
 
 
 class Average(_Merge):
     """Mean of the inputs."""
 
-    combine = staticmethod(operator.add)
+    combine = staticmethod(merge.add)
 
     def _merge(self, inputs):
         return super()._merge(inputs) / len(inputs)
@@ -107,13 +106,13 @@ class Average(_Merge):
 class Maximum(_Merge):
     """Elementwise largest of the inputs."""
 
-    combine = staticmethod(np.maximum)
+    combine = staticmethod(merge.maximum)
 
 
 class Minimum(_Merge):
     """Elementwise smallest of the inputs."""
 
-    combine = staticmethod(np.minimum)
+    combine = staticmethod(merge.minimum)
 
 
 class Concatenate(_Merge):

@@ -249,6 +249,7 @@ class Model(Trainer, Layer):
 
     def _set_graph(self, graph):
         self.__dict__["_graph"] = graph
+        self._structure_changed()
         nested = graph.nested_inputs
         names = (
             sorted(nested)
@@ -315,12 +316,11 @@ class Model(Trainer, Layer):
 
     # What it consists of
 
-    def _children(self):
+    def _find_children(self):
         if self._graph is None:
-            return super()._children()
-        if not self._tracked:
-            return self._graph.layers
-        return unique(self._graph.layers, super()._children())
+            return super()._find_children()
+        found, fixed = super()._find_children()
+        return unique(self._graph.layers, found), fixed
 
     @property
     def layers(self):

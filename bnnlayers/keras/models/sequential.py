@@ -33,8 +33,8 @@ class Sequential(Model):
             for layer in layers if isinstance(layers, (list, tuple)) else [layers]:
                 self.add(layer)
 
-    def _children(self):
-        return [layer for layer in self._chain if not isinstance(layer, InputLayer)]
+    def _find_children(self):
+        return [layer for layer in self._chain if not isinstance(layer, InputLayer)], True
 
     def add(self, layer):
         """Append a layer.
@@ -107,6 +107,7 @@ class Sequential(Model):
         self.__dict__["_chain"] = chain
         self.__dict__["_output"] = output
         self.__dict__["_graph"] = None
+        self._structure_changed()
         self.built = False
         if output is not None and self._children():
             self._set_graph(Graph(chain[0].output, output))

@@ -1,0 +1,56 @@
+"""Elementwise combinations of two arrays that broadcast against each other.
+
+They are NumPy's, but recorded as one step each, can be run again for free, and give the gradient of
+a tie as TensorFlow does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..tape import operation
+
+
+@operation(recompute=True)
+def add(x, y):
+    """``x + y``."""
+    return x + y, ()
+
+
+@add.backward
+def add(residual, dy, needed):
+    return dy if needed[0] else None, dy if needed[1] else None
+
+
+@operation(recompute=True)
+def multiply(x, y):
+    """``x * y``."""
+    return x * y, (x, y)
+
+
+@multiply.backward
+def multiply(residual, dy, needed):
+    x, y = residual
+    return dy * y if needed[0] else None, dy * x if needed[1] else None
+
+
+@operation(recompute=True)
+def maximum(x, y, *, traced):
+    """The larger of `x` and `y`; where they are equal, the gradient is that of `x`."""
+    return np.maximum(x, y), x >= y if any(traced) else None
+
+
+@maximum.backward
+def maximum(first, dy, needed):
+    return dy * first if needed[0] else None, dy * ~first if needed[1] else None
+
+
+@operation(recompute=True)
+def minimum(x, y, *, traced):
+    """The smaller of `x` and `y`; where they are equal, the gradient is that of `x`."""
+    return np.minimum(x, y), x <= y if any(traced) else None
+
+
+@minimum.backward
+def minimum(first, dy, needed):
+    return dy * first if needed[0] else None, dy * ~first if needed[1] else None
