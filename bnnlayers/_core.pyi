@@ -56,11 +56,11 @@ def signed_right(
 
 # x: packed signs, w: float32[taps..., C/groups, F]; pad in {0, 1, -1}.
 def signed_left(
-    x: Words, w: NDArray[np.float32], geometry: Geometry, pad: float
+    x: Words, w: NDArray[np.float32], geometry: Geometry, pad: float, transposed: bool = False
 ) -> NDArray[np.float32]: ...
 
 # kernel gradient: x packed signs, dy float32[batch, ..., F] -> float32[taps, C/groups, F]; pad in {0, 1, -1}.
-def signed_reduce(x: Words, dy: NDArray[np.float32], geometry: Geometry, pad: float) -> NDArray[np.float32]: ...
+def signed_reduce(x: Words, dy: NDArray[np.float32], geometry: Geometry, pad: float, transposed: bool = False) -> NDArray[np.float32]: ...
 
 # float32/float64 [batch, ..., C] -> [groups, batch*pixels, taps*C/groups], and its transpose (a sum over the taps).
 def im2col(x: NDArray[Any], geometry: Geometry, pad: float) -> NDArray[Any]: ...

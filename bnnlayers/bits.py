@@ -21,7 +21,7 @@ Words = NDArray[np.uint32]
 
 
 class BitArray:
-    """An immutable array whose values are bits, packed along one axis.
+    """An immutable array whose values are a few bits each, packed along one axis.
 
     Parameters
     ----------
@@ -31,21 +31,36 @@ class BitArray:
         Logical shape, with the packed axis in its place.
     axis : int
         The packed axis of `shape`.
+    kind : {"sign", "unit", "ternary"}
+        What a bit stands for. Plane i of "sign" is +1 or -1 and counts 2**i times, that of "unit" is 0 or 1 and counts
+        2**i times. "ternary" has a plane of signs (0 where the value is) and one that says which values are not zero.
+    divisor : int
+        Divides the sum over the planes.
+    scale : ndarray of float32, shape (shape[-1],), optional
+        Multiplies the last axis.
 
     Notes
     -----
     ``np.asarray(bits)`` gives the logical values as float32. A product of the library takes a `BitArray` as it is.
     """
 
-    __slots__ = ("__weakref__", "_node", "_prepared", "axis", "kind", "shape", "words")
+    __slots__ = ("__weakref__", "_cache", "_node", "axis", "divisor", "kind", "scale", "shape", "words")
 
     dtype = np.dtype(np.float32)
     __array_priority__ = 200
 
-    def __init__(self, words: Words, shape: tuple[int, ...], axis: int, kind: str = "sign") -> None:
+    def __init__(
+        self,
+        words: Words,
+        shape: tuple[int, ...],
+        axis: int,
+        kind: str = "sign",
+        divisor: int = 1,
+        scale: NDArray[np.float32] | None = None,
+    ) -> None:
         axis = axis % len(shape)
         packed = shape[:axis] + shape[axis + 1 :] + (-(-shape[axis] // 32),)
-        if words.shape[1:] != packed or words.dtype != np.uint32:
+        if words.shape[1:] != packed or words.dtype != np.uint32 or (kind == "ternary" and len(words) != 2):
             raise ValueError(
                 f"BitArray: expected words of dtype uint32 and shape (planes, {str(packed)[1:]} for shape {shape} "
                 f"packed along axis {axis}, got {words.dtype} {words.shape}"
@@ -55,14 +70,22 @@ class BitArray:
         self.shape = tuple(shape)
         self.axis = axis
         self.kind = kind
-        self._prepared: dict[Any, NDArray[np.uint8]] = {}
+        self.divisor = divisor
+        self.scale = scale
+        self._cache: dict[Any, Any] = {}
         self._node: Node | None = None
 
     def _with_node(self, node: Node | None) -> BitArray:
+        return self._copy(_node=node)
+
+    def scaled(self, scale: NDArray[np.float32] | None) -> BitArray:
+        """The same bits with another scale of the last axis, or none."""
+        return self._copy(scale=scale, _node=None)
+
+    def _copy(self, **changes: Any) -> BitArray:
         copy = object.__new__(BitArray)
-        copy.words, copy.shape, copy.axis, copy.kind = self.words, self.shape, self.axis, self.kind
-        copy._prepared = self._prepared
-        copy._node = node
+        for name in BitArray.__slots__[1:]:
+            setattr(copy, name, changes.get(name, getattr(self, name)))
         return copy
 
     @property
@@ -90,9 +113,46 @@ class BitArray:
             raise TypeError("len() of a BitArray without axes")
         return self.shape[0]
 
+    @property
+    def terms(self) -> tuple[tuple[float, BitArray], ...]:
+        """The value, before divisor and scale, as a sum of coefficients times arrays of one sign each.
+
+        A bit u of {0, 1} is (1 + s) / 2, and a ternary value is half the sum of two signs that differ where it is zero.
+        """
+        if "terms" not in self._cache:
+            self._cache["terms"] = self._terms()
+        return self._cache["terms"]
+
+    def _terms(self) -> tuple[tuple[float, BitArray], ...]:
+        if self.kind == "sign" and self.planes == 1:
+            return ((1.0, self if self.divisor == 1 and self.scale is None else self._signs(self.words)),)
+        if self.kind == "sign":
+            return tuple((float(2**i), self._signs(self.words[i : i + 1])) for i in range(self.planes))
+        if self.kind == "ternary":
+            sign, nonzero = self.words[:1], self.words[1:]
+            return ((0.5, self._signs(sign)), (0.5, self._signs(sign | self._inverse(nonzero))))
+        one = (2**self.planes - 1) / 2, self._signs(np.zeros_like(self.words[:1]))
+        return (one, *((2.0**i / 2, self._signs(self._inverse(self.words[i : i + 1]))) for i in range(self.planes)))
+
+    def _signs(self, words: Words) -> BitArray:
+        return BitArray(words, self.shape, self.axis)
+
+    def _inverse(self, words: Words) -> Words:
+        """Every bit turned but those of the tail."""
+        turned = ~words
+        if tail := self.shape[self.axis] % 32:
+            turned[..., -1] &= np.uint32(2**tail - 1)
+        return turned
+
     def numpy(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """The logical values as a plain array."""
-        return _core.unpack(self.words[0], self.shape[self.axis], self.axis, dtype)
+        if self.kind == "sign" and self.planes == 1:
+            values = _core.unpack(self.words[0], self.shape[self.axis], self.axis, dtype)
+        else:
+            values = sum(c * _core.unpack(s.words[0], s.shape[s.axis], s.axis, dtype) for c, s in self.terms)
+        if self.divisor != 1:
+            values /= values.dtype.type(self.divisor)
+        return values if self.scale is None else values * self.scale
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -106,15 +166,14 @@ class BitArray:
         Parameters
         ----------
         groups, channels : int
-            Of the convolution; both 1-axis counts cover all groups.
+            Of the convolution; `channels` counts all groups.
         transposed : bool
             Whether the product runs from filters to channels (input gradients, transposed layers).
         """
         key = (groups, channels, transposed)
-        blob = self._prepared.get(key)
+        blob = self._cache.get(key)
         if blob is None:
-            blob = _core.prepare(self.words, groups, channels, transposed)
-            self._prepared[key] = blob
+            blob = self._cache[key] = _core.prepare(self.words, groups, channels, transposed)
         return blob
 
     def __repr__(self) -> str:

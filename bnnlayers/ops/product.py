@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,43 +35,105 @@ def operand(x: Any, axis: int) -> Any:
     return x if isinstance(x, np.ndarray) else np.asarray(x)
 
 
-def arithmetic(x: Any, w: Any) -> str:
-    """Which kernels a product of these operands runs: "xnor", "signed" or "float"."""
+def arithmetic(x: Any, w: Any, transposed: bool = False) -> str:
+    """Which kernels a product of these operands runs: "xnor", "signed" or "float".
+
+    A scale on the axis that is summed over is multiplied into the other operand, which then is float.
+    """
     packed = isinstance(x, BitArray) + isinstance(w, BitArray)
+    for operand, reduced in ((x, True), (w, transposed)):
+        if packed == 2 and isinstance(operand, BitArray) and operand.scale is not None and reduced:
+            packed = 1
     return ("float", "signed", "xnor")[packed]
 
 
 # ---- the four products and their two gradients, on channels-last operands ------------------------------------------
+#
+# A convolution runs from the geometry's inputs to its outputs. Its input gradient, and a transposed convolution, run
+# backwards over the same geometry and kernel: `transposed`. So one function is forward and input gradient of both.
 
 
-def _forward(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
-    """(batch, pixels, filters) from x (batch, ..., C) and w (taps..., C / groups, F)."""
-    if isinstance(w, BitArray):
-        right = w.prepare(geometry.groups, geometry.channels, False)
+def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+    """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F)."""
+    scale = None
+    if isinstance(w, BitArray) and w.scale is not None:
+        if transposed:  # the scale lies on the axis that is summed over
+            x = _floats(x) * w.scale
+        else:
+            scale = w.scale
+        w = w.scaled(None)
+    if isinstance(x, BitArray) and x.scale is not None:
+        w = _floats(w) * _along_depth(x.scale, geometry, transposed)
+        x = x.scaled(None)
+    if not isinstance(x, BitArray) and not isinstance(w, BitArray):
+        y = _float_times(x, w, geometry, pad, transposed)
+    else:
+        y = _packed_times(x, w, geometry, pad, transposed)
+    return y if scale is None else y * scale
+
+
+def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+    def one(x: Any, w: Any) -> Any:
+        if not isinstance(w, BitArray):
+            return _core.signed_left(x.words, w, geometry, pad, transposed)
+        right = w.prepare(geometry.groups, geometry.channels, transposed)
         if isinstance(x, BitArray):
-            return _core.xnor(x.words, right, geometry, pad, False, np.float32)
-        return _core.signed_right(x, right, geometry, pad, False)
-    if isinstance(x, BitArray):
-        return _core.signed_left(x.words, w, geometry, pad)
-    return _join_groups(np.matmul(_columns(x, geometry, pad), _split_groups(w, geometry.groups)))
+            return _core.xnor(x.words, right, geometry, pad, transposed, np.float32)
+        return _core.signed_right(x, right, geometry, pad, transposed)
+
+    return _sum_of_terms(one, x, np.swapaxes(w, -1, -2) if transposed and not isinstance(w, BitArray) else w)
 
 
-def _input_gradient(dy: Any, w: Any, geometry: Geometry) -> Any:
-    """(batch, pixels, channels) from dy (batch, ..., F)."""
-    if isinstance(w, BitArray):
-        right = w.prepare(geometry.groups, geometry.channels, True)
-        return _core.signed_right(dy, right, geometry, 0.0, True)
+def _sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any) -> Any:
+    """A product that knows signs and floats, of operands that are sums of signs."""
+    total, divisor = None, 1
+    for c, left in _terms(x):
+        for d, right in _terms(w):
+            y = product(left, right)
+            if c * d != 1:
+                y *= y.dtype.type(c * d)
+            total = y if total is None else np.add(total, y, out=total)
+    for a in (x, w):
+        divisor *= a.divisor if isinstance(a, BitArray) else 1
+    return total if divisor == 1 else np.divide(total, total.dtype.type(divisor), out=total)
+
+
+def _terms(a: Any) -> Any:
+    return a.terms if isinstance(a, BitArray) else ((1.0, a),)
+
+
+def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     groups = geometry.groups
-    columns = np.matmul(_split_groups(dy, groups), _split_groups(w, groups).transpose(0, 2, 1))
+    w = _split_groups(w, groups)
+    if not transposed:
+        return _join_groups(np.matmul(_columns(x, geometry, pad), w))
+    columns = np.matmul(_split_groups(x, groups), w.transpose(0, 2, 1))
     return columns if _one_tap(geometry) else _core.col2im(columns, geometry)
 
 
-def _kernel_gradient(x: Any, dy: Any, geometry: Geometry, pad: float) -> Any:
-    """(taps, C / groups, F) from x (batch, ..., C) and dy (batch, ..., F)."""
-    if isinstance(x, BitArray):
-        return _core.signed_reduce(x.words, dy, geometry, pad)
-    columns = _columns(x, geometry, pad)
-    return _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(dy, geometry.groups)))
+def _reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+    """The kernel gradient (taps, C / groups, F) from the input and the gradient of the output."""
+    if not isinstance(x, BitArray):
+        inputs, outputs = (dy, x) if transposed else (x, dy)
+        columns = _columns(inputs, geometry, pad)
+        dw = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs, geometry.groups)))
+        return dw.reshape(-1, geometry.channels // geometry.groups, geometry.filters)
+    dw = _sum_of_terms(lambda x, dy: _core.signed_reduce(x.words, dy, geometry, pad, transposed), x, dy)
+    if transposed:
+        dw = np.swapaxes(dw, -1, -2)
+    return dw if x.scale is None else dw * _along_depth(x.scale, geometry, transposed)
+
+
+def _floats(a: Any) -> Any:
+    return a.numpy() if isinstance(a, BitArray) else a
+
+
+def _along_depth(scale: Any, geometry: Geometry, transposed: bool) -> Any:
+    """A scale of the left operand's channels, for a kernel (..., C / groups, F)."""
+    if transposed:
+        return scale
+    by_group = scale.reshape(geometry.groups, -1)
+    return np.repeat(by_group, geometry.filters // geometry.groups, axis=0).T
 
 
 def _one_tap(geometry: Geometry) -> bool:
@@ -117,16 +179,18 @@ class _Layout:
         return np.moveaxis(a, -1, 1) if self.first else a
 
 
-def _product(x, w, *, geometry, pad, layout):
-    y = _forward(layout.last(x), w, geometry, pad)
-    return layout.back(y, layout.outputs), (x, w, geometry, pad, layout)
+def _product(x, w, *, geometry, pad, layout, transposed=False):
+    y = _times(layout.last(x), w, geometry, pad, transposed)
+    return layout.back(y, layout.outputs), (x, w, geometry, pad, layout, transposed)
 
 
 def _gradients(residual, dy, needed):
-    x, w, geometry, pad, layout = residual
-    dy = layout.last(dy)
-    dx = layout.back(_input_gradient(dy, w, geometry), layout.inputs) if needed[0] else None
-    dw = _kernel_gradient(layout.last(x), dy, geometry, pad).reshape(w.shape) if needed[1] else None
+    x, w, geometry, pad, layout, transposed = residual
+    dy, dx, dw = layout.last(dy), None, None
+    if needed[0]:
+        dx = layout.back(_times(dy, w, geometry, 0.0, not transposed), layout.inputs)
+    if needed[1]:
+        dw = _reduce(layout.last(x), dy, geometry, pad, transposed).reshape(w.shape)
     return dx, dw
 
 
@@ -154,16 +218,16 @@ def observe() -> Iterator[list[str]]:
         _ran.names = before
 
 
-def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: _Layout) -> Any:
-    if isinstance(x, BitArray) and pad not in (0.0, 1.0, -1.0):
-        x = decode(x)
+def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: _Layout, transposed: bool = False) -> Any:
+    if isinstance(x, BitArray) and pad != 0.0 and (pad not in (1.0, -1.0) or x.scale is not None):
+        x = decode(x)  # no bit stands for this padding
     if "float64" in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
         x, w = (decode(a) if isinstance(a, BitArray) else a for a in (x, w))
-    kind = arithmetic(x, w)
+    kind = arithmetic(x, w, transposed)
     if _ran.names is not None:
         _ran.names.append(kind)
     run = _binary_product if kind == "xnor" else _float_product
-    return run(x, w, geometry=geometry, pad=float(pad), layout=layout)
+    return run(x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
 
 
 def matmul(x: Any, w: Any) -> Any:

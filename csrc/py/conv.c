@@ -364,11 +364,11 @@ static PyObject *signed_right(PyObject *self, PyObject *args, PyObject *keywords
 }
 
 static PyObject *signed_left(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "w", "geometry", "pad", NULL};
-  PyObject *x, *w, *geometry, *pad;
-  if (!PARSE("OOOO:signed_left", &x, &w, &geometry, &pad)) return NULL;
+  static char *names[] = {"x", "w", "geometry", "pad", "transposed", NULL};
+  PyObject *x, *w, *geometry, *pad, *transposed = Py_False;
+  if (!PARSE("OOOO|O:signed_left", &x, &w, &geometry, &pad, &transposed)) return NULL;
   call c;
-  if (call_begin(&c, "signed_left", self, geometry, pad, 0, 1) < 0 || call_left(&c, x) < 0 ||
+  if (call_begin(&c, "signed_left", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 || call_left(&c, x) < 0 ||
       !(c.right = check_array("signed_left", "w", w, NPY_FLOAT32)))
     return call_end(&c, 0);
   check_shape_of shape = {.middle = c.taps, .sizes = 2, .size = {c.channels / c.geometry.groups, c.filters}};
@@ -377,11 +377,11 @@ static PyObject *signed_left(PyObject *self, PyObject *args, PyObject *keywords)
 }
 
 static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "geometry", "pad", NULL};
-  PyObject *x, *dy, *geometry, *pad;
-  if (!PARSE("OOOO:signed_reduce", &x, &dy, &geometry, &pad)) return NULL;
+  static char *names[] = {"x", "dy", "geometry", "pad", "transposed", NULL};
+  PyObject *x, *dy, *geometry, *pad, *transposed = Py_False;
+  if (!PARSE("OOOO|O:signed_reduce", &x, &dy, &geometry, &pad, &transposed)) return NULL;
   call c;
-  if (call_begin(&c, "signed_reduce", self, geometry, pad, 0, 1) < 0 || call_left(&c, x) < 0 ||
+  if (call_begin(&c, "signed_reduce", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 || call_left(&c, x) < 0 ||
       !(c.right = check_array("signed_reduce", "dy", dy, NPY_FLOAT32)))
     return call_end(&c, 0);
   check_shape_of shape = {.middle = c.geometry.batch * c.pixels, .sizes = 1, .size = {c.filters}};
@@ -491,8 +491,8 @@ PyMethodDef conv_methods[] = {
            "Convolution of packed signs with packed signs."),
     METHOD("signed_right", signed_right, "x, right, geometry, pad, transposed",
            "Convolution of floats with packed signs."),
-    METHOD("signed_left", signed_left, "x, w, geometry, pad", "Convolution of packed signs with floats."),
-    METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad",
+    METHOD("signed_left", signed_left, "x, w, geometry, pad, transposed=False", "Convolution of packed signs with floats."),
+    METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad, transposed=False",
            "Kernel gradient of a convolution whose input is packed signs."),
     METHOD("im2col", im2col, "x, geometry, pad", "The inputs that each output pixel reads, one row per pixel."),
     METHOD("col2im", col2im, "columns, geometry", "Transpose of im2col: the sum of the entries that read each input."),
