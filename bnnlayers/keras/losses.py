@@ -87,8 +87,8 @@ def compute_weighted_loss(losses, sample_weight=None, reduction=Reduction.AUTO):
         losses = losses * match_weights(_floating(sample_weight, losses.dtype), losses)
     if reduction == Reduction.NONE:
         return losses
-    total = np.sum(losses)
-    return total if reduction == Reduction.SUM else total / max(losses.size, 1)
+    count = 1 if reduction == Reduction.SUM else max(losses.size, 1)
+    return loss_ops.total(losses, divisor=count)
 
 
 class Loss(Configurable):

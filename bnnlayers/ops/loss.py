@@ -1,4 +1,4 @@
-"""Cross-entropies computed from logits, each with its gradient below it."""
+"""Cross-entropies computed from logits, and their sum, each with its gradient below it."""
 
 import numpy as np
 
@@ -119,3 +119,29 @@ def sigmoid_cross_entropy(residual, dy, needed):
     e = np.exp(-np.abs(logits))
     p = np.where(logits < 0, e, 1) / (1 + e)
     return (dy * (p - labels) if needed[0] else None, -dy * logits if needed[1] else None)
+
+
+@operation
+def total(losses, *, divisor=1):
+    """The sum of all losses over a number.
+
+    Parameters
+    ----------
+    losses : array_like
+        Of any shape, floating point.
+    divisor : int
+        Their number, for the mean.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
+    """
+    losses = np.asarray(losses)
+    return np.sum(losses) / divisor, (losses.shape, divisor)
+
+
+@total.backward
+def total(residual, dy, needed):
+    shape, divisor = residual
+    return (np.full(shape, dy / divisor),)

@@ -110,11 +110,13 @@ class Optimizer(Configurable):
         value = self._hyper[name]
         if dtype is None:
             return value
-        if isinstance(value, schedules.LearningRateSchedule):
-            value = value(constant(self._iterations.numpy()))
-        elif not isinstance(value, Variable):
-            value = value()
-        return plain(value).astype(dtype)[()]
+        if isinstance(value, Variable):
+            value = value.numpy()
+        elif isinstance(value, schedules.LearningRateSchedule):
+            value = plain(value(constant(self._iterations.numpy())))
+        else:
+            value = plain(value())
+        return np.dtype(dtype).type(value)
 
     def _decayed_lr(self, dtype):
         """Return the learning rate of this step as a NumPy scalar."""
