@@ -60,18 +60,14 @@ class InputSpec:
         self.name = name
         limit = self.ndim if self.ndim is not None else max_ndim
         if limit is not None and self.axes and max(self.axes) >= limit:
-            raise ValueError(
-                f"InputSpec: axis {max(self.axes)} in `axes` is beyond the maximum of {limit - 1}."
-            )
+            raise ValueError(f"InputSpec: axis {max(self.axes)} in `axes` is beyond the maximum of {limit - 1}.")
 
     def __repr__(self):
         fields = {k: v for k, v in vars(self).items() if v not in (None, False, {})}
         return f"InputSpec({', '.join(f'{k}={v}' for k, v in fields.items())})"
 
     def get_config(self):
-        return {
-            k: v for k, v in vars(self).items() if k not in ("allow_last_axis_squeeze", "name")
-        }
+        return {k: v for k, v in vars(self).items() if k not in ("allow_last_axis_squeeze", "name")}
 
     @classmethod
     def from_config(cls, config):
@@ -126,14 +122,11 @@ def check_inputs(specs, inputs, layer_name):
     for i, (x, spec) in enumerate(zip(inputs, specs, strict=True)):
         if not hasattr(x, "shape"):
             raise TypeError(
-                f"Inputs to a layer should be tensors. Got '{x}' (of type {type(x)}) as input "
-                f"for layer '{layer_name}'."
+                f"Inputs to a layer should be tensors. Got '{x}' (of type {type(x)}) as input for layer '{layer_name}'."
             )
         wrong = spec.mismatch(x.shape, x.dtype) if spec is not None else None
         if wrong:
-            raise ValueError(
-                f'Input {i} of layer "{layer_name}" is incompatible with the layer: {wrong}'
-            )
+            raise ValueError(f'Input {i} of layer "{layer_name}" is incompatible with the layer: {wrong}')
 
 
 class _Context(threading.local):
@@ -202,9 +195,7 @@ def _may_hold_layers(value):
 
 def _is_structure(value):
     """Whether a list or dictionary holds tensors, rather than being one written as numbers."""
-    return isinstance(value, dict) or any(
-        hasattr(leaf, "shape") or leaf is None for leaf in flatten(value)
-    )
+    return isinstance(value, dict) or any(hasattr(leaf, "shape") or leaf is None for leaf in flatten(value))
 
 
 def to_tensor(x, dtype=None):
@@ -220,8 +211,7 @@ def to_tensor(x, dtype=None):
         x = np.asarray(x)
     if x.dtype.kind == "O":
         raise TypeError(
-            "Inputs to a layer should be tensors of one numeric type. "
-            f"Received: an array of dtype {x.dtype}."
+            f"Inputs to a layer should be tensors of one numeric type. Received: an array of dtype {x.dtype}."
         )
     if dtype is not None and x.dtype.kind == "f" and x.dtype != dtype:
         x = x.astype(dtype)
@@ -278,24 +268,18 @@ class Layer:
         layer = super().__new__(cls)
         names = inspect.getfullargspec(cls.__init__).args[1:] if args else ()
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        simple = all(
-            isinstance(v, (str, int, float, bool, type(None))) for v in flatten(list(given.values()))
-        )
+        simple = all(isinstance(v, (str, int, float, bool, type(None))) for v in flatten(list(given.values())))
         object.__setattr__(layer, "_auto_config", given if simple else None)
         return layer
 
     def __init__(self, trainable=True, name=None, dtype=None, dynamic=False, **kwargs):
         unknown = set(kwargs) - _LAYER_KEYWORDS
         if unknown:
-            raise TypeError(
-                f"{type(self).__name__}: keyword argument not understood: {sorted(unknown)}"
-            )
+            raise TypeError(f"{type(self).__name__}: keyword argument not understood: {sorted(unknown)}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"Expected `name` argument to be a string, but got: {name!r}")
         if not isinstance(trainable, (bool, np.bool_)) and trainable not in (0, 1):
-            raise TypeError(
-                f"Expected `trainable` argument to be a boolean, but got: {trainable!r}"
-            )
+            raise TypeError(f"Expected `trainable` argument to be a boolean, but got: {trainable!r}")
         state = self.__dict__
         state["_tracked"] = {}
         state["_known_children"] = None
@@ -312,9 +296,7 @@ class Layer:
         self._trainable = bool(trainable)
         self._dtype = _dtype_name(dtype)
         self._autocast = kwargs.get("autocast", True)
-        self._name = name or backend.unique_object_name(
-            to_snake_case(type(self).__name__), zero_based=True
-        )
+        self._name = name or backend.unique_object_name(to_snake_case(type(self).__name__), zero_based=True)
         self._activity_regularizer = regularizers.get(kwargs.get("activity_regularizer"))
         state["_initial_weights"] = kwargs.get("weights")
         self.built = False
@@ -342,9 +324,7 @@ class Layer:
 
     def __call__(self, *args, **kwargs):
         if "_tracked" not in self.__dict__:
-            raise RuntimeError(
-                f"{type(self).__name__}: you must call `super().__init__()` in the constructor."
-            )
+            raise RuntimeError(f"{type(self).__name__}: you must call `super().__init__()` in the constructor.")
         spec = _spec_of(type(self))
         if args:
             inputs, args = args[0], args[1:]
@@ -426,18 +406,14 @@ class Layer:
         if kwargs.get("training", 0) is None:
             del kwargs["training"]
         if isinstance(inputs, (list, tuple, dict)):
-            inputs = map_structure(
-                lambda x: x if isinstance(x, KerasTensor) else to_tensor(x, self._dtype), inputs
-            )
+            inputs = map_structure(lambda x: x if isinstance(x, KerasTensor) else to_tensor(x, self._dtype), inputs)
         if self._input_spec is not None:
             check_inputs(self._input_spec, inputs, self._name)
         outer = vars(context).copy()
         context.scope, context.depth, context.training = self._name, 1, False
         try:
             if not self.built:
-                self._build(
-                    map_structure(lambda x: TensorShape(getattr(x, "shape", ())), inputs)
-                )
+                self._build(map_structure(lambda x: TensorShape(getattr(x, "shape", ())), inputs))
                 if self._input_spec is not None:
                     check_inputs(self._input_spec, inputs, self._name)
             outputs = self._infer_outputs(inputs, args, kwargs)
@@ -471,10 +447,7 @@ class Layer:
             ]
         return pack_as(
             first,
-            [
-                KerasTensor(shape, leaf.dtype, self._name)
-                for shape, leaf in zip(shapes, leaves, strict=True)
-            ],
+            [KerasTensor(shape, leaf.dtype, self._name) for shape, leaf in zip(shapes, leaves, strict=True)],
         )
 
     def _run_on_zeros(self, turn, inputs, args, kwargs):
@@ -497,9 +470,7 @@ class Layer:
             outputs = self.call(inputs, *args, **kwargs)
         self._clear_losses()
         if any(leaf is None for leaf in flatten(outputs)):
-            raise ValueError(
-                f"The `call` of layer '{self._name}' must return a tensor. Received: {outputs}"
-            )
+            raise ValueError(f"The `call` of layer '{self._name}' must return a tensor. Received: {outputs}")
         return map_structure(lambda y: y if hasattr(y, "shape") else np.asarray(y), outputs)
 
     def compute_output_shape(self, input_shape):
@@ -684,12 +655,8 @@ class Layer:
     def non_trainable_weights(self):
         children = self._children()
         if self._trainable:
-            return unique(
-                self._non_trainable_weights, *[c.non_trainable_weights for c in children]
-            )
-        return unique(
-            self._trainable_weights, self._non_trainable_weights, *[c.weights for c in children]
-        )
+            return unique(self._non_trainable_weights, *[c.non_trainable_weights for c in children])
+        return unique(self._trainable_weights, self._non_trainable_weights, *[c.weights for c in children])
 
     @property
     def weights(self):
@@ -737,8 +704,7 @@ class Layer:
                 )
             if array.dtype.kind not in "fiub":
                 raise TypeError(
-                    f"set_weights: layer {self._name} expects numeric arrays. "
-                    f"Received dtype {array.dtype}."
+                    f"set_weights: layer {self._name} expects numeric arrays. Received dtype {array.dtype}."
                 )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array.astype(variable.dtype, copy=False))
@@ -830,9 +796,7 @@ class Layer:
     def input_spec(self, value):
         for spec in flatten(value):
             if spec is not None and not isinstance(spec, InputSpec):
-                raise TypeError(
-                    f"Layer input_spec must be an instance of InputSpec. Got: {spec!r}"
-                )
+                raise TypeError(f"Layer input_spec must be an instance of InputSpec. Got: {spec!r}")
         self.__dict__["_input_spec"] = value
 
     @property
@@ -845,9 +809,7 @@ class Layer:
 
     def _node_attribute(self, index, attribute):
         if not self._inbound_nodes:
-            raise AttributeError(
-                f"Layer {self._name} is not connected, no {attribute.partition('_')[0]} to return."
-            )
+            raise AttributeError(f"Layer {self._name} is not connected, no {attribute.partition('_')[0]} to return.")
         if index >= len(self._inbound_nodes):
             raise ValueError(
                 f"Asked to get {attribute} at node {index}, but layer {self._name} has only "
@@ -890,8 +852,7 @@ class Layer:
     def _common_shape(self, get, what):
         if not self._inbound_nodes:
             raise AttributeError(
-                f'The layer "{self._name}" has never been called and thus has no defined {what} '
-                "shape."
+                f'The layer "{self._name}" has never been called and thus has no defined {what} shape.'
             )
         shapes = [get(i) for i in range(len(self._inbound_nodes))]
         if any(shape != shapes[0] for shape in shapes):

@@ -47,9 +47,7 @@ def integers(value, count, name, allow_zero=False):
     """
     least = 0 if allow_zero else 1
     demand = f"{'>=' if allow_zero else '>'} 0"
-    message = (
-        f"The `{name}` argument must be a tuple of {count} integers {demand}. Received: {value}"
-    )
+    message = f"The `{name}` argument must be a tuple of {count} integers {demand}. Received: {value}"
     if hasattr(value, "__index__"):
         numbers = (value.__index__(),) * count
     else:
@@ -67,8 +65,7 @@ def data_format_of(value):
     value = (value or backend.image_data_format()).lower()
     if value not in ("channels_first", "channels_last"):
         raise ValueError(
-            "The `data_format` argument must be one of 'channels_first', 'channels_last'. "
-            f"Received: {value}"
+            f"The `data_format` argument must be one of 'channels_first', 'channels_last'. Received: {value}"
         )
     return value
 

@@ -85,8 +85,7 @@ class Conv(ConfiguredLayer):
         )
         if self.filters <= 0:
             raise ValueError(
-                "Invalid value for argument `filters`. Expected a strictly positive value. "
-                f"Received filters={filters}."
+                f"Invalid value for argument `filters`. Expected a strictly positive value. Received filters={filters}."
             )
         if self.groups < 1 or self.filters % self.groups:
             raise ValueError(
@@ -201,17 +200,17 @@ class Conv(ConfiguredLayer):
 
 
 class Conv1D(Conv):
-    __doc__ = Conv.__doc__.replace("`rank` spatial axes", "one spatial axis")
+    __doc__ = (Conv.__doc__ or "").replace("`rank` spatial axes", "one spatial axis")
     rank = 1
 
 
 class Conv2D(Conv):
-    __doc__ = Conv.__doc__.replace("`rank`", "two")
+    __doc__ = (Conv.__doc__ or "").replace("`rank`", "two")
     rank = 2
 
 
 class Conv3D(Conv):
-    __doc__ = Conv.__doc__.replace("`rank`", "three")
+    __doc__ = (Conv.__doc__ or "").replace("`rank`", "three")
     rank = 3
 
 

@@ -114,9 +114,7 @@ def Input(
             "Input: exactly one of `shape` and `batch_shape` must be given. "
             f"Received: shape={shape}, batch_shape={batch_shape}"
         )
-    layer = InputLayer(
-        shape, batch_size, dtype, tensor, sparse, name, ragged, batch_shape, **kwargs
-    )
+    layer = InputLayer(shape, batch_size, dtype, tensor, sparse, name, ragged, batch_shape, **kwargs)
     return layer.output
 
 
@@ -151,8 +149,7 @@ class Dense(ConfiguredLayer):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if int(units) <= 0:
             raise ValueError(
-                "Received an invalid value for `units`, expected a positive integer. "
-                f"Received: units={units}"
+                f"Received an invalid value for `units`, expected a positive integer. Received: units={units}"
             )
         self._configure(
             units=int(units),
@@ -263,9 +260,7 @@ class ReLU(_Elementwise):
         )
 
     def call(self, inputs):
-        return activations.relu(
-            inputs, alpha=self.negative_slope, max_value=self.max_value, threshold=self.threshold
-        )
+        return activations.relu(inputs, alpha=self.negative_slope, max_value=self.max_value, threshold=self.threshold)
 
 
 class LeakyReLU(_Elementwise):
@@ -365,9 +360,7 @@ class Dropout(_Elementwise):
     def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(rate, numbers.Real) or not 0 <= rate <= 1:
-            raise ValueError(
-                f"Dropout: invalid value {rate!r} for `rate`. Expected a scalar in [0, 1]."
-            )
+            raise ValueError(f"Dropout: invalid value {rate!r} for `rate`. Expected a scalar in [0, 1].")
         self._configure(rate=rate, noise_shape=noise_shape, seed=seed)
         self._generator = None if seed is None else np.random.default_rng(seed)
 
@@ -376,9 +369,7 @@ class Dropout(_Elementwise):
             return inputs
         shape = inputs.shape
         if self.noise_shape is not None:
-            shape = [
-                size if n is None else n for n, size in zip(self.noise_shape, shape, strict=True)
-            ]
+            shape = [size if n is None else n for n, size in zip(self.noise_shape, shape, strict=True)]
         if self.rate == 1:
             return inputs * np.zeros(shape, inputs.dtype)
         generator = self._generator or backend.random_generator()
@@ -432,9 +423,7 @@ class Reshape(ConfiguredLayer):
         return TensorShape(size // known if d < 0 else d for d in target)
 
     def call(self, inputs):
-        return shape_ops.reshape(
-            inputs, shape=(inputs.shape[0], *self._resolve(inputs.shape[1:]))
-        )
+        return shape_ops.reshape(inputs, shape=(inputs.shape[0], *self._resolve(inputs.shape[1:])))
 
     def compute_output_shape(self, input_shape):
         return TensorShape((input_shape[0], *self._resolve(input_shape[1:])))
@@ -487,9 +476,9 @@ class Lambda(Layer):
         self.__dict__["arguments"] = dict(arguments or {})
         self.__dict__["_output_shape"] = output_shape
         code = getattr(function, "__code__", None)
-        self._wants_training = code is not None and "training" in code.co_varnames[
-            : code.co_argcount + code.co_kwonlyargcount
-        ]
+        self._wants_training = (
+            code is not None and "training" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        )
 
     def call(self, inputs, training=None):
         extra = {"training": training} if self._wants_training else {}
@@ -577,9 +566,7 @@ class TFOpLambda(Layer):
         if isinstance(function, str):
             symbol = function
             library, _, attribute = symbol.rpartition(".")
-            function = (
-                getattr(np, attribute, None) if library == "numpy" else _SYMBOLS.get(symbol)
-            )
+            function = getattr(np, attribute, None) if library == "numpy" else _SYMBOLS.get(symbol)
             if function is None:
                 raise ValueError(f"TFOpLambda: unknown function {symbol!r}.")
         else:

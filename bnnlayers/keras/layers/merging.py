@@ -43,8 +43,7 @@ class _Merge(ConfiguredLayer):
         if isinstance(input_shape, TensorShape) or len(input_shape) < self.fewest:
             count = "exactly 2 inputs" if self.fewest == 2 else "a list of at least 1 input"
             raise ValueError(
-                f"A `{type(self).__name__}` layer should be called on {count}. "
-                f"Received: input_shape={input_shape}"
+                f"A `{type(self).__name__}` layer should be called on {count}. Received: input_shape={input_shape}"
             )
 
     def call(self, inputs):
@@ -62,8 +61,7 @@ class _Merge(ConfiguredLayer):
             return TensorShape(functools.reduce(_broadcast_dims, dims) for dims in zip(*shapes))
         except ValueError:
             raise ValueError(
-                "Inputs have incompatible shapes. "
-                f"Received shapes {[tuple(s) for s in input_shape]}"
+                f"Inputs have incompatible shapes. Received shapes {[tuple(s) for s in input_shape]}"
             ) from None
 
 
@@ -83,8 +81,7 @@ class Subtract(_Merge):
         super()._check(input_shape)
         if len(input_shape) != 2:
             raise ValueError(
-                "A `Subtract` layer should be called on exactly 2 inputs. "
-                f"Received: input_shape={input_shape}"
+                f"A `Subtract` layer should be called on exactly 2 inputs. Received: input_shape={input_shape}"
             )
 
 

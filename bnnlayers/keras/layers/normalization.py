@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...ops import norm
 from ...ops import shape as shape_ops
 from ...tape import plain, read

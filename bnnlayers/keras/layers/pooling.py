@@ -27,9 +27,7 @@ class _Pooling(ConfiguredLayer):
 
     rank: int
 
-    def __init__(
-        self, pool_size=2, strides=None, padding="valid", data_format=None, **kwargs
-    ):
+    def __init__(self, pool_size=2, strides=None, padding="valid", data_format=None, **kwargs):
         super().__init__(**kwargs)
         pool_size = integers(pool_size, self.rank, "pool_size")
         self._configure(
@@ -102,7 +100,7 @@ class _GlobalPooling(ConfiguredLayer):
 def _family(base, name, what, **members):
     """The classes of one kind of pooling for one, two and three spatial axes."""
     for rank in (1, 2, 3):
-        body = {"__doc__": base.__doc__.format(what=what), "__module__": __name__, "rank": rank}
+        body = {"__doc__": (base.__doc__ or "").format(what=what), "__module__": __name__, "rank": rank}
         yield type(f"{name}{rank}D", (base,), {**body, **members})
 
 

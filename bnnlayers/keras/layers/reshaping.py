@@ -23,9 +23,7 @@ class _ZeroPadding(ConfiguredLayer):
     def __init__(self, padding=1, data_format=None, **kwargs):
         super().__init__(**kwargs)
         pairs = self._pairs(padding)
-        self._configure(
-            padding=pairs[0] if self.rank == 1 else pairs, data_format=data_format_of(data_format)
-        )
+        self._configure(padding=pairs[0] if self.rank == 1 else pairs, data_format=data_format_of(data_format))
         self._widths = pairs
         self.input_spec = InputSpec(ndim=self.rank + 2)
 
@@ -48,8 +46,7 @@ class _ZeroPadding(ConfiguredLayer):
 
     def compute_output_shape(self, input_shape):
         return TensorShape(
-            None if d is None else d + sum(w)
-            for d, w in zip(input_shape, self._all_widths(), strict=True)
+            None if d is None else d + sum(w) for d, w in zip(input_shape, self._all_widths(), strict=True)
         )
 
 
@@ -81,10 +78,7 @@ class UpSampling2D(ConfiguredLayer):
     def __init__(self, size=2, data_format=None, interpolation="nearest", **kwargs):
         super().__init__(**kwargs)
         if interpolation != "nearest":
-            raise ValueError(
-                "UpSampling2D: only `interpolation='nearest'` is supported. "
-                f"Received: {interpolation!r}"
-            )
+            raise ValueError(f"UpSampling2D: only `interpolation='nearest'` is supported. Received: {interpolation!r}")
         self._configure(
             size=integers(size, 2, "size"),
             data_format=data_format_of(data_format),

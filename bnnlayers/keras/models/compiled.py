@@ -40,8 +40,7 @@ def per_output(value, y_pred, names):
         return [value] * count
     if len(value) != count:
         raise ValueError(
-            f"Expected one entry for each of the {count} outputs of the model. "
-            f"Received {len(value)}: {value}"
+            f"Expected one entry for each of the {count} outputs of the model. Received {len(value)}: {value}"
         )
     return list(value)
 
@@ -64,9 +63,7 @@ def match(y_true, y_pred, sample_weight):
 
 def _name_of(function):
     return (
-        getattr(function, "name", None)
-        or getattr(function, "__name__", None)
-        or to_snake_case(type(function).__name__)
+        getattr(function, "name", None) or getattr(function, "__name__", None) or to_snake_case(type(function).__name__)
     )
 
 

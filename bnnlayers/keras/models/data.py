@@ -48,9 +48,7 @@ def as_arrays(value, what):
     """
     if value is None:
         return None
-    if is_nested(value) and not (
-        isinstance(value, dict) or any(hasattr(leaf, "shape") for leaf in flatten(value))
-    ):
+    if is_nested(value) and not (isinstance(value, dict) or any(hasattr(leaf, "shape") for leaf in flatten(value))):
         value = np.asarray(value)
 
     def one(leaf):
@@ -69,15 +67,12 @@ def as_arrays(value, what):
 
 def _count(*groups):
     """The number of samples that all arrays share."""
-    sizes = {
-        name: sorted({len(a) for a in flatten(group) if a is not None}) for name, group in groups
-    }
+    sizes = {name: sorted({len(a) for a in flatten(group) if a is not None}) for name, group in groups}
     counts = {size for found in sizes.values() for size in found}
     if len(counts) > 1:
         listed = "\n".join(f"  {n} sizes: {', '.join(map(str, s))}" for n, s in sizes.items() if s)
         raise ValueError(
-            f"Data cardinality is ambiguous:\n{listed}\n"
-            "Make sure all arrays contain the same number of samples."
+            f"Data cardinality is ambiguous:\n{listed}\nMake sure all arrays contain the same number of samples."
         )
     if not counts:
         raise ValueError("Expected input data. Received: x=None")
@@ -104,9 +99,7 @@ def split(x, y, sample_weight, fraction):
         )
 
     def part(where):
-        return tuple(
-            map_structure(lambda a: None if a is None else a[where], group) for group in arrays
-        )
+        return tuple(map_structure(lambda a: None if a is None else a[where], group) for group in arrays)
 
     return part(slice(at)), part(slice(at, None))
 
@@ -166,9 +159,7 @@ class Data:
         kind = "keras.utils.Sequence" if isinstance(x, Sequence) else type(x).__name__
         for name, value in (("y", y), ("sample_weight", sample_weight)):
             if value is not None:
-                raise ValueError(
-                    f"`{name}` argument is not supported when using `{kind}` as input."
-                )
+                raise ValueError(f"`{name}` argument is not supported when using `{kind}` as input.")
         if batch_size is not None:
             raise ValueError(
                 "The `batch_size` argument must not be specified for the given input type. "
@@ -207,10 +198,7 @@ class Data:
             order = backend.random_generator().permutation(count)
         for start in starts:
             where = slice(start, start + size) if order is None else order[start : start + size]
-            yield tuple(
-                map_structure(lambda a, where=where: _take(a, where), group)
-                for group in self._arrays
-            )
+            yield tuple(map_structure(lambda a, where=where: _take(a, where), group) for group in self._arrays)
 
     def _sequence(self):
         order = range(len(self._source))
@@ -258,17 +246,14 @@ class Data:
             return batch
         x, y, sample_weight = batch
         if is_nested(y):
-            raise ValueError(
-                "`class_weight` is only supported for Models with a single output."
-            )
+            raise ValueError("`class_weight` is only supported for Models with a single output.")
         y = plain(y)
         classes = np.argmax(y, axis=-1) if y.ndim >= 2 and y.shape[-1] > 1 else y.reshape(len(y))
         classes = classes.astype(np.int64)
         table = self._class_weights
         if classes.size and not 0 <= classes.min() <= classes.max() < len(table):
             raise ValueError(
-                f"`class_weight` has no weight for class {classes.max()}: its keys are 0 to "
-                f"{len(table) - 1}."
+                f"`class_weight` has no weight for class {classes.max()}: its keys are 0 to {len(table) - 1}."
             )
         weights = table[classes]
         if sample_weight is not None:

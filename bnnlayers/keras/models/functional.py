@@ -98,9 +98,7 @@ class Graph:
                     if node in done:
                         continue
                     if node in active:
-                        raise ValueError(
-                            f"Tensor from layer '{node.layer.name}' is part of a cycle."
-                        )
+                        raise ValueError(f"Tensor from layer '{node.layer.name}' is part of a cycle.")
                     first_visit.setdefault(node.layer, len(first_visit))
                     active.add(node)
                     leaves = all(id(t) in stop for t in node.flat_outputs)
@@ -173,9 +171,7 @@ class Graph:
             else:
                 supply = iter(read)
                 args, kwargs = map_structure(
-                    lambda t, supply=supply: (
-                        values[next(supply)] if isinstance(t, KerasTensor) else t
-                    ),
+                    lambda t, supply=supply: values[next(supply)] if isinstance(t, KerasTensor) else t,
                     (node.args, node.kwargs),
                 )
                 result = call(node.layer, args, kwargs)
@@ -199,9 +195,7 @@ def _infer(layer, args, kwargs):
 
 
 def _is_functional(args, kwargs):
-    return (
-        len(args) >= 2 or (len(args) == 1 and "outputs" in kwargs) or {"inputs", "outputs"} <= set(kwargs)
-    )
+    return len(args) >= 2 or (len(args) == 1 and "outputs" in kwargs) or {"inputs", "outputs"} <= set(kwargs)
 
 
 class Model(Trainer, Layer):
@@ -234,8 +228,7 @@ class Model(Trainer, Layer):
                 kwargs[name] = value
         elif args:
             raise TypeError(
-                f"{type(self).__name__}: expected `inputs` and `outputs`, or only keywords. "
-                f"Received: {args}"
+                f"{type(self).__name__}: expected `inputs` and `outputs`, or only keywords. Received: {args}"
             )
         graph = Graph(inputs, outputs) if functional else None
         name = kwargs.pop("name", None)
@@ -251,15 +244,9 @@ class Model(Trainer, Layer):
         self.__dict__["_graph"] = graph
         self._structure_changed()
         nested = graph.nested_inputs
-        names = (
-            sorted(nested)
-            if isinstance(nested, dict)
-            else [t._keras_history.layer.name for t in graph.inputs]
-        )
+        names = sorted(nested) if isinstance(nested, dict) else [t._keras_history.layer.name for t in graph.inputs]
         specs = [
-            InputSpec(
-                shape=(None, *t.shape[1:]), allow_last_axis_squeeze=True, name=name
-            )
+            InputSpec(shape=(None, *t.shape[1:]), allow_last_axis_squeeze=True, name=name)
             for t, name in zip(graph.inputs, names, strict=True)
         ]
         self.__dict__["_input_spec"] = specs
@@ -285,9 +272,7 @@ class Model(Trainer, Layer):
 
     def call(self, inputs, training=None, mask=None):
         if self._graph is None:
-            raise NotImplementedError(
-                f"{type(self).__name__}: a subclass of `Model` must implement `call`."
-            )
+            raise NotImplementedError(f"{type(self).__name__}: a subclass of `Model` must implement `call`.")
         return self._run_graph(inputs)
 
     def _run_graph(self, inputs):
@@ -296,9 +281,7 @@ class Model(Trainer, Layer):
             inputs = [inputs[spec.name] for spec in self._input_spec]
         inputs = [_conform(x, t) for x, t in zip(flatten(inputs), graph.inputs, strict=True)]
         outputs = graph.run(inputs, _call)
-        return outputs[0] if graph.nested_outputs is graph.outputs[0] else pack_as(
-            graph.nested_outputs, outputs
-        )
+        return outputs[0] if graph.nested_outputs is graph.outputs[0] else pack_as(graph.nested_outputs, outputs)
 
     def _infer_by_running(self, inputs, args=(), kwargs=None):
         graph = self._graph
@@ -337,23 +320,19 @@ class Model(Trainer, Layer):
         """
         if (name is None) == (index is None):
             raise ValueError(
-                "Provide either a layer name or layer index at `get_layer`. "
-                f"Received: name={name}, index={index}"
+                f"Provide either a layer name or layer index at `get_layer`. Received: name={name}, index={index}"
             )
         layers = self.layers
         if index is not None:
             if not -len(layers) <= index < len(layers):
                 raise ValueError(
-                    f"Was asked to retrieve layer at index {index} but model only has "
-                    f"{len(layers)} layers."
+                    f"Was asked to retrieve layer at index {index} but model only has {len(layers)} layers."
                 )
             return layers[index]
         for layer in layers:
             if layer.name == name:
                 return layer
-        raise ValueError(
-            f"No such layer: {name}. Existing layers are: {[layer.name for layer in layers]}."
-        )
+        raise ValueError(f"No such layer: {name}. Existing layers are: {[layer.name for layer in layers]}.")
 
     def _own_weights_exist(self):
         if not self.built and type(self).build is not Model.build:
@@ -378,9 +357,7 @@ class Model(Trainer, Layer):
         self._own_weights_exist()
         if not self._trainable:
             return []
-        return unique(
-            *[layer.trainable_weights for layer in self._children()], self._trainable_weights
-        )
+        return unique(*[layer.trainable_weights for layer in self._children()], self._trainable_weights)
 
     @property
     def non_trainable_weights(self):
@@ -472,9 +449,7 @@ class Model(Trainer, Layer):
                 "This model has not yet been built. Build the model first by calling `build()` or "
                 "by calling the model on a batch of data."
             )
-        print_summary(
-            self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range
-        )
+        print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
     # Files
 
@@ -528,9 +503,7 @@ class Model(Trainer, Layer):
         if _file_format(filepath, None) == "safetensors":
             saving.load_weights_safetensors(filepath, self.weights)
         else:
-            saving.load_weights_h5(
-                filepath, self.layers, by_name, skip_mismatch, self._top_level_weights()
-            )
+            saving.load_weights_h5(filepath, self.layers, by_name, skip_mismatch, self._top_level_weights())
 
     def _top_level_weights(self):
         return [*self._trainable_weights, *self._non_trainable_weights]
@@ -653,9 +626,7 @@ def _graph_config(model):
 
     layers = []
     for layer in graph.layers:
-        calls = [
-            call_of(node) for node in layer._inbound_nodes if node in in_graph and not node.is_input
-        ]
+        calls = [call_of(node) for node in layer._inbound_nodes if node in in_graph and not node.is_input]
         if isinstance(layer, InputLayer) or not calls:
             calls = []
         layers.append({**serialize(layer), "name": layer.name, "inbound_nodes": calls})
@@ -710,9 +681,7 @@ def _rebuild(config, layers):
     for data in config["layers"]:
         name = data["name"]
         if name not in layers:
-            layers[name] = deserialize(
-                {k: v for k, v in data.items() if k not in ("name", "inbound_nodes")}
-            )
+            layers[name] = deserialize({k: v for k, v in data.items() if k not in ("name", "inbound_nodes")})
         layer = layers[name]
         if isinstance(layer, InputLayer):
             outputs_of[name, 0] = [layer._inbound_nodes[0].outputs]
@@ -736,10 +705,7 @@ def _rebuild(config, layers):
 
             try:
                 inputs = _map_references(leaf, call)
-                keywords = {
-                    k: _map_references(tensor, v) if _refers(v, layers) else v
-                    for k, v in keywords.items()
-                }
+                keywords = {k: _map_references(tensor, v) if _refers(v, layers) else v for k, v in keywords.items()}
             except KeyError:
                 later.append((name, i, call))
                 continue
@@ -748,8 +714,7 @@ def _rebuild(config, layers):
             outputs_of[name, i] = flatten(layers[name](inputs, **keywords))
         if len(later) == len(waiting):
             raise ValueError(
-                f"Improperly formatted model config: the inputs of layer '{later[0][0]}' are never "
-                "computed."
+                f"Improperly formatted model config: the inputs of layer '{later[0][0]}' are never computed."
             )
         waiting = later
 

@@ -46,14 +46,11 @@ class Sequential(Model):
         ValueError
             If its name is taken, or it has several inputs or outputs.
         """
-        if isinstance(layer, KerasTensor) and isinstance(
-            getattr(layer, "_keras_history", (None,))[0], InputLayer
-        ):
+        if isinstance(layer, KerasTensor) and isinstance(getattr(layer, "_keras_history", (None,))[0], InputLayer):
             layer = layer._keras_history.layer
         if not isinstance(layer, Layer):
             raise TypeError(
-                "The added layer must be an instance of class Layer. "
-                f"Received: layer={layer} of type {type(layer)}."
+                f"The added layer must be an instance of class Layer. Received: layer={layer} of type {type(layer)}."
             )
         if any(layer.name == other.name for other in self._chain):
             raise ValueError(
@@ -69,9 +66,7 @@ class Sequential(Model):
             if isinstance(layer, InputLayer):
                 output = layer.output
             elif (shape := _input_shape(layer)) is not None:
-                output = Input(
-                    batch_shape=shape, dtype=layer.dtype, name=f"{layer.name}_input"
-                )
+                output = Input(batch_shape=shape, dtype=layer.dtype, name=f"{layer.name}_input")
                 chain.insert(0, output._keras_history.layer)
                 output = layer(output)
         elif output is not None:

@@ -11,9 +11,7 @@ from ..base_layer import unique
 from ..structure import flatten
 
 
-def print_summary(
-    model, line_length, positions, print_fn, expand_nested, show_trainable, layer_range
-):
+def print_summary(model, line_length, positions, print_fn, expand_nested, show_trainable, layer_range):
     """Print a line per layer; the arguments are those of `Model.summary`."""
     write = print_fn or print
     chain = _is_chain(model)
@@ -84,10 +82,7 @@ def _selected(model, layer_range):
     first, last = layer_range
     found = [[i for i, x in enumerate(layers) if re.match(end, x.name)] for end in (first, last)]
     if not all(found):
-        raise ValueError(
-            "Passed layer_names do not match the layer names in the model. "
-            f"Received: {layer_range}"
-        )
+        raise ValueError(f"Passed layer_names do not match the layer names in the model. Received: {layer_range}")
     low, high = sorted((min(found[0]), max(found[1])))
     return layers[low : high + 1]
 
@@ -105,8 +100,7 @@ def _count(layer):
 
 def _sources(layer, model):
     names = [
-        f"{t._keras_history.layer.name}[{t._keras_history.node_index}]"
-        f"[{t._keras_history.tensor_index}]"
+        f"{t._keras_history.layer.name}[{t._keras_history.node_index}][{t._keras_history.tensor_index}]"
         for node in layer._inbound_nodes
         if node in model._graph.nodes
         for t in flatten(node.keras_inputs)

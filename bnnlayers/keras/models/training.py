@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from ...tape import GradientTape, plain
@@ -82,8 +81,7 @@ class Trainer:
     def _assert_compiled(self):
         if not self._is_compiled:
             raise RuntimeError(
-                "You must compile your model before training/testing. "
-                "Use `model.compile(optimizer, loss)`."
+                "You must compile your model before training/testing. Use `model.compile(optimizer, loss)`."
             )
 
     # One batch
@@ -247,9 +245,7 @@ class Trainer:
         data = Data(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight)
         validates = _schedule(validation_freq)
 
-        callbacks = self._callback_list(
-            callbacks, add_history=True, verbose=verbose, epochs=epochs, steps=data.steps
-        )
+        callbacks = self._callback_list(callbacks, add_history=True, verbose=verbose, epochs=epochs, steps=data.steps)
         self.stop_training = False
         logs = None
         callbacks.on_train_begin()
@@ -425,10 +421,7 @@ def _numbers(logs):
     """Logs as Python numbers, where they are scalars."""
     if not isinstance(logs, dict):
         raise TypeError(f"A step must return a dictionary of logs. Received: {type(logs)}")
-    return {
-        name: float(value) if np.ndim(plain(value)) == 0 else plain(value)
-        for name, value in logs.items()
-    }
+    return {name: float(value) if np.ndim(plain(value)) == 0 else plain(value) for name, value in logs.items()}
 
 
 def _as_list(logs):
