@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = sorted(p for p in glob("csrc/**/*.c", recursive=True))
 HEADERS = sorted(p for ext in ("h", "def") for p in glob(f"csrc/**/*.{ext}", recursive=True))
-FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+FLAGS = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden"]
 
 OPENMP_PROGRAM = """
 #include <omp.h>
