@@ -25,21 +25,19 @@ def build(case):
 def bounds(case):
     """Tolerance of each array, from the lengths of its sums and the size of what is summed."""
     arrays, depth = case.arrays, case["depth"]
-    largest = {name: max(1.0, np.abs(array).max(initial=0)) for name, array in arrays.items()}
-    kernels = [i for i, name in enumerate(case["weights"]) if name != "bias"]
-    kernel = np.prod([largest[f"w{i}"] for i in kernels])
+    largest = {name: np.abs(array).max(initial=0) for name, array in arrays.items()}
+    x = max(1, largest["x"])
+    weights = {f"w{i}": name for i, name in enumerate(case["weights"])}
+    kernel = np.prod([max(1, largest[w]) for w, name in weights.items() if name != "bias"])
     # Pseudo-gradients exceed one: approx_sign reaches 2, swish_sign its beta, DoReFa 1 / max tanh.
     slope = 10 if "wish" in str(case["kwargs"]) else 2
-    y = tolerance(depth["y"], largest["x"] * kernel)
-    dy = largest["dy"] * slope
-    if case["kwargs"]["activity_regularizer"]:
-        dy += largest["y"]
-    found = {"y": y, "dx": tolerance(depth["dx"], dy * kernel * slope)}
-    # A gradient with respect to a kernel sums over pixels what the other kernels summed over taps.
-    others = depth["y"] if len(kernels) > 1 else 1
-    for i in range(len(case["weights"])):
-        found[f"dw{i}"] = tolerance(depth["dw"], dy * largest["x"] * kernel * slope * others)
-    found["losses"] = tolerance(sum(a.size for a in arrays.values()) ** 0.5, largest["losses"])
+    dy = largest["dy"] + (largest["y"] if case["kwargs"]["activity_regularizer"] else 0)
+    found = {"y": tolerance(depth["y"], x * kernel), "dx": tolerance(depth["dx"], dy * kernel * slope)}
+    for w, name in weights.items():
+        term = dy if name == "bias" else dy * x * kernel * slope
+        found[f"d{w}"] = tolerance(depth[f"d{w}"], term) + tolerance(1, largest[w])
+    everything = sum(array.size for array in arrays.values())
+    found["losses"] = tolerance(np.sqrt(everything), largest["losses"])
     return found
 
 

@@ -440,21 +440,23 @@ def randoms(rng, shape, on_grid, step, limit):
     return (rng.normal(size=shape) * limit / 2).astype(np.float32)
 
 
-def depths(layer, x_shape, y_shape):
-    """How many products each sum holds: output, input gradient, weight gradients."""
+def depths(layer, names, x_shape, y_shape):
+    """How many products each sum holds, at most: output, input gradient, weight gradients."""
+    axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+    channels, filters = x_shape[axis], y_shape[axis]
+    taps = math.prod(getattr(layer, "kernel_size", [1]))
+    pixels = max(math.prod(x_shape) // channels, math.prod(y_shape) // filters)
     if "Locally" in type(layer).__name__:
-        taps = math.prod(layer.kernel_size)
-        channels = x_shape[1 if layer.data_format == "channels_first" else -1]
-        return taps * channels, taps * layer.filters, x_shape[0]
-    shapes = [w.shape for w in layer.trainable_weights if len(w.shape) > 1]
-    filters = getattr(layer, "filters", None) or getattr(layer, "units", None) or y_shape[-1]
-    y = dx = 1
-    for shape in shapes:
-        y *= math.prod(shape[:-1])
-        dx *= math.prod(shape[:-2]) * shape[-1]
-    # Each tap of a kernel meets every pixel of every image once at most.
-    pixels = max(math.prod(x_shape), math.prod(y_shape))
-    return y, dx, max(pixels, filters)
+        return {"y": taps * channels, "dx": taps * filters} | {f"dw{i}": x_shape[0] for i in range(len(names))}
+    multiplier = getattr(layer, "depth_multiplier", 1)
+    per_kernel = {
+        "kernel": (taps * channels, taps * filters, pixels),
+        "depthwise_kernel": (taps, taps * multiplier, pixels * (filters if "pointwise_kernel" in names else 1)),
+        "pointwise_kernel": (channels * multiplier, filters, pixels * taps),
+        "bias": (1, 1, pixels),
+    }
+    y, dx, dw = zip(*(per_kernel[name] for name in names), strict=True)
+    return {"y": math.prod(y), "dx": math.prod(dx)} | {f"dw{i}": depth for i, depth in enumerate(dw)}
 
 
 def check(one, other, exact):
@@ -511,14 +513,13 @@ def run(name, kwargs, x_shape, rng, on_grid):
         if outcome:
             check(outcome, other, exact)
         outcome = outcome or other
-    y_depth, dx_depth, dw_depth = depths(layer, x_shape, outcome["y"].shape)
     meta = {
         "layer": name,
         "kwargs": kwargs,
         "weights": names,
         "reference": reference,
         "exact": exact,
-        "depth": {"y": y_depth, "dx": dx_depth, "dw": dw_depth},
+        "depth": depths(layer, names, x_shape, y_shape),
     }
     arrays = {"x": x, **{f"w{i}": w for i, w in enumerate(weights)}, **outcome}
     return meta, arrays
