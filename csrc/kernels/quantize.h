@@ -1,6 +1,9 @@
 /* Quantizers as scalar functions, each with its pseudo-gradient directly below; the compiler vectorises the loops over
  * them. Included once per REAL; OF(name) is the name for that type. */
 
+BNN_INLINE REAL OF(exponential)(REAL x) {
+  return sizeof(REAL) == 4 ? (REAL)__builtin_expf((float)x) : (REAL)__builtin_exp((double)x);
+}
 BNN_INLINE REAL OF(absolute)(REAL x) { return x < 0 ? -x : x; }
 
 /* Both comparisons are made for every x, so there is no branch to vectorise around. */
@@ -16,6 +19,48 @@ BNN_INLINE REAL OF(approx_sign_grad)(REAL x, REAL dy) {
   return size <= 1 ? grad : 0;
 }
 
+/* Through exp(-|beta x|), which cannot overflow where cosh would. With e that exponential, tanh(b / 2) is
+ * (1 - e) / (1 + e) for b >= 0, and 1 / (1 + cosh(b)) is 2 e / (1 + e)^2. */
+BNN_INLINE REAL OF(swish_sign)(REAL x) { return OF(ste_sign)(x); }
+BNN_INLINE REAL OF(swish_sign_grad)(REAL x, REAL dy, REAL beta) {
+  REAL b = OF(absolute)(beta * x), e = OF(exponential)(-b), sum = 1 + e;
+  REAL slope = e > 0 ? 2 - b * ((1 - e) / sum) : 0;
+  return b == b ? dy * beta * slope * (2 * e / (sum * sum)) : b;
+}
+
+BNN_INLINE REAL OF(ste_heaviside)(REAL x) {
+  REAL step = x > 0 ? 1 : 0;
+  return x == x ? step : x;
+}
+BNN_INLINE REAL OF(ste_heaviside_grad)(REAL x, REAL dy, REAL clip_value) { return OF(ste_sign_grad)(x, dy, clip_value); }
+
+BNN_INLINE REAL OF(ste_tern)(REAL x, REAL threshold) {
+  REAL size = OF(absolute)(threshold), side = x < 0 ? -1 : 1;
+  REAL sign = ((OF(absolute)(x) >= size) & (x != 0)) ? side : 0;
+  return x == x ? sign : x;
+}
+BNN_INLINE REAL OF(ste_tern_grad)(REAL x, REAL dy, REAL clip_value) { return OF(ste_sign_grad)(x, dy, clip_value); }
+
+/* `levels` is 2^k - 1. Adding and subtracting 1.5 * 2^(precision - 1) rounds to an integer, halves to even. */
+BNN_INLINE REAL OF(round_half_even)(REAL x) {
+  const REAL big = sizeof(REAL) == 4 ? (REAL)12582912 : (REAL)6755399441055744;
+  return (x + big) - big;
+}
+BNN_INLINE REAL OF(dorefa_activations)(REAL x, REAL levels) {
+  REAL below = x > 1 ? 1 : x;
+  return OF(round_half_even)((below < 0 ? 0 : below) * levels) / levels;
+}
+BNN_INLINE REAL OF(dorefa_activations_grad)(REAL x, REAL dy) { return ((x >= 0) & (x <= 1)) ? dy : 0; }
+
+/* Of t = tanh(w) and the greatest |t| of the whole tensor. */
+BNN_INLINE REAL OF(dorefa_weights)(REAL t, REAL maximum, REAL levels) {
+  REAL limited = (maximum == 0 ? 0 : t / (2 * maximum)) + (REAL)0.5;
+  return 2 * (OF(round_half_even)(limited * levels) / levels) - 1;
+}
+BNN_INLINE REAL OF(dorefa_weights_grad)(REAL t, REAL dy, REAL maximum) {
+  return maximum == 0 ? 0 : dy * ((1 - t * t) / maximum);
+}
+
 BNN_INLINE REAL OF(clip)(REAL x, REAL low, REAL high) {
   REAL below = x > high ? high : x;
   return below < low ? low : below;
@@ -24,6 +69,16 @@ BNN_INLINE REAL OF(clip_grad)(REAL x, REAL dy, REAL low, REAL high) { return ((x
 
 BNN_INLINE REAL OF(hard_tanh)(REAL x) { return OF(clip)(x, -1, 1); }
 BNN_INLINE REAL OF(hard_tanh_grad)(REAL x, REAL dy) { return OF(clip_grad)(x, dy, -1, 1); }
+
+BNN_INLINE REAL OF(leaky_tanh)(REAL x, REAL alpha) {
+  REAL inside = OF(hard_tanh)(x);
+  return inside + alpha * (x - inside);
+}
+/* At both ends both branches count. */
+BNN_INLINE REAL OF(leaky_tanh_grad)(REAL x, REAL dy, REAL alpha) {
+  REAL size = OF(absolute)(x);
+  return dy * ((size <= 1 ? (REAL)1 : 0) + (size >= 1 ? alpha : 0));
+}
 
 #define ARGUMENTS_1 in0[k]
 #define ARGUMENTS_2 in0[k], in1[k]
