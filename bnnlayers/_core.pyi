@@ -2,6 +2,8 @@
 
 Geometry arguments are `bnnlayers.geometry.Geometry` tuples. Packed operands are canonical (see `bnnlayers.bits`);
 `prepare` makes the opaque right operand of this level. Results of products have the shape (batch, pixels, columns).
+Where a shape below says `batch, ...`, any axes that hold batch * pixels items in order will do. A blob's size is checked,
+its level is not.
 """
 
 from types import SimpleNamespace
@@ -24,11 +26,23 @@ approx_sign_grad: np.ufunc
 hard_tanh: np.ufunc
 hard_tanh_grad: np.ufunc
 clip: np.ufunc
+dorefa_activations: np.ufunc
+dorefa_activations_grad: np.ufunc
+dorefa_weights: np.ufunc
+dorefa_weights_grad: np.ufunc
+leaky_tanh: np.ufunc
+leaky_tanh_grad: np.ufunc
+ste_heaviside: np.ufunc
+ste_heaviside_grad: np.ufunc
+ste_tern: np.ufunc
+ste_tern_grad: np.ufunc
+swish_sign: np.ufunc
+swish_sign_grad: np.ufunc
 clip_grad: np.ufunc
 xnor_matmul: np.ufunc  # gufunc (m,k),(k,n)->(m,n), float32/float64 signs in, int32 out; NaN raises ValueError
 
 def get_num_threads() -> int: ...
-def set_num_threads(count: int) -> None: ...
+def set_num_threads(count: int) -> None: ...  # a forked child starts at 1
 
 # Signs of x along `axis`: (words uint32[1, ..., ceil(n/32)] with the axis moved last, mask words of the same shape without
 # the leading plane axis where |x| <= clip, or None if clip is None, whether x holds a NaN).
@@ -44,7 +58,8 @@ def select(dy: ArrayLike, mask: Words, axis: int) -> NDArray[Any]: ...
 def prepare(words: Words, groups: int, channels: int, transposed: bool) -> NDArray[np.uint8]: ...
 
 # x: uint32[planes=1, batch, ..., ceil(C/32)]; pad in {0, 1, -1}; dtype int32 or float32.
-# transposed: runs from the geometry's outputs to its inputs (x then has the geometry's output pixels and `filters` bits).
+# transposed: runs from the geometry's outputs to its inputs (x then has the geometry's output pixels and `filters`
+# bits); pad must be 0.
 def xnor(
     x: Words, right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool, dtype: Any
 ) -> NDArray[Any]: ...
