@@ -223,6 +223,12 @@ def as_shapes(shapes):
     return map_shapes(lambda s: None if s is None else TensorShape(s), shapes)
 
 
+def default_config(function):
+    """Mark a `get_config` that finds out by itself what an inheriting constructor was given."""
+    function._is_default = True
+    return function
+
+
 _LAYER_KEYWORDS = {
     "input_dim",
     "input_shape",
@@ -870,12 +876,13 @@ class Layer:
     def output_shape(self):
         return self._common_shape(self.get_output_shape_at, "output")
 
+    @default_config
     def get_config(self):
         """A dictionary from which `from_config` makes the layer anew, without its weights."""
         config = {"name": self._name, "trainable": self._trainable, "dtype": self._dtype}
         if "_batch_input_shape" in self.__dict__:
             config["batch_input_shape"] = self._batch_input_shape
-        if type(self).get_config is not Layer.get_config:
+        if not hasattr(type(self).get_config, "_is_default"):
             return config
         parameters = inspect.getfullargspec(type(self).__init__)
         if len(parameters.args) <= 1 or type(self).__init__ is Layer.__init__:

@@ -10,7 +10,7 @@ from ...ops import merge, product
 from ...ops import shape as shape_ops
 from .. import activations, backend, utils
 from ..base_layer import InputSpec, Layer, as_shapes
-from ..structure import TensorShape, is_shape
+from ..structure import TensorShape, flatten, is_shape
 from ..symbolic import KerasTensor, Node
 from .arguments import ConfiguredLayer, data_format_of
 
@@ -553,6 +553,14 @@ _SYMBOLS = {
 _NAMES = {function: symbol for symbol, function in _SYMBOLS.items()}
 
 
+def _constant(value):
+    """An array of the default float type from the list that a file holds for it."""
+    if not isinstance(value, list) or any(hasattr(leaf, "shape") for leaf in flatten(value)):
+        return value
+    array = np.asarray(value)
+    return array.astype(backend.floatx()) if array.dtype.kind == "f" else array
+
+
 class TFOpLambda(Layer):
     """A NumPy function of symbolic tensors; operators between them make one.
 
@@ -582,7 +590,7 @@ class TFOpLambda(Layer):
 
     def call(self, x, y=None, args=(), arguments=None):
         others = args if y is None else (y, *args)
-        return self.function(x, *others, **(arguments or {}))
+        return self.function(*map(_constant, (x, *others)), **(arguments or {}))
 
     def __call__(self, x, *args, name=None, **kwargs):
         # Recorded under names, as a configuration holds the arguments of a call.
@@ -597,6 +605,9 @@ class TFOpLambda(Layer):
         return {**super().get_config(), "function": self._symbol}
 
 
+_ELLIPSIS = {"class_name": "__ellipsis__"}
+
+
 class SlicingOpLambda(Layer):
     """An index into a symbolic tensor."""
 
@@ -607,23 +618,27 @@ class SlicingOpLambda(Layer):
         self.built = True
 
     def call(self, inputs, slice_spec):
-        def part(spec):
+        def index(spec):
+            if spec == _ELLIPSIS:
+                return Ellipsis
             if isinstance(spec, dict):
                 return slice(spec["start"], spec["stop"], spec["step"])
             return spec
 
         many = isinstance(slice_spec, (list, tuple))
-        return inputs[tuple(part(s) for s in slice_spec) if many else part(slice_spec)]
+        return inputs[tuple(map(index, slice_spec)) if many else index(slice_spec)]
 
     def __call__(self, inputs, slice_spec):
-        def plain(spec):
+        # A file holds slices as dictionaries, so the call is recorded in that form.
+        def written(spec):
+            if spec is Ellipsis:
+                return _ELLIPSIS
             if isinstance(spec, slice):
                 return {"start": spec.start, "stop": spec.stop, "step": spec.step}
             return spec
 
         many = isinstance(slice_spec, (list, tuple))
-        # A file holds slices as dictionaries, so the call is recorded in that form.
-        spec = [plain(s) for s in slice_spec] if many else plain(slice_spec)
+        spec = [written(s) for s in slice_spec] if many else written(slice_spec)
         return super().__call__(inputs, slice_spec=spec)
 
     def get_config(self):

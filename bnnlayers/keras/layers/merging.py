@@ -58,7 +58,7 @@ class _Merge(ConfiguredLayer):
         rank = max(len(s) for s in input_shape)
         shapes = [(s[0], *(1,) * (rank - len(s)), *s[1:]) for s in input_shape]
         try:
-            return TensorShape(functools.reduce(_broadcast_dims, dims) for dims in zip(*shapes))
+            return TensorShape(functools.reduce(_broadcast_dims, dims) for dims in zip(*shapes, strict=True))
         except ValueError:
             raise ValueError(
                 f"Inputs have incompatible shapes. Received shapes {[tuple(s) for s in input_shape]}"

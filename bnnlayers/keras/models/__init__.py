@@ -1,6 +1,13 @@
 """Models: graphs of layers, chains of layers, and classes."""
 
-from .functional import Functional, Model, clone_model
+from .functional import Functional, Model, clone_model, model_from_config, model_from_json
 from .sequential import Sequential
 
-__all__ = ["Functional", "Model", "Sequential", "clone_model"]
+__all__ = [
+    "Functional",
+    "Model",
+    "Sequential",
+    "clone_model",
+    "model_from_config",
+    "model_from_json",
+]

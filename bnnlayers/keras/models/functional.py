@@ -12,7 +12,7 @@ import numpy as np
 
 from ...tape import Tensor
 from .. import backend
-from ..base_layer import InputSpec, Layer, as_shapes, context, unique
+from ..base_layer import InputSpec, Layer, as_shapes, context, default_config, unique
 from ..layers import InputLayer, deserialize, serialize
 from ..structure import (
     TensorShape,
@@ -517,6 +517,7 @@ class Model(Trainer, Layer):
 
     # Configuration
 
+    @default_config
     def get_config(self):
         if self._graph is None or type(self).__init__ not in (Model.__init__, Functional.__init__):
             return Layer.get_config(self)
@@ -788,3 +789,13 @@ def clone_model(model, input_tensors=None, clone_function=None):
         layers.setdefault(layer.name, copy(layer))
     inputs, outputs = _rebuild(_graph_config(model), layers)
     return Functional(inputs, outputs, name=model.name)
+
+
+def model_from_config(config, custom_objects=None):
+    """The model that a dictionary with ``class_name`` and ``config`` describes."""
+    return deserialize(config, custom_objects)
+
+
+def model_from_json(json_string, custom_objects=None):
+    """The model that `Model.to_json` wrote, with newly initialized weights."""
+    return model_from_config(json.loads(json_string), custom_objects)

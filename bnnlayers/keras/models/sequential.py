@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base_layer import Layer
+from ..base_layer import Layer, default_config
 from ..layers import Input, InputLayer, deserialize, serialize
 from ..structure import TensorShape, is_nested
 from ..symbolic import KerasTensor
@@ -157,6 +157,7 @@ class Sequential(Model):
     def _call_is_graph(self):
         return type(self).call is Sequential.call
 
+    @default_config
     def get_config(self):
         if type(self).__init__ is not Sequential.__init__:
             return Layer.get_config(self)
