@@ -156,6 +156,8 @@ class Data:
         if _is_arrays(x):
             self._from_arrays(x, y, sample_weight, batch_size)
             return
+        if not hasattr(x, "__iter__") and not isinstance(x, Sequence):
+            raise ValueError(f"Failed to find batches in input of type {type(x)}.")
         kind = "keras.utils.Sequence" if isinstance(x, Sequence) else type(x).__name__
         for name, value in (("y", y), ("sample_weight", sample_weight)):
             if value is not None:
@@ -165,8 +167,6 @@ class Data:
                 "The `batch_size` argument must not be specified for the given input type. "
                 f"Received input: {kind}, batch_size: {batch_size}"
             )
-        if not hasattr(x, "__iter__") and not isinstance(x, Sequence):
-            raise ValueError(f"Failed to find batches in input of type {type(x)}.")
         self._source = x
         self._once = hasattr(x, "__next__")
         if steps is None and hasattr(x, "__len__"):
