@@ -7,7 +7,7 @@ from typing import Any
 from . import utils
 from .ops import quantize
 
-__all__ = ["hard_tanh"]
+__all__ = ["hard_tanh", "leaky_tanh"]
 
 
 @utils.register_keras_custom_object
@@ -24,3 +24,19 @@ def hard_tanh(x: Any) -> Any:
         Backward keeps one bit per value.
     """
     return quantize.hard_tanh(x)
+
+
+@utils.register_keras_custom_object
+def leaky_tanh(x: Any, alpha: float = 0.2) -> Any:
+    """`x` inside of [-1, 1], with slope `alpha` beyond.
+
+    Parameters
+    ----------
+    x : array_like of floats
+    alpha : float
+
+    Returns
+    -------
+    Tensor
+    """
+    return quantize.leaky_tanh(x, alpha=alpha)

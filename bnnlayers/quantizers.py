@@ -18,12 +18,25 @@ from typing import Any
 import numpy as np
 
 from . import context, ops, utils
+from .bits import BitArray
 from .keras import layers
 from .keras import utils as keras_utils
 from .ops.quantize import Memo
-from .tape import read
+from .tape import plain, read
 
-__all__ = ["ApproxSign", "NoOp", "NoOpQuantizer", "Quantizer", "SteSign"]
+__all__ = [
+    "ApproxSign",
+    "DoReFa",
+    "DoReFaQuantizer",
+    "MagnitudeAwareSign",
+    "NoOp",
+    "NoOpQuantizer",
+    "Quantizer",
+    "SteHeaviside",
+    "SteSign",
+    "SteTern",
+    "SwishSign",
+]
 
 
 def ste_sign(x: Any, clip_value: float | None = 1.0) -> Any:
@@ -36,9 +49,36 @@ def approx_sign(x: Any) -> Any:
     return ops.quantize.approx_sign(x)
 
 
+def ste_heaviside(x: Any, clip_value: float | None = 1.0) -> Any:
+    """Step to {0, 1} with a straight-through gradient; see `SteHeaviside`. Keeps float64."""
+    return ops.quantize.ste_heaviside(x, clip_value=clip_value)
+
+
+def swish_sign(x: Any, beta: float = 5.0) -> Any:
+    """Sign with the gradient of SignSwish; see `SwishSign`. Keeps float64."""
+    return ops.quantize.swish_sign(x, beta=beta)
+
+
+def ste_tern(
+    x: Any,
+    threshold_value: float = 0.05,
+    ternary_weight_networks: bool = False,
+    clip_value: float | None = 1.0,
+) -> Any:
+    """Ternary values with a straight-through gradient; see `SteTern`. Keeps float64."""
+    threshold = _ternary_threshold(x) if ternary_weight_networks else threshold_value
+    return ops.quantize.ste_tern(x, threshold=threshold, clip_value=clip_value)
+
+
+def _ternary_threshold(x: Any) -> float:
+    """0.7 times the mean magnitude of the whole tensor."""
+    x = plain(x)
+    return 0.7 * np.abs(x).sum() / x.dtype.type(max(x.size, 1))
+
+
 # A layer asks its quantizer for `encode`, be it an object or one of the functions above.
-ste_sign.encode = ops.quantize.ste_sign  # type: ignore[attr-defined]
-approx_sign.encode = ops.quantize.approx_sign  # type: ignore[attr-defined]
+for _function in (ste_sign, approx_sign, ste_heaviside, swish_sign, ste_tern):
+    _function.encode = getattr(ops.quantize, _function.__name__)  # type: ignore[attr-defined]
 
 
 class Quantizer(layers.Layer):
@@ -55,7 +95,7 @@ class Quantizer(layers.Layer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # A subclass with values of its own must not inherit the bits of its parent's.
-        if "call" in cls.__dict__ and "encode" not in cls.__dict__:
+        if "call" in cls.__dict__ and not {"encode", "_packed"} & set(cls.__dict__):
             cls.encode = Quantizer.encode  # type: ignore[method-assign]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -73,6 +113,13 @@ class _BaseQuantizer(Quantizer):
 
     def call(self, inputs: Any) -> Any:
         return inputs
+
+    def encode(self, x: Any, *, axis: int, memo: Memo | None = None) -> Any:
+        return self._packed(_single(x), axis, memo)
+
+    def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        """What `call` returns, as bits packed along `axis` if the values fit in bits."""
+        return self(x)
 
 
 def _single(x: Any) -> Any:
@@ -132,8 +179,8 @@ class SteSign(_BaseQuantizer):
     def call(self, inputs: Any) -> Any:
         return super().call(ste_sign(inputs, clip_value=self.clip_value))
 
-    def encode(self, x: Any, *, axis: int, memo: Memo | None = None) -> Any:
-        return ops.quantize.ste_sign(_single(x), clip_value=self.clip_value, axis=axis, memo=memo)
+    def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        return ops.quantize.ste_sign(x, clip_value=self.clip_value, axis=axis, memo=memo)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "clip_value": self.clip_value}
@@ -160,8 +207,223 @@ class ApproxSign(_BaseQuantizer):
     def call(self, inputs: Any) -> Any:
         return super().call(approx_sign(inputs))
 
-    def encode(self, x: Any, *, axis: int, memo: Memo | None = None) -> Any:
-        return ops.quantize.approx_sign(_single(x), axis=axis, memo=memo)
+    def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        return ops.quantize.approx_sign(x, axis=axis, memo=memo)
+
+
+@utils.register_alias("ste_heaviside")
+@utils.register_keras_custom_object
+class SteHeaviside(_BaseQuantizer):
+    """Step to {0, 1}, with the straight-through gradient inside ``|x| <= clip_value``.
+
+    The value is 1 where ``x > 0`` and 0 elsewhere: one bit, though not a sign.
+
+    Parameters
+    ----------
+    clip_value : float or None
+        None lets every gradient through.
+    metrics : list of str, optional
+        Training metrics; default those of `bnnlayers.context.metrics_scope`.
+    """
+
+    precision = 1
+
+    def __init__(self, clip_value: float | None = 1.0, **kwargs: Any) -> None:
+        self.clip_value = clip_value
+        super().__init__(**kwargs)
+
+    def call(self, inputs: Any) -> Any:
+        return super().call(ste_heaviside(inputs, clip_value=self.clip_value))
+
+    def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        return ops.quantize.ste_heaviside(x, clip_value=self.clip_value, axis=axis, memo=memo)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "clip_value": self.clip_value}
+
+
+@utils.register_alias("swish_sign")
+@utils.register_keras_custom_object
+class SwishSign(_BaseQuantizer):
+    """Sign, with the gradient ``beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x))``.
+
+    Parameters
+    ----------
+    beta : float
+        The larger, the closer the gradient is to that of the sign.
+    metrics : list of str, optional
+        Training metrics; default those of `bnnlayers.context.metrics_scope`.
+
+    References
+    ----------
+    Darabi et al., "BNN+: Improved Binary Network Training", arXiv:1812.11800.
+    """
+
+    precision = 1
+
+    def __init__(self, beta: float = 5.0, **kwargs: Any) -> None:
+        self.beta = beta
+        super().__init__(**kwargs)
+
+    def call(self, inputs: Any) -> Any:
+        return super().call(swish_sign(inputs, beta=self.beta))
+
+    def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        return ops.quantize.swish_sign(x, beta=self.beta, axis=axis, memo=memo)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "beta": self.beta}
+
+
+@utils.register_alias("magnitude_aware_sign")
+@utils.register_keras_custom_object
+class MagnitudeAwareSign(_BaseQuantizer):
+    """Sign times the mean magnitude of each entry of the last axis, which no gradient flows through.
+
+    A product reads one bit per value and a factor per entry of the last axis.
+
+    Parameters
+    ----------
+    clip_value : float or None
+        Of the straight-through gradient, which is scaled too; None lets every gradient through.
+    metrics : list of str, optional
+        Training metrics; default those of `bnnlayers.context.metrics_scope`.
+
+    References
+    ----------
+    Liu et al., "Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational Capability and
+    Advanced Training Algorithm", arXiv:1808.00278, section 3.3.
+    """
+
+    precision = 1
+
+    def __init__(self, clip_value: float | None = 1.0, **kwargs: Any) -> None:
+        self.clip_value = clip_value
+        super().__init__(**kwargs)
+
+    @staticmethod
+    def _scale(x: Any) -> Any:
+        x = plain(x)
+        return np.abs(x).mean(axis=tuple(range(x.ndim - 1)))
+
+    def call(self, inputs: Any) -> Any:
+        return super().call(self._scale(inputs) * ste_sign(inputs, clip_value=self.clip_value))
+
+    def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        bits = ops.quantize.ste_sign(x, clip_value=self.clip_value, axis=axis, memo=memo)
+        scale = self._scale(x) if memo is None else memo.get("scale")
+        if scale is None:
+            scale = memo["scale"] = self._scale(x)  # type: ignore[index]
+        return ops.quantize.scaled(bits, scale) if isinstance(bits, BitArray) else scale * bits
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "clip_value": self.clip_value}
+
+
+@utils.register_alias("ste_tern")
+@utils.register_keras_custom_object
+class SteTern(_BaseQuantizer):
+    """-1, 0 or +1: the sign where ``|x|`` reaches a threshold, with a straight-through gradient.
+
+    Parameters
+    ----------
+    threshold_value : float
+    ternary_weight_networks : bool
+        Whether the threshold is 0.7 times the mean magnitude of the tensor instead, as the paper has it.
+    clip_value : float or None
+        None lets every gradient through.
+    metrics : list of str, optional
+        Training metrics; default those of `bnnlayers.context.metrics_scope`.
+
+    References
+    ----------
+    Li et al., "Ternary Weight Networks", arXiv:1605.04711.
+    """
+
+    precision = 2
+
+    def __init__(
+        self,
+        threshold_value: float = 0.05,
+        ternary_weight_networks: bool = False,
+        clip_value: float | None = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        self.threshold_value = threshold_value
+        self.ternary_weight_networks = ternary_weight_networks
+        self.clip_value = clip_value
+        super().__init__(**kwargs)
+
+    def call(self, inputs: Any) -> Any:
+        return super().call(ste_tern(inputs, self.threshold_value, self.ternary_weight_networks, self.clip_value))
+
+    def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        threshold = _ternary_threshold(x) if self.ternary_weight_networks else self.threshold_value
+        return ops.quantize.ste_tern(x, threshold=threshold, clip_value=self.clip_value, axis=axis, memo=memo)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "threshold_value": self.threshold_value,
+            "ternary_weight_networks": self.ternary_weight_networks,
+            "clip_value": self.clip_value,
+        }
+
+
+@utils.register_alias("dorefa_quantizer")
+@utils.register_keras_custom_object
+class DoReFa(_BaseQuantizer):
+    """Values in `k_bit` bits, as multiples of ``1 / n`` with ``n = 2**k_bit - 1``.
+
+    Activations are clipped to [0, 1] and rounded, half to even. Weights become ``2 round((t / (2 max|t|) + 1/2) n) / n
+    - 1`` of ``t = tanh(w)``, in [-1, 1]. A product reads `k_bit` planes of bits.
+
+    Parameters
+    ----------
+    k_bit : int
+    mode : {"activations", "weights"}
+    metrics : list of str, optional
+        Training metrics; default those of `bnnlayers.context.metrics_scope`.
+
+    Raises
+    ------
+    ValueError
+        When called, if `mode` is none of these.
+
+    References
+    ----------
+    Zhou et al., "DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients",
+    arXiv:1606.06160.
+    """
+
+    def __init__(self, k_bit: int = 2, mode: str = "activations", **kwargs: Any) -> None:
+        self.precision = k_bit
+        self.mode = mode
+        super().__init__(**kwargs)
+
+    def call(self, inputs: Any) -> Any:
+        return super().call(self._quantize(inputs))
+
+    def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        if not 1 <= self.precision <= 8:
+            return self(x)
+        more = {"memo": memo} if self.mode == "weights" else {}
+        return self._quantize(x, axis=axis, **more)
+
+    def _quantize(self, x: Any, **face: Any) -> Any:
+        if self.mode == "activations":
+            return ops.quantize.dorefa_activations(x, k_bit=self.precision, **face)
+        if self.mode == "weights":
+            return ops.quantize.dorefa_weights(x, k_bit=self.precision, **face)
+        raise ValueError(
+            f"DoReFa: argument 'mode' must be 'activations' or 'weights', got {self.mode!r}"
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "k_bit": self.precision, "mode": self.mode}
+
+
+DoReFaQuantizer = DoReFa
 
 
 QuantizerType = Quantizer | Callable[[Any], Any]

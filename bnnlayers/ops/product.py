@@ -221,6 +221,8 @@ def observe() -> Iterator[list[str]]:
 def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: _Layout, transposed: bool = False) -> Any:
     if isinstance(x, BitArray) and pad != 0.0 and (pad not in (1.0, -1.0) or x.scale is not None):
         x = decode(x)  # no bit stands for this padding
+    if isinstance(x, BitArray) and x.scale is not None and x.axis != x.ndim - 1:
+        x = decode(x)  # a scale of neither the channels nor the filters
     if "float64" in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
         x, w = (decode(a) if isinstance(a, BitArray) else a for a in (x, w))
     kind = arithmetic(x, w, transposed)

@@ -24,16 +24,49 @@ def _floating(name: str, x: Any) -> Any:
     return x.astype(np.float32) if x.dtype.itemsize < 4 else x
 
 
-def _packed(x: Any, axis: int, clip: float | None, memo: Memo | None) -> tuple[BitArray | None, Any]:
-    """Sign bits (None if x holds a NaN) and clip-mask words, out of the memo if it has them."""
-    key = (axis, clip)
+def _packed(x: Any, axis: int, clip: float | None, memo: Memo | None, kind: str = "sign", *parameter: Any) -> Any:
+    """Bits of a kind (None if x holds a NaN) and clip-mask words, out of the memo if it has them."""
+    key = (axis, clip, kind, *parameter)
     if memo is not None and key in memo:
         return memo[key]
-    words, mask, nan = _core.pack(x, axis, clip)
-    found = (None if nan else BitArray(words, x.shape, axis), mask)
+    words, mask, nan = _PACKERS[kind](x, axis, clip, *parameter)
+    found = (None if nan else BitArray(words, x.shape, axis, kind), mask)
     if memo is not None:
         memo[key] = found
     return found
+
+
+def _pack_units(x: Any, axis: int, clip: float | None) -> Any:
+    return _core.pack(-x, axis, clip)
+
+
+def _pack_ternary(x: Any, axis: int, clip: float | None, threshold: float) -> Any:
+    # What counts as zero is |x| < threshold, which as a clip mask is |x| <= the number before it.
+    size = x.dtype.type(abs(threshold))
+    below = float(np.nextafter(size, x.dtype.type(0)))
+    sign, zero, nan = _core.pack(x, axis, below)
+    mask = None if clip is None else _core.pack(x, axis, clip)[1]
+    nonzero = ~zero
+    if tail := x.shape[axis] % 32:
+        nonzero[..., -1] &= np.uint32(2**tail - 1)
+    return np.stack([sign[0] & nonzero, nonzero]), mask, nan
+
+
+_PACKERS: dict[str, Any] = {"sign": _core.pack, "unit": _pack_units, "ternary": _pack_ternary}
+
+
+def _clip(clip_value: float | None, traced: tuple[bool, ...], memo: Memo | None) -> float | None:
+    # A memo serves calls that are traced and calls that are not, so it always holds the mask.
+    return float(clip_value) if clip_value is not None and (traced[0] or memo is not None) else None
+
+
+def _ste(x: Any, value: Any, clip: float | None, axis: int | None, memo: Memo | None, *kind: Any) -> Any:
+    """Value and residual of a quantizer with a straight-through gradient; `value(x)` gives its floats."""
+    if axis is None:
+        mask = _core.pack(x.reshape(-1), 0, clip)[1] if clip is not None else None
+        return value(x), (mask, None)
+    bits, mask = _packed(x, axis, clip, memo, *kind)
+    return (value(x) if bits is None else bits), (mask, axis)
 
 
 def _selected(dy: Any, mask: Any, axis: int | None) -> Any:
@@ -69,13 +102,7 @@ def ste_sign(x, *, clip_value=1.0, axis=None, memo=None, traced):
     Hubara et al., "Binarized Neural Networks", arXiv:1602.02830.
     """
     x = _floating("ste_sign", x)
-    # A memo serves calls that are traced and calls that are not, so it always holds the mask.
-    clip = float(clip_value) if clip_value is not None and (traced[0] or memo is not None) else None
-    if axis is None:
-        mask = _core.pack(x.reshape(-1), 0, clip)[1] if clip is not None else None
-        return _core.ste_sign(x), (mask, None)
-    bits, mask = _packed(x, axis, clip, memo)
-    return (_core.ste_sign(x) if bits is None else bits), (mask, axis)
+    return _ste(x, _core.ste_sign, _clip(clip_value, traced, memo), axis, memo, "sign")
 
 
 @ste_sign.backward
@@ -104,6 +131,155 @@ def approx_sign(residual, dy, needed):
 
 
 @operation
+def swish_sign(x, *, beta=5.0, axis=None, memo=None):
+    """Sign with the gradient of SignSwish, ``beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x)) dy``.
+
+    Parameters and returns as in `ste_sign`. What backward keeps is `x` itself, or nothing where it can be recomputed.
+
+    References
+    ----------
+    Darabi et al., "BNN+: Improved Binary Network Training", arXiv:1812.11800.
+    """
+    floats = _floating("swish_sign", x)
+    bits = _packed(floats, axis, None, memo)[0] if axis is not None else None
+    return (_core.swish_sign(floats) if bits is None else bits), (x, float(beta))
+
+
+@swish_sign.backward
+def swish_sign(residual, dy, needed):
+    x, beta = residual
+    return (_core.swish_sign_grad(x, dy, beta),)
+
+
+@operation
+def ste_heaviside(x, *, clip_value=1.0, axis=None, memo=None, traced):
+    """1 where ``x > 0`` and 0 elsewhere, with the gradient of `ste_sign`; parameters and returns as there."""
+    x = _floating("ste_heaviside", x)
+    return _ste(x, _core.ste_heaviside, _clip(clip_value, traced, memo), axis, memo, "unit")
+
+
+@ste_heaviside.backward
+def ste_heaviside(residual, dy, needed):
+    return (_selected(dy, *residual),)
+
+
+@operation
+def ste_tern(x, *, threshold=0.05, clip_value=1.0, axis=None, memo=None, traced):
+    """-1, 0 or +1: the sign of `x` where ``|x| >= threshold``; otherwise as `ste_sign`.
+
+    References
+    ----------
+    Li et al., "Ternary Weight Networks", arXiv:1605.04711.
+    """
+    x = _floating("ste_tern", x)
+    threshold = float(threshold)
+
+    def value(x):
+        return _core.ste_tern(x, threshold)
+
+    return _ste(x, value, _clip(clip_value, traced, memo), axis, memo, "ternary", threshold)
+
+
+@ste_tern.backward
+def ste_tern(residual, dy, needed):
+    return (_selected(dy, *residual),)
+
+
+def _codes(codes: Any, axis: int, planes: int, *, negative: bool) -> Any:
+    """Words of integers in [0, 2**planes): bit i of a code is plane i, turned round where a set bit is +1."""
+    bits = [codes.astype(np.uint32) >> np.uint32(i) & np.uint32(1) for i in range(planes)]
+    signs = [np.where(bit == negative, np.float32(-1), np.float32(1)) for bit in bits]
+    return np.concatenate([_core.pack(sign, axis, None)[0] for sign in signs])
+
+
+@operation
+def dorefa_activations(x, *, k_bit=2, axis=None, traced):
+    """`x` clipped to [0, 1] and rounded, half to even, to multiples of ``1 / (2**k_bit - 1)``.
+
+    The gradient is ``dy`` inside of [0, 1]. Packed, it is `k_bit` planes of {0, 1}.
+
+    References
+    ----------
+    Zhou et al., "DoReFa-Net", arXiv:1606.06160.
+    """
+    x = _floating("dorefa_quantizer", x)
+    levels = 2**k_bit - 1
+    inside = None
+    if traced[0]:
+        inside = np.packbits((x >= 0) & (x <= 1))
+    value = _core.dorefa_activations(x, float(levels))
+    if axis is not None and not np.isnan(value).any():
+        words = _codes(np.rint(value * value.dtype.type(levels)), axis, k_bit, negative=True)
+        value = BitArray(words, x.shape, axis, "unit", levels)
+    return value, (inside, x.shape)
+
+
+@dorefa_activations.backward
+def dorefa_activations(residual, dy, needed):
+    inside, shape = residual
+    inside = np.unpackbits(inside, count=dy.size).reshape(shape).view(bool)
+    return (np.where(inside, dy, dy.dtype.type(0)),)
+
+
+@operation
+def dorefa_weights(x, *, k_bit=2, axis=None, memo=None):
+    """DoReFa weights: ``2 round((tanh(x) / (2 max|tanh(x)|) + 1/2) n) / n - 1`` with ``n = 2**k_bit - 1``.
+
+    The gradient takes the maximum for a constant: ``(1 - tanh(x)**2) / max|tanh(x)| dy``. Packed, it is `k_bit` planes
+    of signs.
+    """
+    floats = _floating("dorefa_quantizer", x)
+    levels = 2**k_bit - 1
+    key = ("dorefa", axis, k_bit)
+    if memo is not None and key in memo:
+        value, maximum = memo[key]
+        return value, (x, maximum)
+    limited = np.tanh(floats)
+    maximum = float(np.max(np.abs(limited), initial=0))
+    value = _core.dorefa_weights(limited, maximum, float(levels))
+    if axis is not None and not np.isnan(value).any():
+        codes = np.rint((value + value.dtype.type(1)) * value.dtype.type(levels / 2))
+        value = BitArray(_codes(codes, axis, k_bit, negative=False), x.shape, axis, "sign", levels)
+    if memo is not None:
+        memo[key] = value, maximum
+    return value, (x, maximum)
+
+
+@dorefa_weights.backward
+def dorefa_weights(residual, dy, needed):
+    x, maximum = residual
+    return (_core.dorefa_weights_grad(np.tanh(x), dy, maximum),)
+
+
+@operation
+def scaled(bits, scale):
+    """Packed signs times a factor for each entry of the last axis; still packed, and differentiable in both.
+
+    Parameters
+    ----------
+    bits : BitArray
+        Without a scale.
+    scale : array_like of shape (bits.shape[-1],), or with leading axes of length one
+
+    Returns
+    -------
+    BitArray
+    """
+    scale = np.asarray(scale, np.float32)
+    return bits.scaled(scale.reshape(-1)), (bits, scale)
+
+
+@scaled.backward
+def scaled(residual, dy, needed):
+    bits, scale = residual
+    dbits = dy * scale.reshape(-1) if needed[0] else None
+    dscale = None
+    if needed[1]:
+        dscale = np.sum(dy * bits.numpy(), axis=tuple(range(dy.ndim - 1))).reshape(scale.shape)
+    return dbits, dscale
+
+
+@operation
 def hard_tanh(x, *, traced):
     """`x` clipped to [-1, 1], whose gradient counts both ends. What backward keeps is one bit per value."""
     x = _floating("hard_tanh", x)
@@ -114,6 +290,18 @@ def hard_tanh(x, *, traced):
 @hard_tanh.backward
 def hard_tanh(residual, dy, needed):
     return (_selected(dy, *residual),)
+
+
+@operation
+def leaky_tanh(x, *, alpha=0.2):
+    """`x` inside of [-1, 1], and slope `alpha` beyond."""
+    return _core.leaky_tanh(_floating("leaky_tanh", x), float(alpha)), (x, float(alpha))
+
+
+@leaky_tanh.backward
+def leaky_tanh(residual, dy, needed):
+    x, alpha = residual
+    return (_core.leaky_tanh_grad(x, dy, alpha),)
 
 
 @operation
