@@ -122,5 +122,20 @@ BNN_INLINE void v_transpose_bits(uint32_t *words) {
   v_store(words, v_transpose_halves(upper));
   v_store(words + 16, v_transpose_halves(lower));
 }
+/* Lane i of a, b, c and d to out[i * stride] .. [+ 3]. */
+BNN_INLINE void v_store_quarters_f32(float *out, int64_t stride, vf32 x) {
+  _mm_storeu_ps(out, _mm512_castps512_ps128(x));
+  _mm_storeu_ps(out + 4 * stride, _mm512_extractf32x4_ps(x, 1));
+  _mm_storeu_ps(out + 8 * stride, _mm512_extractf32x4_ps(x, 2));
+  _mm_storeu_ps(out + 12 * stride, _mm512_extractf32x4_ps(x, 3));
+}
+BNN_INLINE void v_store_turned_f32(float *out, int64_t stride, vf32 a, vf32 b, vf32 c, vf32 d) {
+  __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+  v_store_quarters_f32(out, stride, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)));
+  v_store_quarters_f32(out + stride, stride, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+  ab = _mm512_castps_pd(_mm512_unpackhi_ps(a, b)), cd = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+  v_store_quarters_f32(out + 2 * stride, stride, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)));
+  v_store_quarters_f32(out + 3 * stride, stride, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+}
 
 #endif

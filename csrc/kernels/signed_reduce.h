@@ -1,261 +1,323 @@
 /* signed_reduce: the kernel gradient, a result per tap, channel and column, summed over images and positions.
  *
- * Order of a sum, and so its bits: classes that have the tap, in schedule order; within a class its positions of image
- * 0, then 1, ..., in chunks of SIGNED_POSITIONS; within a chunk one running sum from zero (of groups of four, each
- * ((a + b) + c) + d, where tables are used); the chunk's sum is added to the result. The error is below
- * (SIGNED_POSITIONS + number of chunks + 4) * 2^-24 * (sum of magnitudes).
+ * Order of a sum, and so its bits: classes in schedule order; within a class the positions of image 0, then 1, ... They
+ * fill chunks of SIGNED_POSITIONS slots, a class beginning at a multiple of 4. Within a chunk one running sum from zero
+ * over the slots that have the tap (in groups of four, each ((a + b) + c) + d, where tables are used); the chunk's sum
+ * is added to the result. The error is below (SIGNED_POSITIONS + number of chunks + 4) * 2^-24 * (sum of magnitudes).
  *
- * A unit is a word of channels of one tap; an item is a unit by SIGNED_COLUMNS columns of one group. Consecutive items
- * of the same columns share what is made of dy. */
+ * A unit is a word of 32 channels of one tap. An item is a few units by SIGNED_COLUMNS columns of one group; consecutive
+ * items of the same columns share what is made of dy. */
 
 #define SIGNED_POSITIONS 256
+#define SIGNED_RUNS 16 /* most classes in a chunk */
 #define SIGNED_COLUMNS 64
-#define SIGNED_UNITS 256 /* most units in one pass over dy: bounds the scratch */
-#define SIGNED_NIBBLES (SIGNED_POSITIONS / 4)
+#define SIGNED_UNITS 64 /* most units in one pass over dy, so that their sums stay in the second cache */
 
 typedef struct {
-  int64_t words, units, blocks; /* words of channels, units of all taps, blocks of columns */
-  int64_t pass;                 /* most units in one pass */
+  int64_t words, units; /* words of channels; units of all taps */
+  int64_t blocks;       /* of SIGNED_COLUMNS columns */
+  int64_t parts;        /* of the units, as items */
 } signed_reduce_plan;
 
 static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
   signed_reduce_plan plan = {.words = bnn_words(p->depth)};
   plan.units = p->schedule->taps * plan.words;
   plan.blocks = (p->columns + SIGNED_COLUMNS - 1) / SIGNED_COLUMNS;
-  plan.pass = plan.units < SIGNED_UNITS ? plan.units : SIGNED_UNITS;
+  plan.parts = (plan.units + SIGNED_UNITS - 1) / SIGNED_UNITS;
+  while (plan.parts < plan.units && p->groups * plan.blocks * plan.parts < 4) plan.parts++;
   return plan;
 }
 
 static int64_t signed_reduce_items(const bnn_product *p) {
   signed_reduce_plan plan = signed_plan_reduce(p);
-  return p->groups * plan.blocks * plan.units;
+  return p->groups * plan.blocks * plan.parts;
 }
+
+/* The positions of one class in a chunk. */
+typedef struct {
+  const bnn_class *class_;
+  int64_t first, count; /* slots */
+  int64_t word;         /* where its bits begin when they are transposed: whole words */
+} signed_run;
+
+/* The runs of a chunk that have a tap, as a tile wants them. */
+typedef struct {
+  int64_t runs;
+  int32_t run[SIGNED_RUNS], index[SIGNED_RUNS]; /* of the tap, in the class of the run */
+  int32_t block[SIGNED_RUNS], length[SIGNED_RUNS], row[SIGNED_RUNS][SIGNED_ROWS];
+} signed_tap;
 
 /* What one pass works on: units of one group by at most SIGNED_COLUMNS columns. */
 typedef struct {
   const bnn_product *product;
   signed_reduce_plan plan;
   int64_t group, first_unit, end_unit, column, columns;
-  const bnn_class *class_;
-  int64_t count;                   /* positions of this chunk */
+  int64_t runs;
+  signed_run run[SIGNED_RUNS];
   int64_t left[SIGNED_POSITIONS];  /* source row that offset 0 reads, counting all images */
-  int64_t right[SIGNED_POSITIONS]; /* row of dy */
-  float *scratch;
+  int64_t right[SIGNED_POSITIONS]; /* row of dy; -1 in a slot that only fills up a run */
+  signed_tap *taps;                /* [taps] */
+  float *areas;
 } signed_reduction;
 
-/* The word of channels that position j of the chunk reads for tap index i. */
-static uint32_t signed_word(const signed_reduction *work, int64_t i, int64_t j, int64_t word) {
+/* dy of one slot, from the first column of this pass. */
+static const float *signed_dy(const signed_reduction *work, int64_t slot) {
+  static const float zeros[SIGNED_COLUMNS] = {0};
   const bnn_product *p = work->product;
-  if (i >= work->class_->valid) return ((const uint32_t *)p->constant)[word];
-  int64_t row = (work->left[j] + work->class_->offset[i]) * p->groups + work->group;
-  return ((const uint32_t *)p->left)[row * work->plan.words + word];
+  if (work->right[slot] < 0) return zeros;
+  return (const float *)p->right + (work->right[slot] * p->groups + work->group) * p->columns + work->column;
 }
 
-static const float *signed_dy(const signed_reduction *work, int64_t j) {
+/* The words of channels that a unit reads in a run, one per slot. */
+static void signed_read_unit(const signed_reduction *work, int64_t unit, int64_t i, uint32_t *out) {
   const bnn_product *p = work->product;
-  return (const float *)p->right + (work->right[j] * p->groups + work->group) * p->columns + work->column;
+  const signed_tap *tap = work->taps + unit / work->plan.words;
+  const signed_run *run = work->run + tap->run[i];
+  int64_t word = unit % work->plan.words, stride = p->groups * work->plan.words;
+  if (tap->index[i] >= run->class_->valid) {
+    for (int64_t j = 0; j < run->count; j++) out[j] = ((const uint32_t *)p->constant)[word];
+    return;
+  }
+  const uint32_t *left = (const uint32_t *)p->left + work->group * work->plan.words + word;
+  int64_t offset = run->class_->offset[tap->index[i]];
+  for (int64_t j = 0; j < run->count; j++) out[j] = left[(work->left[run->first + j] + offset) * stride];
+}
+
+static signed_tile signed_unit_tile(const signed_reduction *work, int64_t unit) {
+  const signed_tap *tap = work->taps + unit / work->plan.words;
+  return (signed_tile){.taps = tap->runs, .tap = tap->block, .length = tap->length, .row = tap->row[0], .add = 1};
+}
+
+/* How many channels a unit has, and where its result begins. */
+static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, float **out) {
+  const bnn_product *p = work->product;
+  int64_t tap = unit / work->plan.words, first = unit % work->plan.words * BNN_WORD;
+  *out = (float *)p->out + ((tap * p->depth + first) * p->groups + work->group) * p->columns + work->column;
+  return p->depth - first < BNN_WORD ? p->depth - first : BNN_WORD;
 }
 
 #if SIGNED_TABLE
 
-/* Lanes are channels, nibbles four positions. Scratch: sums [pass][columns][BNN_PANEL], the tables of SIGNED_ROWS
- * columns [SIGNED_NIBBLES][SIGNED_ROWS][16], and the bits of each unit [SIGNED_POSITIONS / 32][32 channels]. */
+/* Lanes are channels, a term is four positions. Areas: the sums of each unit [SIGNED_COLUMNS][BNN_PANEL], its bits
+ * [SIGNED_WORDS][32], and the tables of SIGNED_ROWS columns. */
 
-static int64_t signed_reduce_sums(const signed_reduce_plan *plan) { return plan->pass * SIGNED_COLUMNS * BNN_PANEL; }
+#define SIGNED_TABLE_ROW (SIGNED_ROWS * 16) /* floats, for four positions */
+#define SIGNED_WORDS (SIGNED_POSITIONS / 32 + SIGNED_RUNS)
+#define SIGNED_BITS (SIGNED_WORDS * 32)
+#define SIGNED_SUMS (SIGNED_COLUMNS * BNN_PANEL)
 
-static size_t signed_reduce_scratch(const bnn_product *p) {
+static size_t signed_reduce_areas(const bnn_product *p) {
   signed_reduce_plan plan = signed_plan_reduce(p);
-  int64_t tables = SIGNED_NIBBLES * SIGNED_ROWS * 16;
-  return (size_t)(signed_reduce_sums(&plan) + tables + plan.pass * SIGNED_POSITIONS) * sizeof(float);
+  int64_t units = plan.units < SIGNED_UNITS ? plan.units : SIGNED_UNITS;
+  return (size_t)(units * (SIGNED_SUMS + SIGNED_BITS) + SIGNED_POSITIONS / 4 * SIGNED_TABLE_ROW) * sizeof(float);
 }
 
-static void signed_reduce_begin(signed_reduction *work) {
-  int64_t sums = (work->end_unit - work->first_unit) * SIGNED_COLUMNS * BNN_PANEL;
-  for (int64_t i = 0; i < sums; i++) work->scratch[i] = 0;
+static void signed_place_run(const signed_run *run, int32_t *block, int32_t *length, int32_t *row) {
+  *block = (int32_t)run->word;
+  *length = (int32_t)(run->count + 3) / 4;
+  for (int r = 0; r < SIGNED_ROWS; r++) row[r] = (int32_t)run->first / 4 * SIGNED_TABLE_ROW + r * 16;
 }
 
-static void signed_reduce_chunk(signed_reduction *work) {
-  const bnn_class *c = work->class_;
-  float *tables = work->scratch + signed_reduce_sums(&work->plan);
-  uint32_t *bits = (uint32_t *)(tables + SIGNED_NIBBLES * SIGNED_ROWS * 16), *next = bits;
-  int64_t nibbles = (work->count + 3) / 4;
+static void signed_reduce_begin(const signed_reduction *work) {
+  for (int64_t i = 0; i < (work->end_unit - work->first_unit) * SIGNED_SUMS; i++) work->areas[i] = 0;
+}
 
-  for (int64_t i = 0; i < c->valid + c->padded; i++)
-    for (int64_t word = 0; word < work->plan.words; word++) {
-      int64_t unit = c->tap[i] * work->plan.words + word;
-      if (unit < work->first_unit || unit >= work->end_unit) continue;
-      for (int64_t j = 0; j < work->count; j++) next[j] = signed_word(work, i, j, word);
-      for (int64_t j = work->count; j % 32; j++) next[j] = 0;
-      for (int64_t j = 0; j < work->count; j += 32) v_transpose_bits(next + j);
-      next += SIGNED_POSITIONS;
+static void signed_reduce_chunk(const signed_reduction *work) {
+  int64_t units = work->end_unit - work->first_unit;
+  uint32_t *bits = (uint32_t *)(work->areas + units * SIGNED_SUMS);
+  float *tables = (float *)(bits + units * SIGNED_BITS);
+
+  for (int64_t u = 0; u < units; u++) {
+    const signed_tap *tap = work->taps + (work->first_unit + u) / work->plan.words;
+    for (int64_t i = 0; i < tap->runs; i++) {
+      const signed_run *run = work->run + tap->run[i];
+      uint32_t *words = bits + u * SIGNED_BITS + run->word * 32;
+      signed_read_unit(work, work->first_unit + u, i, words);
+      for (int64_t j = run->count; j % 32; j++) words[j] = 0;
+      for (int64_t j = 0; j < run->count; j += 32) v_transpose_bits(words + j);
     }
+  }
 
-  static const int32_t zero = 0;
-  static const int32_t row[SIGNED_ROWS] = {0, 16, 32, 48, 64, 80, 96, 112};
   for (int64_t column = 0; column < work->columns; column += SIGNED_ROWS) {
     int64_t columns = work->columns - column < SIGNED_ROWS ? work->columns - column : SIGNED_ROWS;
-    for (int64_t nibble = 0; nibble < nibbles; nibble++) {
-      const float *dy[4];
-      float keep[4];
-      for (int64_t j = 0; j < 4; j++) {
-        keep[j] = nibble * 4 + j < work->count;
-        dy[j] = signed_dy(work, keep[j] ? nibble * 4 + j : nibble * 4) + column;
+    for (const signed_run *run = work->run; run < work->run + work->runs; run++)
+      for (int64_t slot = run->first; slot < run->first + run->count; slot += 4) {
+        const float *a = signed_dy(work, slot) + column, *b = signed_dy(work, slot + 1) + column;
+        const float *c = signed_dy(work, slot + 2) + column, *d = signed_dy(work, slot + 3) + column;
+        float *table = tables + slot / 4 * SIGNED_TABLE_ROW;
+        for (int64_t n = 0; n < columns; n++) v_store_f32(table + n * 16, v_table_f32(a[n], b[n], c[n], d[n]));
+        for (int64_t n = columns; n < SIGNED_ROWS; n++) v_store_f32(table + n * 16, v_set_f32(0));
       }
-      float *table = tables + nibble * SIGNED_ROWS * 16;
-      for (int64_t n = 0; n < columns; n++)
-        v_store_f32(table + n * 16, v_table_f32(dy[0][n], keep[1] ? dy[1][n] : 0, keep[2] ? dy[2][n] : 0,
-                                                keep[3] ? dy[3][n] : 0));
+    for (int64_t u = 0; u < units; u++) {
+      signed_tile tile = signed_unit_tile(work, work->first_unit + u);
+      tile.left = tables;
+      tile.step = SIGNED_TABLE_ROW;
+      tile.right = bits + u * SIGNED_BITS;
+      tile.tap_stride = 32;
+      tile.rows = (int)columns;
+      tile.columns = BNN_PANEL;
+      for (int r = 0; r < SIGNED_ROWS; r++) tile.out[r] = work->areas + u * SIGNED_SUMS + (column + r) * BNN_PANEL;
+      signed_look_up_tile(&tile);
     }
-
-    next = bits;
-    for (int64_t i = 0; i < c->valid + c->padded; i++)
-      for (int64_t word = 0; word < work->plan.words; word++) {
-        int64_t unit = c->tap[i] * work->plan.words + word;
-        if (unit < work->first_unit || unit >= work->end_unit) continue;
-        signed_tile tile = {.taps = 1,
-                            .tap = &zero,
-                            .left = tables,
-                            .length = nibbles,
-                            .step = SIGNED_ROWS * 16,
-                            .right = next,
-                            .rows = (int)columns,
-                            .columns = BNN_PANEL,
-                            .add = 1};
-        float *sums = work->scratch + ((unit - work->first_unit) * SIGNED_COLUMNS + column) * BNN_PANEL;
-        for (int r = 0; r < SIGNED_ROWS; r++) {
-          tile.row[r] = row + (r < columns ? r : columns - 1);
-          tile.out[r] = sums + r * BNN_PANEL;
-        }
-        signed_look_up_tile(&tile);
-        next += SIGNED_POSITIONS;
-      }
   }
 }
 
 /* From lane = channel to the order of the result. */
-static void signed_reduce_end(signed_reduction *work) {
+static void signed_reduce_end(const signed_reduction *work) {
   const bnn_product *p = work->product;
   int64_t stride = p->groups * p->columns;
-  const float *sums = work->scratch;
-  for (int64_t unit = work->first_unit; unit < work->end_unit; unit++, sums += SIGNED_COLUMNS * BNN_PANEL) {
-    int64_t tap = unit / work->plan.words, first = unit % work->plan.words * BNN_WORD;
-    int64_t channels = p->depth - first < BNN_WORD ? p->depth - first : BNN_WORD;
-    float *out = (float *)p->out + (tap * p->depth + first) * stride + work->group * p->columns + work->column;
-    for (int64_t k = 0; k < channels; k++)
-      for (int64_t n = 0; n < work->columns; n++) out[k * stride + n] = sums[n * BNN_PANEL + k];
+  for (int64_t unit = work->first_unit; unit < work->end_unit; unit++) {
+    const float *sums = work->areas + (unit - work->first_unit) * SIGNED_SUMS;
+    float *out;
+    int64_t channels = signed_unit_result(work, unit, &out), n = 0;
+    for (; channels == BNN_PANEL && n + 4 <= work->columns; n += 4)
+      for (int64_t k = 0; k < BNN_PANEL; k += BNN_LANES) {
+        const float *sum = sums + n * BNN_PANEL + k;
+        v_store_turned_f32(out + k * stride + n, stride, v_load_f32(sum), v_load_f32(sum + BNN_PANEL),
+                           v_load_f32(sum + 2 * BNN_PANEL), v_load_f32(sum + 3 * BNN_PANEL));
+      }
+    for (; n < work->columns; n++)
+      for (int64_t k = 0; k < channels; k++) out[k * stride + n] = sums[n * BNN_PANEL + k];
   }
 }
 
 #else
 
-/* Lanes are columns. Scratch: dy [columns / SIGNED_WIDTH][positions][SIGNED_WIDTH], and the signs of one unit
- * [positions][32 channels]. The sums are in the result itself. */
+/* Lanes are columns, the sums are in the result itself. Areas: dy [columns / SIGNED_WIDTH][SIGNED_POSITIONS]
+ * [SIGNED_WIDTH], and the signs of one unit [SIGNED_POSITIONS][BNN_WORD]. */
 
-static size_t signed_reduce_scratch(const bnn_product *p) {
+static size_t signed_reduce_areas(const bnn_product *p) {
   (void)p;
   return SIGNED_POSITIONS * (SIGNED_COLUMNS + BNN_WORD) * sizeof(float);
 }
 
-static void signed_reduce_begin(signed_reduction *work) {
+static void signed_place_run(const signed_run *run, int32_t *block, int32_t *length, int32_t *row) {
+  *block = (int32_t)run->first;
+  *length = (int32_t)run->count;
+  for (int r = 0; r < SIGNED_ROWS; r++) row[r] = (int32_t)run->first * BNN_WORD + r;
+}
+
+static void signed_reduce_begin(const signed_reduction *work) {
   const bnn_product *p = work->product;
-  int64_t stride = p->groups * p->columns;
   for (int64_t unit = work->first_unit; unit < work->end_unit; unit++) {
-    int64_t tap = unit / work->plan.words, first = unit % work->plan.words * BNN_WORD;
-    int64_t channels = p->depth - first < BNN_WORD ? p->depth - first : BNN_WORD;
-    float *out = (float *)p->out + (tap * p->depth + first) * stride + work->group * p->columns + work->column;
-    for (int64_t k = 0; k < channels; k++)
-      for (int64_t n = 0; n < work->columns; n++) out[k * stride + n] = 0;
+    float *out;
+    int64_t channels = signed_unit_result(work, unit, &out);
+    for (int64_t k = 0; k < channels; k++, out += p->groups * p->columns)
+      for (int64_t n = 0; n < work->columns; n++) out[n] = 0;
   }
 }
 
-static void signed_reduce_chunk(signed_reduction *work) {
+static void signed_reduce_chunk(const signed_reduction *work) {
   const bnn_product *p = work->product;
-  const bnn_class *c = work->class_;
-  int64_t stride = p->groups * p->columns;
-  float *dy = work->scratch, *signs = dy + SIGNED_POSITIONS * SIGNED_COLUMNS;
+  float *dy = work->areas, *signs = dy + SIGNED_POSITIONS * SIGNED_COLUMNS;
 
-  for (int64_t j = 0; j < work->count; j++) {
-    const float *row = signed_dy(work, j);
-    for (int64_t n = 0; n < work->columns; n += SIGNED_WIDTH) {
-      float *out = dy + (n * SIGNED_POSITIONS + j * SIGNED_WIDTH);
-      int64_t columns = work->columns - n < SIGNED_WIDTH ? work->columns - n : SIGNED_WIDTH;
-      for (int64_t m = 0; m < columns; m++) out[m] = row[n + m];
-      for (int64_t m = columns; m < SIGNED_WIDTH; m++) out[m] = 0;
-    }
-  }
-
-  static const int32_t zero = 0;
-  for (int64_t i = 0; i < c->valid + c->padded; i++)
-    for (int64_t word = 0; word < work->plan.words; word++) {
-      int64_t unit = c->tap[i] * work->plan.words + word;
-      if (unit < work->first_unit || unit >= work->end_unit) continue;
-      for (int64_t j = 0; j < work->count; j++) {
-        uint32_t bits = signed_word(work, i, j, word);
-        signed_expand(&bits, BNN_WORD, signs + j * BNN_WORD);
-      }
-      int64_t first = word * BNN_WORD, channels = p->depth - first < BNN_WORD ? p->depth - first : BNN_WORD;
-      float *out = (float *)p->out + (c->tap[i] * p->depth + first) * stride + work->group * p->columns + work->column;
+  for (const signed_run *run = work->run; run < work->run + work->runs; run++)
+    for (int64_t slot = run->first; slot < run->first + run->count; slot++) {
+      const float *row = signed_dy(work, slot);
       for (int64_t n = 0; n < work->columns; n += SIGNED_WIDTH)
-        for (int64_t k = 0; k < channels; k += SIGNED_ROWS) {
-          signed_tile tile = {.taps = 1,
-                              .tap = &zero,
-                              .left = signs + k,
-                              .length = work->count,
-                              .step = BNN_WORD,
-                              .right = dy + n * SIGNED_POSITIONS,
-                              .rows = (int)(channels - k < SIGNED_ROWS ? channels - k : SIGNED_ROWS),
-                              .columns = work->columns - n,
-                              .add = 1};
-          static const int32_t row[SIGNED_ROWS] = {0, 1, 2, 3, 4, 5};
-          for (int r = 0; r < SIGNED_ROWS; r++) {
-            tile.row[r] = row + (r < tile.rows ? r : tile.rows - 1);
-            tile.out[r] = out + (k + r) * stride + n;
-          }
-          signed_multiply_add_tile(&tile);
+        for (int64_t v = 0; v < SIGNED_WIDTH; v += BNN_LANES) {
+          int64_t columns = work->columns - n - v;
+          v_store_f32(dy + n * SIGNED_POSITIONS + slot * SIGNED_WIDTH + v,
+                      columns > 0 ? v_load_part_f32(row + n + v, columns) : v_set_f32(0));
         }
     }
+
+  for (int64_t unit = work->first_unit; unit < work->end_unit; unit++) {
+    const signed_tap *tap = work->taps + unit / work->plan.words;
+    for (int64_t i = 0; i < tap->runs; i++) {
+      const signed_run *run = work->run + tap->run[i];
+      uint32_t words[SIGNED_POSITIONS];
+      signed_read_unit(work, unit, i, words);
+      for (int64_t j = 0; j < run->count; j++)
+        signed_expand(words + j, BNN_WORD, signs + (run->first + j) * BNN_WORD);
+    }
+    float *out;
+    int64_t channels = signed_unit_result(work, unit, &out);
+    for (int64_t n = 0; n < work->columns; n += SIGNED_WIDTH)
+      for (int64_t k = 0; k < channels; k += SIGNED_ROWS) {
+        signed_tile tile = signed_unit_tile(work, unit);
+        tile.left = signs + k;
+        tile.step = BNN_WORD;
+        tile.right = dy + n * SIGNED_POSITIONS;
+        tile.tap_stride = SIGNED_WIDTH;
+        tile.rows = (int)(channels - k < SIGNED_ROWS ? channels - k : SIGNED_ROWS);
+        tile.column = n;
+        tile.columns = work->columns - n;
+        for (int r = 0; r < tile.rows; r++) tile.out[r] = out + (k + r) * p->groups * p->columns;
+        signed_multiply_add_tile(&tile);
+      }
+  }
 }
 
-static void signed_reduce_end(signed_reduction *work) { (void)work; }
+static void signed_reduce_end(const signed_reduction *work) { (void)work; }
 
 #endif
 
-static void signed_reduce_pass(signed_reduction *work) {
+static size_t signed_reduce_scratch(const bnn_product *p) {
+  return signed_reduce_areas(p) + (size_t)p->schedule->taps * sizeof(signed_tap);
+}
+
+/* Fills the next chunk from position `at` of class `c`, both advanced. */
+static void signed_fill(signed_reduction *work, int64_t *c, int64_t *at) {
   const bnn_product *p = work->product;
   const bnn_schedule *s = p->schedule;
-  signed_reduce_begin(work);
-  for (int64_t i = 0; i < s->classes; i++) {
-    const bnn_class *c = work->class_ = s->class_ + i;
-    for (int64_t first = 0; first < c->count * p->images; first += SIGNED_POSITIONS) {
-      work->count = c->count * p->images - first < SIGNED_POSITIONS ? c->count * p->images - first : SIGNED_POSITIONS;
-      int64_t image = first / c->count, at = first % c->count;
-      for (int64_t j = 0; j < work->count; j++) {
-        work->left[j] = image * s->sources + s->base[c->first + at];
-        work->right[j] = image * s->pixels + s->pixel[c->first + at];
-        if (++at == c->count) {
-          at = 0;
+  for (int64_t tap = 0; tap < s->taps; tap++) work->taps[tap].runs = 0;
+  work->runs = 0;
+  for (int64_t slot = 0, word = 0; *c < s->classes && slot < SIGNED_POSITIONS && work->runs < SIGNED_RUNS;
+       slot = (slot + 3) / 4 * 4) {
+    const bnn_class *class_ = s->class_ + *c;
+    int64_t left = class_->count * p->images - *at, room = SIGNED_POSITIONS - slot;
+    signed_run run = {class_, slot, left < room ? left : room, word};
+    if (run.count) {
+      int64_t image = *at / class_->count, position = class_->first + *at % class_->count;
+      for (; slot < run.first + run.count; slot++, position++) {
+        if (position == class_->first + class_->count) {
+          position = class_->first;
           image++;
         }
+        work->left[slot] = image * s->sources + s->base[position];
+        work->right[slot] = image * s->pixels + s->pixel[position];
       }
-      signed_reduce_chunk(work);
+      for (int64_t empty = slot; empty % 4; empty++) work->right[empty] = -1;
+      for (int64_t i = 0; i < class_->valid + class_->padded; i++) {
+        signed_tap *tap = work->taps + class_->tap[i];
+        int64_t n = tap->runs++;
+        tap->run[n] = (int32_t)work->runs;
+        tap->index[n] = (int32_t)i;
+        signed_place_run(&run, &tap->block[n], &tap->length[n], tap->row[n]);
+      }
+      work->run[work->runs++] = run;
+      word += (run.count + 31) / 32;
+      *at += run.count;
+    }
+    if (run.count == left) {
+      ++*c;
+      *at = 0;
     }
   }
-  signed_reduce_end(work);
 }
 
 static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
-  signed_reduction work = {.product = p, .plan = signed_plan_reduce(p), .scratch = scratch};
+  signed_reduction work = {.product = p, .plan = signed_plan_reduce(p), .areas = scratch};
+  const signed_reduce_plan *plan = &work.plan;
+  work.taps = (signed_tap *)((char *)scratch + signed_reduce_areas(p));
   while (begin < end) {
-    int64_t block = begin / work.plan.units, unit = begin % work.plan.units, units = work.plan.units - unit;
-    if (units > work.plan.pass) units = work.plan.pass;
-    if (units > end - begin) units = end - begin;
-    begin += units;
+    int64_t block = begin / plan->parts, part = begin % plan->parts;
+    int64_t units = (plan->units + plan->parts - 1) / plan->parts, parts = SIGNED_UNITS / units;
+    if (parts > plan->parts - part) parts = plan->parts - part;
+    if (parts > end - begin) parts = end - begin;
+    begin += parts;
 
-    work.group = block / work.plan.blocks;
-    work.column = block % work.plan.blocks * SIGNED_COLUMNS;
+    work.group = block / plan->blocks;
+    work.column = block % plan->blocks * SIGNED_COLUMNS;
     work.columns = p->columns - work.column < SIGNED_COLUMNS ? p->columns - work.column : SIGNED_COLUMNS;
-    work.first_unit = unit;
-    work.end_unit = unit + units;
-    signed_reduce_pass(&work);
+    work.first_unit = part * units < plan->units ? part * units : plan->units;
+    work.end_unit = (part + parts) * units < plan->units ? (part + parts) * units : plan->units;
+    signed_reduce_begin(&work);
+    for (int64_t c = 0, at = 0; c < p->schedule->classes;) {
+      signed_fill(&work, &c, &at);
+      signed_reduce_chunk(&work);
+    }
+    signed_reduce_end(&work);
   }
 }

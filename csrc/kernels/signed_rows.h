@@ -13,11 +13,6 @@
 #define SIGNED_CHUNK 384  /* positions staged together: tables of 1 KB per source pixel stay in the second cache */
 
 typedef struct {
-  const bnn_class *class_;
-  float *out; /* row of this group */
-} signed_position;
-
-typedef struct {
   int bits;         /* the left operand is packed */
   int table;        /* its floats are staged as register tables */
   int64_t total;    /* positions of all images */
@@ -63,93 +58,122 @@ static int64_t signed_rows_items(const bnn_product *p) {
 }
 
 typedef struct {
-  float *staged;              /* [slots][stride] */
-  float *panel;               /* [taps][SIGNED_BLOCK][SIGNED_WIDTH]: the right operand as floats; not with tables */
-  signed_position *positions; /* [chunk] */
-  int32_t *rows;              /* [chunk][taps] where in `staged` */
-  int32_t *slot_of;           /* [together * sources], 0 where not staged */
-  int32_t *source;            /* [slots] which row is staged there */
-} signed_scratch;
+  float *staged;      /* [slots][stride] */
+  float *panel;       /* [taps][SIGNED_BLOCK][SIGNED_WIDTH]: the right operand as floats; not with tables */
+  signed_tile *tiles; /* [chunk] */
+  int32_t *rows;      /* [chunk][taps][SIGNED_ROWS] of each tile */
+  int32_t *length;    /* [taps] */
+  int32_t *slot_of;   /* [together * sources], 0 where not staged */
+  int32_t *source;    /* [slots] which row is staged there */
+} signed_areas;
 
 /* Lays the areas out from `base` and returns their size. */
-static size_t signed_rows_areas(const bnn_product *p, const signed_plan *plan, void *base, signed_scratch *areas) {
+static size_t signed_rows_areas(const bnn_product *p, const signed_plan *plan, void *base, signed_areas *areas) {
   const bnn_schedule *s = p->schedule;
   const int64_t sizes[] = {
       plan->slots * plan->stride * (int64_t)sizeof(float),
       plan->table ? 0 : s->taps * SIGNED_BLOCK * SIGNED_WIDTH * (int64_t)sizeof(float),
-      plan->chunk * (int64_t)sizeof(signed_position),
-      plan->chunk * s->taps * (int64_t)sizeof(int32_t),
+      plan->chunk * (int64_t)sizeof(signed_tile),
+      plan->chunk * s->taps * SIGNED_ROWS * (int64_t)sizeof(int32_t),
+      s->taps * (int64_t)sizeof(int32_t),
       plan->together * s->sources * (int64_t)sizeof(int32_t),
       plan->slots * (int64_t)sizeof(int32_t),
   };
-  size_t at[7] = {0};
-  for (int i = 0; i < 6; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
+  size_t at[8] = {0};
+  for (int i = 0; i < 7; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
   if (base) {
     char *start = base;
-    *areas = (signed_scratch){
+    *areas = (signed_areas){
         .staged = (float *)(start + at[0]),
         .panel = (float *)(start + at[1]),
-        .positions = (signed_position *)(start + at[2]),
+        .tiles = (signed_tile *)(start + at[2]),
         .rows = (int32_t *)(start + at[3]),
-        .slot_of = (int32_t *)(start + at[4]),
-        .source = (int32_t *)(start + at[5]),
+        .length = (int32_t *)(start + at[4]),
+        .slot_of = (int32_t *)(start + at[5]),
+        .source = (int32_t *)(start + at[6]),
     };
   }
-  return at[6];
+  return at[7];
 }
 
 /* What one run works on: a range of columns of one group, and positions from one set of images. */
 typedef struct {
   const bnn_product *product;
   signed_plan plan;
-  signed_scratch areas;
+  signed_areas areas;
   int64_t group, first_column, end_column;
-  int64_t image;                /* first of the images whose positions are listed together */
-  int64_t count, rows;          /* positions and staged rows of this chunk, the constant row included */
-  int64_t block, depth, length; /* first depth element of this block, their number, and terms per tap */
+  int64_t image;        /* first of the images whose positions are listed together */
+  int64_t tiles, rows;  /* tiles and staged rows of this chunk, the constant row included */
+  int64_t block, depth; /* first depth element of this block, and their number */
 } signed_work;
 
-/* Lists the positions from `begin`, at most up to `end`, and the rows they read. Returns where the next chunk begins. */
+/* Where a source row of the images listed together is staged. */
+static int64_t signed_slot(signed_work *work, int64_t source) {
+  int32_t *slot = work->areas.slot_of + source;
+  if (!*slot) {
+    work->areas.source[work->rows] = (int32_t)source;
+    *slot = (int32_t)work->rows++;
+  }
+  return *slot;
+}
+
+/* Makes tiles of the positions from `begin`, at most up to `end`, and lists the rows they read. Returns where the next
+ * chunk begins. */
 static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
   const bnn_product *p = work->product;
   const bnn_schedule *s = p->schedule;
   const signed_plan *plan = &work->plan;
-  signed_scratch *areas = &work->areas;
+  signed_areas *areas = &work->areas;
 
   int64_t listed = plan->together * s->pixels;
   work->image = begin / listed * plan->together;
   int64_t images = p->images - work->image < plan->together ? p->images - work->image : plan->together;
-  int64_t left = work->image * s->pixels + images * s->pixels - begin;
-  if (left > end - begin) left = end - begin;
-  int64_t chunks = (left + plan->chunk - 1) / plan->chunk;
-  work->count = (left + chunks - 1) / chunks;
-  work->rows = 1;
+  int64_t count = (work->image + images) * s->pixels - begin;
+  if (count > end - begin) count = end - begin;
+  int64_t chunks = (count + plan->chunk - 1) / plan->chunk;
+  count = (count + chunks - 1) / chunks;
 
   int64_t at = begin % listed;
   const bnn_class *c = s->class_;
   while (at >= c->count * images) at -= c++->count * images;
-  for (int64_t e = 0; e < work->count; e++, at++) {
-    while (at >= c->count * images) {
+  int64_t image = at / c->count;
+  at %= c->count;
+  work->tiles = 0;
+  work->rows = 1;
+  signed_tile *tile = NULL;
+  int32_t *row = NULL, *next = areas->rows;
+  for (int64_t e = 0; e < count; e++, at++) {
+    if (at == c->count) {
       at = 0;
-      c++;
+      image++;
     }
-    int64_t image = at / c->count, position = c->first + at % c->count;
-    int64_t target = (work->image + image) * s->pixels + s->pixel[position];
-    areas->positions[e] =
-        (signed_position){c, (float *)p->out + (target * p->groups + work->group) * p->columns};
-    int32_t *row = areas->rows + e * s->taps, *slot_of = areas->slot_of + image * s->sources;
-    for (int64_t i = 0; i < c->valid; i++) {
-      int64_t source = s->base[position] + c->offset[i];
-      if (!slot_of[source]) {
-        areas->source[work->rows] = (int32_t)(image * s->sources + source);
-        slot_of[source] = (int32_t)work->rows++;
-      }
-      row[i] = (int32_t)(slot_of[source] * plan->stride);
+    if (image == images) {
+      do c++;
+      while (!c->count);
+      image = 0;
+      tile = NULL;
     }
-    for (int64_t i = c->valid; i < c->valid + c->padded; i++) row[i] = 0;
+    int64_t taps = c->valid + c->padded;
+    if (!tile || tile->rows == SIGNED_ROWS) {
+      row = next;
+      next += taps * SIGNED_ROWS;
+      tile = areas->tiles + work->tiles++;
+      *tile = (signed_tile){.taps = taps, .tap = c->tap, .length = areas->length, .row = row, .left = areas->staged};
+    }
+    int64_t position = c->first + at, target = (work->image + image) * s->pixels + s->pixel[position];
+    tile->out[tile->rows] = (float *)p->out + (target * p->groups + work->group) * p->columns;
+    for (int64_t i = 0; i < taps; i++) {
+      int64_t slot = i < c->valid ? signed_slot(work, image * s->sources + s->base[position] + c->offset[i]) : 0;
+      int32_t *rows = row + i * SIGNED_ROWS;
+      if (tile->rows)
+        rows[tile->rows] = (int32_t)(slot * plan->stride);
+      else
+        for (int r = 0; r < SIGNED_ROWS; r++) rows[r] = (int32_t)(slot * plan->stride);
+    }
+    tile->rows++;
   }
   for (int64_t slot = 1; slot < work->rows; slot++) areas->slot_of[areas->source[slot]] = 0;
-  return begin + work->count;
+  return begin + count;
 }
 
 static void signed_stage_floats(const signed_work *work, const float *row, float *staged) {
@@ -168,7 +192,7 @@ static void signed_stage_floats(const signed_work *work, const float *row, float
 static void signed_stage_left(const signed_work *work) {
   const bnn_product *p = work->product;
   const signed_plan *plan = &work->plan;
-  const signed_scratch *areas = &work->areas;
+  const signed_areas *areas = &work->areas;
   int64_t image = work->image * p->schedule->sources;
   if (plan->bits) {
     const uint32_t *left = (const uint32_t *)p->left + work->block / BNN_WORD;
@@ -180,9 +204,7 @@ static void signed_stage_left(const signed_work *work) {
     }
   } else {
     const float *left = (const float *)p->left + work->block;
-    float constant[SIGNED_BLOCK];
-    for (int64_t k = 0; k < work->depth; k++) constant[k] = p->constant ? *(const float *)p->constant : 0;
-    signed_stage_floats(work, constant, areas->staged);
+    if (p->constant) signed_stage_floats(work, (const float *)p->constant + work->block, areas->staged);
     for (int64_t slot = 1; slot < work->rows; slot++) {
       int64_t row = (image + areas->source[slot]) * p->groups + work->group;
       signed_stage_floats(work, left + row * p->depth, areas->staged + slot * plan->stride);
@@ -218,64 +240,42 @@ static void signed_stage_right(const signed_work *work, int64_t column) {
       }
 }
 
-/* Results of the `rows` positions from `e`, all of one class, by SIGNED_WIDTH columns. */
-static void signed_position_tile(const signed_work *work, int64_t e, int rows, int64_t column) {
-  const bnn_product *p = work->product;
-  const signed_scratch *areas = &work->areas;
-  const signed_position *position = areas->positions + e;
-  signed_tile tile = {.taps = position->class_->valid + position->class_->padded,
-                      .tap = position->class_->tap,
-                      .left = areas->staged,
-                      .length = work->length,
-                      .step = 1,
-                      .right = areas->panel,
-                      .tap_stride = work->depth * SIGNED_WIDTH,
-                      .rows = rows,
-                      .columns = p->columns - column,
-                      .add = work->block > 0};
-  for (int r = 0; r < SIGNED_ROWS; r++) {
-    tile.row[r] = areas->rows + (e + (r < rows ? r : rows - 1)) * p->schedule->taps;
-    tile.out[r] = position[r < rows ? r : rows - 1].out + column;
-  }
+/* Results of one tile of positions by SIGNED_WIDTH columns. */
+static void signed_position_tile(const signed_work *work, signed_tile *tile, int64_t column) {
+  tile->column = column;
+  tile->columns = work->product->columns - column;
+  tile->add = work->block > 0;
 #if SIGNED_TABLE
   if (work->plan.table) {
-    tile.step = 16;
-    tile.right = signed_prepared(work, column / BNN_PANEL);
-    tile.tap_stride = work->plan.words * BNN_PANEL;
-    signed_look_up_tile(&tile);
+    tile->step = 16;
+    tile->right = signed_prepared(work, column / BNN_PANEL);
+    tile->tap_stride = work->plan.words * BNN_PANEL;
+    signed_look_up_tile(tile);
     return;
   }
 #endif
-  signed_multiply_add_tile(&tile);
-}
-
-/* How many positions from `e` make the next tile. */
-static int signed_tile_rows(const signed_work *work, int64_t e) {
-  const signed_position *position = work->areas.positions + e;
-  int rows = 1;
-  while (rows < SIGNED_ROWS && e + rows < work->count && position[rows].class_ == position->class_) rows++;
-  return rows;
+  tile->step = 1;
+  tile->right = work->areas.panel;
+  tile->tap_stride = work->depth * SIGNED_WIDTH;
+  signed_multiply_add_tile(tile);
 }
 
 static void signed_chunk(signed_work *work) {
-  int64_t depth = work->product->depth;
+  int64_t depth = work->product->depth, taps = work->product->schedule->taps;
+  signed_tile *tiles = work->areas.tiles;
   for (work->block = 0; work->block < depth || !work->block; work->block += SIGNED_BLOCK) {
     work->depth = depth - work->block < SIGNED_BLOCK ? depth - work->block : SIGNED_BLOCK;
-    work->length = work->plan.table ? (work->depth + 3) / 4 : work->depth;
+    for (int64_t i = 0; i < taps; i++)
+      work->areas.length[i] = (int32_t)(work->plan.table ? (work->depth + 3) / 4 : work->depth);
     signed_stage_left(work);
     if (work->plan.table) { /* the tables of a tile stay in the first cache */
-      for (int64_t e = 0, rows; e < work->count; e += rows) {
-        rows = signed_tile_rows(work, e);
+      for (int64_t i = 0; i < work->tiles; i++)
         for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_WIDTH)
-          signed_position_tile(work, e, (int)rows, column);
-      }
+          signed_position_tile(work, tiles + i, column);
     } else {
       for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_WIDTH) {
         signed_stage_right(work, column);
-        for (int64_t e = 0, rows; e < work->count; e += rows) {
-          rows = signed_tile_rows(work, e);
-          signed_position_tile(work, e, (int)rows, column);
-        }
+        for (int64_t i = 0; i < work->tiles; i++) signed_position_tile(work, tiles + i, column);
       }
     }
   }

@@ -1,6 +1,6 @@
 /* The register tiles of the signed products: a few rows by two vectors of results, all in registers.
  *
- * A tile adds, for each of its taps, `length` terms. With signs as +-1 floats a term is one multiply-add per vector,
+ * A tile adds, for each of its taps, a number of terms. With signs as +-1 floats a term is one multiply-add per vector,
  * exact because the product is; either operand may be the signs. With register tables (BNN_REGISTER_TABLE) a term is
  * a group of four: the left row holds their 16 signed sums, the right operand the nibbles that pick one per lane.
  *
@@ -18,39 +18,44 @@
 
 typedef struct {
   int64_t taps;
-  const int32_t *tap; /* [taps] which block of the right operand */
+  const int32_t *tap;    /* [taps] which block of the right operand */
+  const int32_t *length; /* [taps] terms */
+  const int32_t *row;    /* [taps][SIGNED_ROWS] where in `left` each row begins */
   const float *left;
-  const int32_t *row[SIGNED_ROWS]; /* [taps] where in `left` each row begins */
-  int64_t length, step;            /* terms per tap, and floats from one to the next in a row */
+  int64_t step; /* floats from a term of a row to the next */
   const void *right;
-  int64_t tap_stride; /* elements of the right operand per tap */
+  int64_t tap_stride; /* elements of the right operand per block */
   float *out[SIGNED_ROWS];
-  int rows;        /* the others repeat the last row and are not stored */
-  int64_t columns; /* at most SIGNED_WIDTH */
-  int add;         /* to what `out` holds */
+  int rows;                /* the others may repeat the first, and are not stored */
+  int64_t column, columns; /* where in `out` to begin, and how many to store */
+  int add;                 /* to what `out` holds */
 } signed_tile;
 
+/* Through memory, so that the loops over sums in registers have constant bounds and nothing else in them. */
 BNN_INLINE void signed_store(const signed_tile *t, const int rows, vf32 sum[SIGNED_ROWS][2]) {
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < 2; v++) {
-      int64_t columns = t->columns - v * BNN_LANES;
-      if (r >= t->rows || columns <= 0) continue;
-      float *out = t->out[r] + v * BNN_LANES;
-      if (columns >= BNN_LANES)
-        v_store_f32(out, t->add ? v_add_f32(v_load_f32(out), sum[r][v]) : sum[r][v]);
-      else
-        v_store_part_f32(out, t->add ? v_add_f32(v_load_part_f32(out, columns), sum[r][v]) : sum[r][v], columns);
+  float kept[SIGNED_ROWS][SIGNED_WIDTH];
+  for (int r = 0; r < rows; r++) {
+    v_store_f32(kept[r], sum[r][0]);
+    v_store_f32(kept[r] + BNN_LANES, sum[r][1]);
+  }
+  for (int r = 0; r < rows && r < t->rows; r++)
+    for (int64_t n = 0; n < SIGNED_WIDTH && n < t->columns; n += BNN_LANES) {
+      float *out = t->out[r] + t->column + n;
+      vf32 result = v_load_f32(kept[r] + n);
+      if (t->add) result = v_add_f32(v_load_part_f32(out, t->columns - n), result);
+      v_store_part_f32(out, result, t->columns - n);
     }
 }
 
-/* left: rows of [length] floats, right: [taps][length][SIGNED_WIDTH] floats; one of them +-1. */
+/* left: rows of [length] floats, right: [length][SIGNED_WIDTH] floats; one of them +-1. */
 BNN_INLINE void signed_multiply_add(const signed_tile *t, const int rows) {
   vf32 sum[SIGNED_ROWS][2];
   for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set_f32(0);
   for (int64_t i = 0; i < t->taps; i++) {
     const float *left[SIGNED_ROWS], *right = (const float *)t->right + t->tap[i] * t->tap_stride;
-    for (int r = 0; r < rows; r++) left[r] = t->left + t->row[r][i];
-    for (int64_t k = 0, at = 0; k < t->length; k++, at += t->step, right += SIGNED_WIDTH) {
+    int64_t length = t->length[i];
+    for (int r = 0; r < rows; r++) left[r] = t->left + t->row[i * SIGNED_ROWS + r];
+    for (int64_t k = 0, at = 0; k < length; k++, at += t->step, right += SIGNED_WIDTH) {
       vf32 low = v_load_f32(right), high = v_load_f32(right + BNN_LANES);
       for (int r = 0; r < rows; r++) {
         vf32 x = v_set_f32(left[r][at]);
@@ -74,17 +79,18 @@ static void signed_multiply_add_tile(const signed_tile *t) {
 }
 
 #if SIGNED_TABLE
-/* left: rows of [length] tables of 16 floats, right: [taps][words of 8 nibbles][SIGNED_WIDTH]. */
+/* left: rows of [length] tables of 16 floats, right: [length / 8][SIGNED_WIDTH] words of 8 nibbles. */
 BNN_INLINE void signed_look_up(const signed_tile *t, const int rows) {
   vf32 sum[SIGNED_ROWS][2];
   for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set_f32(0);
   for (int64_t i = 0; i < t->taps; i++) {
     const float *left[SIGNED_ROWS];
     const uint32_t *right = (const uint32_t *)t->right + t->tap[i] * t->tap_stride;
-    for (int r = 0; r < rows; r++) left[r] = t->left + t->row[r][i];
-    for (int64_t k = 0, at = 0; k < t->length; right += SIGNED_WIDTH) {
+    int64_t length = t->length[i];
+    for (int r = 0; r < rows; r++) left[r] = t->left + t->row[i * SIGNED_ROWS + r];
+    for (int64_t k = 0, at = 0; k < length; right += SIGNED_WIDTH) {
       vu32 low = v_load(right), high = v_load(right + BNN_LANES);
-      for (int64_t end = k + 8 < t->length ? k + 8 : t->length; k < end; k++, at += t->step) {
+      for (int64_t end = k + 8 < length ? k + 8 : length; k < end; k++, at += t->step) {
         for (int r = 0; r < rows; r++) {
           vf32 table = v_load_f32(left[r] + at);
           sum[r][0] = v_add_f32(sum[r][0], v_look_up_f32(table, low));
