@@ -42,7 +42,7 @@ clip_grad: np.ufunc
 xnor_matmul: np.ufunc  # gufunc (m,k),(k,n)->(m,n), float32/float64 signs in, int32 out; NaN raises ValueError
 
 def get_num_threads() -> int: ...
-def set_num_threads(count: int) -> None: ...  # a forked child starts at 1
+def set_num_threads(count: int) -> None: ...  # a forked child stays at 1
 
 # Signs of x along `axis`: (words uint32[1, ..., ceil(n/32)] with the axis moved last, mask words of the same shape without
 # the leading plane axis where |x| <= clip, or None if clip is None, whether x holds a NaN).

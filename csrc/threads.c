@@ -22,10 +22,14 @@ void bnn_parallel(int threads, int64_t items, int64_t grain, bnn_range run, void
 
 /* omp_set_num_threads reaches the calling thread only, so the count is ours and every region is told it. */
 static atomic_int thread_count; /* 0: not asked for yet */
+static atomic_int alone;        /* a forked child, which stays at one thread */
 
 #if defined(__unix__) || defined(__APPLE__)
-/* The workers of the parent do not exist in a forked child, and its next region would wait for them. */
-static void alone_after_fork(void) { atomic_store(&thread_count, 1); }
+/* The workers of the parent do not exist in a forked child, and its next region would wait for them for ever. */
+static void alone_after_fork(void) {
+  atomic_store(&alone, 1);
+  atomic_store(&thread_count, 1);
+}
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, alone_after_fork); }
 #endif
 
@@ -37,7 +41,7 @@ int bnn_get_threads(void) {
   return atomic_compare_exchange_strong(&thread_count, &expected, count) ? count : expected;
 }
 
-void bnn_set_threads(int count) { atomic_store(&thread_count, count < 1 ? 1 : count); }
+void bnn_set_threads(int count) { atomic_store(&thread_count, count < 1 || atomic_load(&alone) ? 1 : count); }
 
 void bnn_parallel(int threads, int64_t items, int64_t grain, bnn_range run, void *context) {
   if (items <= 0) return;

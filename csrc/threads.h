@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* Threads a parallel region uses: OMP_NUM_THREADS or the processors at first, 1 in a forked child, 1 without OpenMP. */
+/* Threads a parallel region uses: OMP_NUM_THREADS or the processors at first, 1 without OpenMP, and always 1 in a
+ * forked child. */
 int bnn_get_threads(void);
 void bnn_set_threads(int count);
 
