@@ -189,6 +189,33 @@ def check_signed_reduce(core, problem, rng, pad):
     assert_sum(gradient, expected.reshape(shape), depth, magnitude.reshape(shape))
 
 
+def turned(kernel, groups):
+    """The kernel that runs backwards, (taps..., C / groups, F) -> (taps..., F / groups, C): swapped in each group."""
+    parts = np.split(kernel, groups, axis=-1)
+    return np.concatenate([np.swapaxes(part, -1, -2) for part in parts], axis=-1)
+
+
+def check_signed_left_transposed(core, problem, rng):
+    x, kernel = signs(rng, problem.output_shape), floats(rng, problem.kernel_shape)
+    right = turned(kernel, problem.groups)
+    y = same_at_each_thread_count(core.signed_left, ref.pack(x), right, problem.geometry, 0, True)
+    where = (problem.spatial, *problem.where, problem.groups)
+    expected = ref.convolution_input_gradient(x, kernel, *where)
+    magnitude = ref.convolution_input_gradient(np.abs(x), np.abs(kernel), *where)
+    depth = int(np.prod(problem.kernel)) * problem.filters // problem.groups
+    assert_sum(y, by_pixel(expected), depth, by_pixel(magnitude))
+
+
+def check_signed_reduce_transposed(core, problem, rng):
+    x, dy = signs(rng, problem.output_shape), floats(rng, problem.input_shape)
+    gradient = same_at_each_thread_count(core.signed_reduce, ref.pack(x), dy, problem.geometry, 0, True)
+    where = (problem.kernel, *problem.where, 0, problem.groups)
+    expected = turned(ref.convolution_kernel_gradient(dy, x, *where), problem.groups)
+    magnitude = turned(ref.convolution_kernel_gradient(np.abs(dy), np.abs(x), *where), problem.groups)
+    depth = problem.batch * max(problem.pixels, int(np.prod(problem.spatial)))
+    assert_sum(gradient, expected.reshape(gradient.shape), depth, magnitude.reshape(gradient.shape))
+
+
 def check_im2col(core, problem, rng, pad):
     for dtype in (np.float32, np.float64):
         x = rng.normal(size=problem.input_shape).astype(dtype)

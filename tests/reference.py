@@ -81,10 +81,14 @@ swish_sign = ste_sign
 
 
 def swish_sign_grad(x, dy, beta):
-    """``beta (2 - bx tanh(bx / 2)) / (1 + cosh(bx))``, in ``exp(-|bx|)`` which cannot overflow."""
+    """``beta (2 - bx tanh(bx / 2)) / (1 + cosh(bx))``, in ``exp(-|bx|)`` which cannot overflow.
+
+    Where that exponential vanishes, at infinity too, so does the gradient.
+    """
     bx = np.abs(beta * x)
     e = np.exp(-bx)
-    return dy * beta * (2 - bx * (1 - e) / (1 + e)) * 2 * e / (1 + e) ** 2
+    slope = np.where(e > 0, 2 - bx * (1 - e) / (1 + e), 0.0)
+    return dy * beta * slope * 2 * e / (1 + e) ** 2
 
 
 def ste_heaviside(x):
@@ -121,8 +125,8 @@ def magnitude_aware_sign_grad(x, dy, clip_value):
     return ste_sign_grad(x, magnitude_scale(x) * dy, clip_value)
 
 
-def dorefa_activations(x, k_bit):
-    levels = 2**k_bit - 1
+def dorefa_activations(x, levels):
+    """`levels` is ``2**k - 1`` for k bits; halves round to even."""
     return np.round(np.clip(x, 0, 1) * levels) / levels
 
 
@@ -130,19 +134,15 @@ def dorefa_activations_grad(x, dy):
     return np.where((x >= 0) & (x <= 1), dy, 0.0)
 
 
-def dorefa_weights(x, k_bit):
-    levels = 2**k_bit - 1
-    limited = np.tanh(x)
-    largest = np.max(np.abs(limited))
-    normed = limited / (2 * largest) + 0.5 if largest else np.full(x.shape, 0.5)
+def dorefa_weights(t, maximum, levels):
+    """Of ``t = tanh(w)`` and the largest magnitude of t in the whole tensor."""
+    normed = (t / (2 * maximum) if maximum else np.zeros(np.shape(t))) + 0.5
     return 2 * np.round(normed * levels) / levels - 1
 
 
-def dorefa_weights_grad(x, dy):
-    """The maximum counts as a constant; a tensor of zeros has gradient zero."""
-    limited = np.tanh(x)
-    largest = np.max(np.abs(limited))
-    return dy * (1 - limited**2) / largest if largest else np.zeros(x.shape)
+def dorefa_weights_grad(t, dy, maximum):
+    """With respect to w. The maximum counts as a constant; zeros have gradient zero."""
+    return dy * (1 - t**2) / maximum if maximum else np.zeros(np.shape(t))
 
 
 def clip(x, low, high):

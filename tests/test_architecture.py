@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import reference
-from test_kernels import ELEMENTWISE
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "bnnlayers"
@@ -69,14 +68,14 @@ def test_openmp_has_one_home():
             assert path.stem == "threads", path
 
 
-def test_every_elementwise_operation_has_a_reference_and_a_test():
+def test_every_elementwise_operation_has_a_reference():
+    """With the same parameters; the tests of kernels then find it by its name."""
     entries = re.findall(r'BNN_OP\((\w+), (\d), "([^"]+)"', (CSRC / "ops.def").read_text())
     assert entries
     for name, inputs, signature in entries:
         parameters = signature.split(", ")
         assert len(parameters) == int(inputs), name
         assert list(inspect.signature(getattr(reference, name)).parameters) == parameters
-    assert {name for name, *_ in entries} == set(ELEMENTWISE)
 
 
 # ---- Python --------------------------------------------------------------------------------------

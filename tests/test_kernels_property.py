@@ -58,7 +58,13 @@ def test_products_of_float_inputs(variant, check, problem, rng, pad):
 
 @pytest.mark.parametrize(
     "check",
-    [checks.check_xnor_transposed, checks.check_signed_right_transposed, checks.check_col2im],
+    [
+        checks.check_xnor_transposed,
+        checks.check_signed_right_transposed,
+        checks.check_signed_left_transposed,
+        checks.check_signed_reduce_transposed,
+        checks.check_col2im,
+    ],
 )
 @FEW
 @given(problem=problems(), rng=generators)

@@ -90,16 +90,22 @@ def test_swish_gradient():
     bx = 5 * x
     expected = 5 * (2 - bx * np.tanh(bx / 2)) / (1 + np.cosh(bx))
     np.testing.assert_allclose(ref.swish_sign_grad(x, 1.0, 5.0), expected, rtol=1e-12)
-    assert ref.swish_sign_grad(np.array(1e4), 1.0, 5.0) == 0
+    np.testing.assert_array_equal(ref.swish_sign_grad(np.array([1e4, -np.inf, np.nan]), 1.0, 5.0), [0, 0, NAN])
 
 
 def test_dorefa_weights_by_hand():
-    w = np.arctanh(np.array([-0.8, -0.4, 0.0, 0.2, 0.8]))
-    np.testing.assert_allclose(ref.dorefa_weights(w, 2), [-1, -1 / 3, 1 / 3, 1 / 3, 1], rtol=1e-12)
-    assert ref.dorefa_weights(np.zeros(1), 2) == pytest.approx(1 / 3)
-    assert ref.dorefa_weights(np.zeros(1), 1) == -1
-    assert not ref.dorefa_weights_grad(np.zeros(3), np.ones(3)).any()
-    np.testing.assert_allclose(ref.dorefa_weights_grad(w, 1.0)[2], 1 / 0.8)
+    t = np.array([-0.8, -0.4, 0.0, 0.2, 0.8])
+    np.testing.assert_allclose(ref.dorefa_weights(t, 0.8, 3), [-1, -1 / 3, 1 / 3, 1 / 3, 1], rtol=1e-12)
+    np.testing.assert_allclose(ref.dorefa_weights(np.zeros(1), 0.0, 3), 1 / 3)
+    assert ref.dorefa_weights(np.zeros(1), 0.0, 1) == -1
+
+
+def test_dorefa_weights_gradient():
+    """That of the expression without its rounding."""
+    w, maximum = np.array([-1.2, -0.4, 0.1, 2.0]), np.tanh(2.0)
+    actual = ref.dorefa_weights_grad(np.tanh(w), np.arange(4.0), maximum)
+    assert_gradient(actual, lambda w: np.tanh(w) / maximum, w, np.arange(4.0))
+    assert not ref.dorefa_weights_grad(np.zeros(3), np.ones(3), 0.0).any()
 
 
 def test_magnitude_aware_sign_by_hand():
