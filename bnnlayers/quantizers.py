@@ -21,6 +21,8 @@ from . import context, ops, utils
 from .bits import BitArray
 from .keras import layers
 from .keras import utils as keras_utils
+from .keras.base_layer import context as calling
+from .metrics import FlipRatio
 from .ops.quantize import Memo
 from .tape import plain, read
 
@@ -73,7 +75,8 @@ def ste_tern(
 def _ternary_threshold(x: Any) -> float:
     """0.7 times the mean magnitude of the whole tensor."""
     x = plain(x)
-    return 0.7 * np.abs(x).sum() / x.dtype.type(max(x.size, 1))
+    with np.errstate(over="ignore"):
+        return 0.7 * np.abs(x).sum() / x.dtype.type(max(x.size, 1))
 
 
 # A layer asks its quantizer for `encode`, be it an object or one of the functions above.
@@ -111,15 +114,30 @@ class _BaseQuantizer(Quantizer):
         self._custom_metrics = metrics
         super().__init__(*args, **kwargs)
 
+    def build(self, input_shape: Any) -> None:
+        if "flip_ratio" in (self._custom_metrics or ()):
+            self.flip_ratio = FlipRatio(name=f"flip_ratio/{self.name}")
+            self.flip_ratio.build(input_shape)
+        super().build(input_shape)
+
     def call(self, inputs: Any) -> Any:
-        return inputs
+        return self._observed(inputs)
 
     def encode(self, x: Any, *, axis: int, memo: Memo | None = None) -> Any:
-        return self._packed(_single(x), axis, memo)
+        x = _single(x)
+        if not self.built:
+            self._maybe_build(x)
+        return self._observed(self._packed(x, axis, memo))
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
         """What `call` returns, as bits packed along `axis` if the values fit in bits."""
-        return self(x)
+        return x
+
+    def _observed(self, values: Any) -> Any:
+        """The values, counted by the training metrics: every read counts, a cached one too."""
+        if "flip_ratio" in self.__dict__ and not calling.inferring:
+            self.flip_ratio.update_state(values)
+        return values
 
 
 def _single(x: Any) -> Any:

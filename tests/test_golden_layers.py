@@ -8,7 +8,7 @@ from golden.checks import assert_close, assert_equal, tolerance
 import bnnlayers as lq
 from bnnlayers import keras
 
-FILES = ("QuantDense", "QuantConv2D")
+FILES = ("QuantDense", "QuantConv2D", "QuantDense_quantizers", "QuantConv2D_quantizers", "QuantConv1D", "QuantConv3D")
 
 CASES = [case for file in FILES for case in read(file)]
 

@@ -49,7 +49,7 @@ def _pack_ternary(x: Any, axis: int, clip: float | None, threshold: float) -> An
     nonzero = ~zero
     if tail := x.shape[axis] % 32:
         nonzero[..., -1] &= np.uint32(2**tail - 1)
-    return np.stack([sign[0] & nonzero, nonzero]), mask, nan
+    return np.stack([sign[0] & nonzero, nonzero]), mask, nan or not np.isfinite(threshold)
 
 
 _PACKERS: dict[str, Any] = {"sign": _core.pack, "unit": _pack_units, "ternary": _pack_ternary}

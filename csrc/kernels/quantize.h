@@ -24,7 +24,7 @@ BNN_INLINE REAL OF(approx_sign_grad)(REAL x, REAL dy) {
 BNN_INLINE REAL OF(swish_sign)(REAL x) { return OF(ste_sign)(x); }
 BNN_INLINE REAL OF(swish_sign_grad)(REAL x, REAL dy, REAL beta) {
   REAL b = OF(absolute)(beta * x), e = OF(exponential)(-b), sum = 1 + e;
-  REAL slope = e > 0 ? 2 - b * ((1 - e) / sum) : 0;
+  REAL slope = 2 - b * ((1 - e) / sum); /* infinite for infinite x, whose gradient is NaN as that of the formula */
   return b == b ? dy * beta * slope * (2 * e / (sum * sum)) : b;
 }
 
@@ -34,10 +34,12 @@ BNN_INLINE REAL OF(ste_heaviside)(REAL x) {
 }
 BNN_INLINE REAL OF(ste_heaviside_grad)(REAL x, REAL dy, REAL clip_value) { return OF(ste_sign_grad)(x, dy, clip_value); }
 
+/* Both differences are taken, so that an infinite or missing threshold says what the formula says. */
 BNN_INLINE REAL OF(ste_tern)(REAL x, REAL threshold) {
-  REAL size = OF(absolute)(threshold), side = x < 0 ? -1 : 1;
-  REAL sign = ((OF(absolute)(x) >= size) & (x != 0)) ? side : 0;
-  return x == x ? sign : x;
+  REAL up = x + threshold, down = x - threshold, sign = (REAL)((up > 0) - (up < 0) + (down > 0) - (down < 0));
+  REAL side = sign < 0 ? -1 : 1, value = sign == 0 ? 0 : side;
+  value = up == up ? value : up;
+  return down == down ? value : down;
 }
 BNN_INLINE REAL OF(ste_tern_grad)(REAL x, REAL dy, REAL clip_value) { return OF(ste_sign_grad)(x, dy, clip_value); }
 
