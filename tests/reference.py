@@ -83,12 +83,12 @@ swish_sign = ste_sign
 def swish_sign_grad(x, dy, beta):
     """``beta (2 - bx tanh(bx / 2)) / (1 + cosh(bx))``, in ``exp(-|bx|)`` which cannot overflow.
 
-    Where that exponential vanishes, at infinity too, so does the gradient.
+    At infinity the formula has no value, and neither has this.
     """
     bx = np.abs(beta * x)
     e = np.exp(-bx)
-    slope = np.where(e > 0, 2 - bx * (1 - e) / (1 + e), 0.0)
-    return dy * beta * slope * 2 * e / (1 + e) ** 2
+    with np.errstate(invalid="ignore"):
+        return dy * beta * (2 - bx * (1 - e) / (1 + e)) * 2 * e / (1 + e) ** 2
 
 
 def ste_heaviside(x):
