@@ -45,6 +45,17 @@ def low_pad(length: int, kernel: int, padding: str, stride: int, dilation: int =
     return max((out - 1) * stride + span - length, 0) // 2
 
 
+def transposed_length(
+    length: int, kernel: int, padding: str, stride: int, dilation: int = 1, output_padding: int | None = None
+) -> int:
+    """Pixels along one axis of a transposed convolution's output, as Keras chooses them (never negative)."""
+    span = (kernel - 1) * dilation + 1
+    if output_padding is None:
+        return length * stride + (0 if padding == "same" else max(span - stride, 0))
+    cut = span // 2 * 2 if padding == "same" else 0
+    return max(0, (length - 1) * stride + span - cut + output_padding)
+
+
 def _triple(values: Sequence[int], fill: int) -> Triple:
     filled = (fill,) * (3 - len(values)) + tuple(int(v) for v in values)
     return (filled[0], filled[1], filled[2])
@@ -86,7 +97,40 @@ def convolution(
     )
 
 
-def dense(rows: int, depth: int, columns: int) -> Geometry:
+def transposed_convolution(
+    batch: int,
+    spatial: Sequence[int],
+    channels: int,
+    kernel: Sequence[int],
+    filters: int,
+    *,
+    strides: Sequence[int],
+    padding: str,
+    dilation: Sequence[int],
+    output_padding: Sequence[int] | None = None,
+) -> Geometry:
+    """The convolution that a transposed one runs backwards, from `filters` to `channels` and onto `spatial` pixels."""
+    if padding not in ("valid", "same"):
+        raise ValueError(f"conv_transpose(): argument 'padding' must be 'valid' or 'same', got {padding!r}")
+    more = (None,) * len(spatial) if output_padding is None else output_padding
+    axes = zip(spatial, kernel, strides, dilation, more, strict=True)
+    image = [transposed_length(n, k, padding, s, d, extra) for n, k, s, d, extra in axes]
+    axes_of_image = zip(image, kernel, strides, dilation, strict=True)
+    return Geometry(
+        batch,
+        1,
+        filters,
+        channels,
+        _triple(image, 1),
+        _triple(spatial, 1),
+        _triple(kernel, 1),
+        _triple(strides, 1),
+        _triple(dilation, 1),
+        _triple([low_pad(n, k, padding, s, d) for n, k, s, d in axes_of_image], 0),
+    )
+
+
+def dense(rows: int, depth: int, columns: int, groups: int = 1) -> Geometry:
     """A matrix product is a convolution of one tap over an image of ``rows`` pixels."""
     one = (1, 1, 1)
-    return Geometry(1, 1, depth, columns, (1, 1, rows), (1, 1, rows), one, one, one, (0, 0, 0))
+    return Geometry(1, groups, depth, columns, (1, 1, rows), (1, 1, rows), one, one, one, (0, 0, 0))

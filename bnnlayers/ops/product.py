@@ -53,7 +53,7 @@ def arithmetic(x: Any, w: Any, transposed: bool = False) -> str:
 # backwards over the same geometry and kernel: `transposed`. So one function is forward and input gradient of both.
 
 
-def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F)."""
     scale = None
     if isinstance(w, BitArray) and w.scale is not None:
@@ -111,7 +111,7 @@ def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: boo
     return columns if _one_tap(geometry) else _core.col2im(columns, geometry)
 
 
-def _reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """The kernel gradient (taps, C / groups, F) from the input and the gradient of the output."""
     if not isinstance(x, BitArray):
         inputs, outputs = (dy, x) if transposed else (x, dy)
@@ -163,7 +163,7 @@ def _join_groups(a: Any) -> Any:
 # ---- as operations of the tape -------------------------------------------------------------------------------------
 
 
-class _Layout:
+class Layout:
     """Between the shape a caller sees and channels-last: `first` puts the channels on axis 1."""
 
     __slots__ = ("first", "inputs", "outputs")
@@ -177,28 +177,6 @@ class _Layout:
     def back(self, a: Any, shape: tuple[int, ...]) -> Any:
         a = a.reshape(shape)
         return np.moveaxis(a, -1, 1) if self.first else a
-
-
-def _product(x, w, *, geometry, pad, layout, transposed=False):
-    y = _times(layout.last(x), w, geometry, pad, transposed)
-    return layout.back(y, layout.outputs), (x, w, geometry, pad, layout, transposed)
-
-
-def _gradients(residual, dy, needed):
-    x, w, geometry, pad, layout, transposed = residual
-    dy, dx, dw = layout.last(dy), None, None
-    if needed[0]:
-        dx = layout.back(_times(dy, w, geometry, 0.0, not transposed), layout.inputs)
-    if needed[1]:
-        dw = _reduce(layout.last(x), dy, geometry, pad, transposed).reshape(w.shape)
-    return dx, dw
-
-
-# Bits times bits is cheap enough to be run again instead of keeping its float output; the others are not.
-_binary_product = operation(_product, recompute=True)
-_binary_product.backward(_gradients)
-_float_product = operation(_product)
-_float_product.backward(_gradients)
 
 
 class _Ran(threading.local):
@@ -218,18 +196,60 @@ def observe() -> Iterator[list[str]]:
         _ran.names = before
 
 
-def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: _Layout, transposed: bool = False) -> Any:
+class Product:
+    """A forward with its backward, run on operands whose types choose the arithmetic.
+
+    Bits times bits is cheap enough to be run again instead of keeping its float output; the others are not.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._again = operation(forward, recompute=True)
+        self._once = operation(forward)
+
+    def backward(self, function: Callable[..., Any]) -> Product:
+        """Decorate the backward of the operation."""
+        self._again.backward(function)
+        self._once.backward(function)
+        return self
+
+    def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
+        if _ran.names is not None:
+            _ran.names.append(kind)
+        return (self._again if kind == "xnor" else self._once)(x, w, **parameters)
+
+
+def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
+    """The operands of a product, decoded where no kernel takes their bits."""
     if isinstance(x, BitArray) and pad != 0.0 and (pad not in (1.0, -1.0) or x.scale is not None):
         x = decode(x)  # no bit stands for this padding
     if isinstance(x, BitArray) and x.scale is not None and x.axis != x.ndim - 1:
         x = decode(x)  # a scale of neither the channels nor the filters
     if "float64" in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
         x, w = (decode(a) if isinstance(a, BitArray) else a for a in (x, w))
+    return x, w
+
+
+@Product
+def _product(x, w, *, geometry, pad, layout, transposed=False):
+    y = times(layout.last(x), w, geometry, pad, transposed)
+    return layout.back(y, layout.outputs), (x, w, geometry, pad, layout, transposed)
+
+
+@_product.backward
+def _product(residual, dy, needed):
+    x, w, geometry, pad, layout, transposed = residual
+    dy, dx, dw = layout.last(dy), None, None
+    if needed[0]:
+        dx = layout.back(times(dy, w, geometry, 0.0, not transposed), layout.inputs)
+    if needed[1]:
+        dw = reduce(layout.last(x), dy, geometry, pad, transposed).reshape(w.shape)
+    return dx, dw
+
+
+def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: Layout, transposed: bool = False) -> Any:
+    x, w = admitted(x, w, pad)
     kind = arithmetic(x, w, transposed)
-    if _ran.names is not None:
-        _ran.names.append(kind)
-    run = _binary_product if kind == "xnor" else _float_product
-    return run(x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
+    return _product(kind, x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
 
 
 def matmul(x: Any, w: Any) -> Any:
@@ -258,7 +278,7 @@ def matmul(x: Any, w: Any) -> Any:
         )
     columns = w.shape[1]
     rows = int(np.prod(x.shape[:-1], dtype=np.int64))
-    layout = _Layout(x.shape, (*x.shape[:-1], columns), False)
+    layout = Layout(x.shape, (*x.shape[:-1], columns), False)
     return _run(x, w, geo.dense(rows, x.shape[-1], columns), 0.0, layout)
 
 
@@ -299,40 +319,120 @@ def conv(
     ValueError
         If shapes, groups or names do not fit together.
     """
-    first = data_format == "channels_first"
-    x, kernel = operand(x, 1 if first else -1), operand(kernel, -2)
-    rank = kernel.ndim - 2
-    if rank not in (1, 2, 3) or x.ndim != rank + 2:
-        raise ValueError(
-            "conv(): argument 'kernel' must have one to three spatial axes and 'x' as many, "
-            f"got shapes {x.shape} and {kernel.shape}"
-        )
-    spatial = x.shape[2:] if first else x.shape[1:-1]
-    channels, filters = x.shape[1 if first else -1], kernel.shape[-1]
+    image = Image("conv", x, kernel, data_format, -2)
+    x, kernel, rank = image.x, image.kernel, image.rank
+    channels, filters = image.channels, kernel.shape[-1]
     if groups < 1 or channels != groups * kernel.shape[-2] or filters % groups:
         raise ValueError(
             f"conv(): argument 'groups' must split the channels of 'x' {x.shape} and the filters of 'kernel' "
             f"{kernel.shape} evenly, got {groups}"
         )
     geometry = geo.convolution(
-        x.shape[0],
-        spatial,
+        image.batch,
+        image.spatial,
         channels,
         kernel.shape[:-2],
         filters,
-        strides=per_axis("strides", strides, rank),
+        strides=per_axis("conv", "strides", strides, rank),
         padding=padding,
-        dilation=per_axis("dilation_rate", dilation_rate, rank),
+        dilation=per_axis("conv", "dilation_rate", dilation_rate, rank),
         groups=groups,
     )
-    outputs = (x.shape[0], *geometry.outputs[3 - rank :], filters)
-    layout = _Layout((x.shape[0], *spatial, channels), outputs, first)
-    return _run(x, kernel, geometry, pad_values, layout)
+    return _run(x, kernel, geometry, pad_values, image.layout(geometry.outputs, filters))
 
 
-def per_axis(name: str, value: Sequence[int] | int, rank: int) -> tuple[int, ...]:
-    """One positive integer per spatial axis."""
+def conv_transpose(
+    x: Any,
+    kernel: Any,
+    *,
+    strides: Sequence[int] | int = 1,
+    padding: str = "valid",
+    output_padding: Sequence[int] | int | None = None,
+    data_format: str = "channels_last",
+    dilation_rate: Sequence[int] | int = 1,
+) -> Any:
+    """Transposed convolution over one, two or three spatial axes: the input gradient of a convolution.
+
+    Parameters
+    ----------
+    x : array_like or BitArray, shape (batch, spatial..., C) or (batch, C, spatial...)
+        Bits are packed along the channels.
+    kernel : array_like or BitArray, shape (taps..., F, C)
+        Bits are packed along axis -2, as those of the convolution that runs the other way.
+    strides, dilation_rate : int or sequence of int
+    padding : {"valid", "same"}
+    output_padding : int or sequence of int, optional
+        Pixels that the output is longer than the shortest one that a convolution would bring to `x`'s size. By default
+        the output is `strides` times as long as the input, or long enough for the kernel.
+    data_format : {"channels_last", "channels_first"}
+
+    Returns
+    -------
+    Tensor, shape (batch, spatial..., F) or (batch, F, spatial...)
+        Exact if both operands are bits.
+
+    Raises
+    ------
+    ValueError
+        If shapes or names do not fit together.
+
+    References
+    ----------
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
+    """
+    image = Image("conv_transpose", x, kernel, data_format, -2)
+    kernel, rank = image.kernel, image.rank
+    if kernel.shape[-1] != image.channels:
+        raise ValueError(
+            "conv_transpose(): argument 'kernel' must have the channels of 'x' on its last axis, "
+            f"got shapes {image.x.shape} and {kernel.shape}"
+        )
+    if output_padding is not None:
+        output_padding = per_axis("conv_transpose", "output_padding", output_padding, rank, least=0)
+    geometry = geo.transposed_convolution(
+        image.batch,
+        image.spatial,
+        image.channels,
+        kernel.shape[:-2],
+        kernel.shape[-2],
+        strides=per_axis("conv_transpose", "strides", strides, rank),
+        padding=padding,
+        dilation=per_axis("conv_transpose", "dilation_rate", dilation_rate, rank),
+        output_padding=output_padding,
+    )
+    return _run(image.x, kernel, geometry, 0.0, image.layout(geometry.inputs, kernel.shape[-2]), transposed=True)
+
+
+class Image:
+    """The operands of a convolution, as read, and what their shapes say."""
+
+    def __init__(self, function: str, x: Any, kernel: Any, data_format: str, axis: int) -> None:
+        if data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                f"{function}(): argument 'data_format' must be 'channels_last' or 'channels_first', got {data_format!r}"
+            )
+        self.first = data_format == "channels_first"
+        self.x, self.kernel = operand(x, 1 if self.first else -1), operand(kernel, axis)
+        self.rank = self.kernel.ndim - 2
+        shape = self.x.shape
+        if self.rank not in (1, 2, 3) or len(shape) != self.rank + 2:
+            raise ValueError(
+                f"{function}(): argument 'kernel' must have one to three spatial axes and 'x' as many, "
+                f"got shapes {shape} and {self.kernel.shape}"
+            )
+        self.batch, self.channels = shape[0], shape[1 if self.first else -1]
+        self.spatial = shape[2:] if self.first else shape[1:-1]
+
+    def layout(self, pixels: Sequence[int], filters: int) -> Layout:
+        """Of a product that turns this image into one of `pixels`, three axes always."""
+        outputs = (self.batch, *pixels[3 - self.rank :], filters)
+        return Layout((self.batch, *self.spatial, self.channels), outputs, self.first)
+
+
+def per_axis(function: str, name: str, value: Sequence[int] | int, rank: int, least: int = 1) -> tuple[int, ...]:
+    """One integer per spatial axis."""
     values = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(values) != rank or min(values) < 1:
-        raise ValueError(f"conv(): argument '{name}' must be {rank} positive integers, got {value!r}")
+    if len(values) != rank or min(values) < least:
+        demand = "positive integers" if least else "integers >= 0"
+        raise ValueError(f"{function}(): argument '{name}' must be {rank} {demand}, got {value!r}")
     return values
