@@ -12,6 +12,7 @@ from typing import Any
 
 from . import context, quantizers
 from .keras import layers
+from .keras.base_layer import context as calling
 from .ops import product
 from .ops.quantize import Quantized
 from .quantized_variable import QuantizedVariable
@@ -67,7 +68,14 @@ class BaseLayer(layers.Layer):
     def _make_variable(self, name: str, **kwargs: Any) -> Any:
         variable = super()._make_variable(name, **kwargs)
         quantizer = self._get_quantizer(name)
-        return variable if quantizer is None else QuantizedVariable.from_variable(variable, quantizer)
+        if quantizer is None:
+            return variable
+        _build_quantizer(quantizer, variable.shape)
+        return QuantizedVariable.from_variable(variable, quantizer)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        _build_quantizer(self.input_quantizer, input_shape)
 
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if self.input_quantizer:
@@ -91,6 +99,17 @@ class BaseLayer(layers.Layer):
             "input_quantizer": quantizers.serialize(self.input_quantizer),
             **{argument: quantizers.serialize(getattr(self, argument)) for argument in self._arguments()},
         }
+
+
+def _build_quantizer(quantizer: Any, shape: Any) -> None:
+    """A quantizer that is a layer is built with its user: its weights and metrics exist before the first call."""
+    if isinstance(quantizer, layers.Layer) and not quantizer.built:
+        outer = calling.scope
+        calling.scope = f"{outer}/{quantizer.name}" if outer else quantizer.name
+        try:
+            quantizer._build(shape)
+        finally:
+            calling.scope = outer
 
 
 class QuantizerBase(BaseLayer):

@@ -406,7 +406,7 @@ class DoReFa(_BaseQuantizer):
     Raises
     ------
     ValueError
-        When called, if `mode` is none of these.
+        If `mode` is none of these, also when it was set later.
 
     References
     ----------
@@ -417,6 +417,7 @@ class DoReFa(_BaseQuantizer):
     def __init__(self, k_bit: int = 2, mode: str = "activations", **kwargs: Any) -> None:
         self.precision = k_bit
         self.mode = mode
+        self._function()
         super().__init__(**kwargs)
 
     def call(self, inputs: Any) -> Any:
@@ -424,18 +425,18 @@ class DoReFa(_BaseQuantizer):
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
         if not 1 <= self.precision <= 8:
-            return self(x)
+            return self._quantize(x)
         more = {"memo": memo} if self.mode == "weights" else {}
         return self._quantize(x, axis=axis, **more)
 
     def _quantize(self, x: Any, **face: Any) -> Any:
-        if self.mode == "activations":
-            return ops.quantize.dorefa_activations(x, k_bit=self.precision, **face)
-        if self.mode == "weights":
-            return ops.quantize.dorefa_weights(x, k_bit=self.precision, **face)
-        raise ValueError(
-            f"DoReFa: argument 'mode' must be 'activations' or 'weights', got {self.mode!r}"
-        )
+        return self._function()(x, k_bit=self.precision, **face)
+
+    def _function(self) -> Any:
+        functions = {"activations": ops.quantize.dorefa_activations, "weights": ops.quantize.dorefa_weights}
+        if self.mode not in functions:
+            raise ValueError(f"DoReFa: argument 'mode' must be 'activations' or 'weights', got {self.mode!r}")
+        return functions[self.mode]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "k_bit": self.precision, "mode": self.mode}
