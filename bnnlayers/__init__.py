@@ -7,6 +7,7 @@ too.
 
 from . import (
     activations,
+    callbacks,
     constraints,
     context,
     functions,
@@ -16,6 +17,7 @@ from . import (
     metrics,
     models,
     ops,
+    optimizers,
     quantizers,
     utils,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "Tensor",
     "Variable",
     "activations",
+    "callbacks",
     "constant",
     "constraints",
     "context",
@@ -52,6 +55,7 @@ __all__ = [
     "metrics",
     "models",
     "ops",
+    "optimizers",
     "quantizers",
     "set_num_threads",
     "stop_gradient",

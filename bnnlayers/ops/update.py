@@ -6,6 +6,8 @@ is Keras's.
 
 import numpy as np
 
+from .. import _core
+
 
 def sgd(value, grad, *, lr):
     """Gradient descent: ``value -= lr * grad``."""
@@ -93,3 +95,19 @@ def rmsprop(
         accumulator += step
         step = accumulator
     value -= step
+
+
+def bop(value, m, grad, *, gamma, threshold):
+    """Bop (Helwegen et al., 2019): flips a sign where the mean gradient pushes against it beyond a threshold.
+
+    Parameters
+    ----------
+    value, m, grad : ndarray
+        `m` is the moving average of the gradient.
+    gamma : scalar
+        Share of the new gradient in the average.
+    threshold : scalar
+        What ``m * value`` must exceed. Where it is met exactly, the value becomes +1.
+    """
+    m += gamma * (grad - m)
+    _core.ste_sign(-np.sign(value * m - threshold) * value, out=value)

@@ -255,21 +255,7 @@ class Optimizer(Configurable):
             If there is no gradient at all, or one has not the shape of its variable. Nothing has
             been changed then.
         """
-        pairs = list(grads_and_vars)
-        missing = [variable.name for gradient, variable in pairs if gradient is None]
-        if pairs and len(missing) == len(pairs):
-            raise ValueError(f"{self.name}: no gradients provided for any variable: {missing}")
-        if missing:
-            warnings.warn(f"{self.name}: no gradients exist for {missing}", stacklevel=2)
-        pairs = [
-            (plain(gradient), variable) for gradient, variable in pairs if gradient is not None
-        ]
-        for gradient, variable in pairs:
-            if np.shape(gradient) != tuple(variable.shape):
-                raise ValueError(
-                    f"{self.name}: gradient of {variable.name}: expected shape "
-                    f"{tuple(variable.shape)}, received {np.shape(gradient)}"
-                )
+        pairs = self._checked(grads_and_vars)
         variables = [variable for _, variable in pairs]
         gradients = self._clip_gradients([gradient for gradient, _ in pairs])
         self.build(variables)
@@ -280,6 +266,25 @@ class Optimizer(Configurable):
                 variable.assign(constraint(variable))
         self._iterations.assign_add(1)
         return self._iterations
+
+    def _checked(self, grads_and_vars):
+        """The pairs with a gradient, each an array of the shape of its variable; raises as `apply_gradients` says."""
+        pairs = list(grads_and_vars)
+        missing = [variable.name for gradient, variable in pairs if gradient is None]
+        if pairs and len(missing) == len(pairs):
+            raise ValueError(f"{self.name}: no gradients provided for any variable: {missing}")
+        if missing:
+            warnings.warn(f"{self.name}: no gradients exist for {missing}", stacklevel=3)
+        pairs = [
+            (plain(gradient), variable) for gradient, variable in pairs if gradient is not None
+        ]
+        for gradient, variable in pairs:
+            if np.shape(gradient) != tuple(variable.shape):
+                raise ValueError(
+                    f"{self.name}: gradient of {variable.name}: expected shape "
+                    f"{tuple(variable.shape)}, received {np.shape(gradient)}"
+                )
+        return pairs
 
     def minimize(self, loss, var_list, tape=None, **kwargs):
         """Differentiate a loss and apply the gradients.
