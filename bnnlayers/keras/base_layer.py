@@ -314,6 +314,9 @@ class Layer:
         elif "input_shape" in kwargs:
             self._batch_input_shape = (kwargs.get("batch_size"), *kwargs["input_shape"])
 
+    # Whether a configuration tells one input from a list of one.
+    _keeps_structure = False
+
     # Counts changes of what belongs to what, anywhere: what was found at one count still holds.
     _structure_version = 0
 

@@ -513,15 +513,15 @@ class Lambda(Layer):
         kind = config.pop("function_type", "raw")
         for key in ("module", "output_shape_type", "output_shape_module"):
             config.pop(key, None)
+        given = config["function"]
         if kind == "function":
-            name = config["function"]
-            name = name["config"] if isinstance(name, dict) else name
+            name = given["config"] if isinstance(given, dict) else given
             config["function"] = utils.get_registered_object(name)
         if not callable(config["function"]):
             raise ValueError(
                 "Lambda: the function of this layer is not known here. Files do not hold code: "
                 "register a named function with `keras.utils.get_custom_objects()`. "
-                f"Received: {config['function']!r}"
+                f"Received: {given!r}"
             )
         return cls(**config)
 
@@ -570,6 +570,8 @@ class TFOpLambda(Layer):
         A function, or its name in a configuration.
     """
 
+    _keeps_structure = True
+
     def __init__(self, function, name=None, **kwargs):
         if isinstance(function, str):
             symbol = function
@@ -610,6 +612,8 @@ _ELLIPSIS = {"class_name": "__ellipsis__"}
 
 class SlicingOpLambda(Layer):
     """An index into a symbolic tensor."""
+
+    _keeps_structure = True
 
     def __init__(self, function="__operators__.getitem", name=None, **kwargs):
         name = name or backend.unique_object_name("tf.__operators__.getitem", zero_based=True)

@@ -162,9 +162,11 @@ class CompiledMetrics:
         second kind is given the sample weights.
     names : list of str, optional
         Of the outputs.
+    named : bool
+        Whether the metrics have their final names already.
     """
 
-    def __init__(self, metrics, weighted_metrics=None, names=None):
+    def __init__(self, metrics, weighted_metrics=None, names=None, named=False):
         seen = set()
         for metric in flatten(metrics) + flatten(weighted_metrics):
             if isinstance(metric, metrics_module.Metric):
@@ -179,7 +181,13 @@ class CompiledMetrics:
                 metrics_module.get(metric)
         self._given = metrics, weighted_metrics
         self._names = names
+        self._named = named
         self._outputs = None
+
+    @property
+    def by_output(self):
+        """Metrics and weighted metrics, each as one list per output; None before the first batch."""
+        return None if self._outputs is None else tuple(map(list, zip(*self._outputs, strict=True)))
 
     @property
     def metrics(self):
@@ -202,7 +210,8 @@ class CompiledMetrics:
                 ]
             )
         outputs = list(zip(*groups, strict=True))
-        _name_metrics(outputs, names)
+        if not self._named:
+            _name_metrics(outputs, names)
         self._names, self._outputs = names, outputs
 
     def update_state(self, y_true, y_pred, sample_weight=None):

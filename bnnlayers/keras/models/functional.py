@@ -505,6 +505,12 @@ class Model(Trainer, Layer):
         else:
             saving.load_weights_h5(filepath, self.layers, by_name, skip_mismatch, self._top_level_weights())
 
+    def save(self, filepath, overwrite=True, include_optimizer=True, save_format=None):
+        """Write architecture, weights and optimizer to an HDF5 file; see `models.save_model`."""
+        from .saving import save_model
+
+        save_model(self, filepath, overwrite, include_optimizer, save_format)
+
     def _top_level_weights(self):
         return [*self._trainable_weights, *self._non_trainable_weights]
 
@@ -544,7 +550,7 @@ class Model(Trainer, Layer):
             "keras_version": f"bnnlayers {__version__}",
             "backend": "bnnlayers",
         }
-        return json.dumps(described, default=_jsonable, **kwargs)
+        return json.dumps(described, default=jsonable, **kwargs)
 
 
 class Functional(Model):
@@ -577,7 +583,8 @@ def _conform(x, reference):
     return x
 
 
-def _jsonable(value):
+def jsonable(value):
+    """For `json.dumps`: what a configuration may hold beside JSON's own types."""
     if isinstance(value, (np.ndarray, Tensor)):
         return np.asarray(value).tolist()
     if isinstance(value, np.generic):
@@ -623,7 +630,7 @@ def _graph_config(model):
             return [_CONSTANT, -1, written(value), extra]
 
         data = map_structure(leaf, first)
-        return data if is_nested(first) else [data]
+        return data if is_nested(first) or node.layer._keeps_structure else [data]
 
     layers = []
     for layer in graph.layers:
@@ -710,7 +717,8 @@ def _rebuild(config, layers):
             except KeyError:
                 later.append((name, i, call))
                 continue
-            if isinstance(inputs, list) and len(inputs) == 1 and not _wants_list(layers[name]):
+            single = isinstance(inputs, list) and len(inputs) == 1
+            if single and not layers[name]._keeps_structure:
                 inputs = inputs[0]
             outputs_of[name, i] = flatten(layers[name](inputs, **keywords))
         if len(later) == len(waiting):
@@ -733,12 +741,6 @@ def _refers(value, layers):
         (_is_reference(value) and value[0] in layers)
         or any(_refers(v, layers) for v in (value.values() if isinstance(value, dict) else value))
     )
-
-
-def _wants_list(layer):
-    from ..layers.merging import _Merge
-
-    return isinstance(layer, _Merge)
 
 
 def clone_model(model, input_tensors=None, clone_function=None):

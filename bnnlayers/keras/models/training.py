@@ -60,7 +60,8 @@ class Trainer:
             raise TypeError(f"Invalid keyword argument(s) in `compile()`: {sorted(unknown)}")
         names = self.output_names
         compiled_loss = CompiledLoss(loss, loss_weights, names)
-        compiled_metrics = CompiledMetrics(metrics, weighted_metrics, names)
+        named = kwargs.get("from_serialized", False)
+        compiled_metrics = CompiledMetrics(metrics, weighted_metrics, names, named)
         self.__dict__.update(
             optimizer=optimizers.get(optimizer),
             loss=loss,
