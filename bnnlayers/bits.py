@@ -7,6 +7,7 @@ What a kernel reads instead is prepared on demand, cached here, and never leaves
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,9 +120,13 @@ class BitArray:
 
         A bit u of {0, 1} is (1 + s) / 2, and a ternary value is half the sum of two signs that differ where it is zero.
         """
-        if "terms" not in self._cache:
-            self._cache["terms"] = self._terms()
-        return self._cache["terms"]
+        return self.derived("terms", self._terms)
+
+    def derived(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made once: another form of these bits, which must not depend on their scale."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
     def _terms(self) -> tuple[tuple[float, BitArray], ...]:
         if self.kind == "sign" and self.planes == 1:
@@ -171,10 +176,7 @@ class BitArray:
             Whether the product runs from filters to channels (input gradients, transposed layers).
         """
         key = (groups, channels, transposed)
-        blob = self._cache.get(key)
-        if blob is None:
-            blob = self._cache[key] = _core.prepare(self.words, groups, channels, transposed)
-        return blob
+        return self.derived(key, lambda: _core.prepare(self.words, groups, channels, transposed))
 
     def __repr__(self) -> str:
         return f"<BitArray {self.kind} shape={self.shape} axis={self.axis} planes={self.planes} bytes={self.nbytes}>"
