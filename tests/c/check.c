@@ -77,31 +77,79 @@ static int sign_of(const uint32_t *row, int64_t bit) { return row[bit / BNN_WORD
 
 /* ---- elementwise ----------------------------------------------------------------------------------------------- */
 
-/* In the order of ops.def, from the definitions and not from the kernels. */
-static double op_reference(int op, const double *a) {
-  double x = a[0], size = fabs(x);
+/* From the definitions and not from the kernels. `single` rounds what a float32 kernel rounds where that decides
+ * between two values; elsewhere *size is what the rounding errors are relative to, 0 where there are none. */
+static double op_reference(int op, const double *a, int single, double *size) {
+#define ROUND(value) (single ? (double)(float)(value) : (value))
+  double x = a[0], length = fabs(x), inside = fmax(-1, fmin(1, x));
+  *size = 0;
   switch (op) {
     case BNN_OP_ste_sign:
     case BNN_OP_approx_sign:
+    case BNN_OP_swish_sign:
       return isnan(x) ? x : x < 0 ? -1 : 1;
+    case BNN_OP_ste_heaviside:
+      return isnan(x) ? x : x > 0;
+    case BNN_OP_ste_tern:
+      return isnan(x) ? x : x == 0 || length < fabs(a[1]) ? 0 : x < 0 ? -1 : 1;
     case BNN_OP_ste_sign_grad:
-      return size <= a[2] ? a[1] : 0;
+    case BNN_OP_ste_heaviside_grad:
+    case BNN_OP_ste_tern_grad:
+      return length <= a[2] ? a[1] : 0;
     case BNN_OP_approx_sign_grad:
-      return size <= 1 ? 2 * (1 - size) * a[1] : 0;
+      *size = 2 * fabs(a[1]);
+      return length <= 1 ? 2 * (1 - length) * a[1] : 0;
+    case BNN_OP_swish_sign_grad: {
+      double b = a[2] * x;
+      int large = fabs(b) > 300 && !isinf(b);
+      *size = 4 * fabs(a[1] * a[2]);
+      return large ? 0 : a[1] * a[2] * (2 - b * tanh(b / 2)) / (1 + cosh(b));
+    }
+    case BNN_OP_dorefa_activations:
+      return isnan(x) ? x : ROUND(rint(ROUND(fmax(0, fmin(1, x)) * a[1])) / a[1]);
+    case BNN_OP_dorefa_activations_grad:
+      return 0 <= x && x <= 1 ? a[1] : 0;
+    case BNN_OP_dorefa_weights:
+      if (isnan(x)) return x;
+      return ROUND(2 * ROUND(rint(ROUND(ROUND(ROUND(x / (2 * a[1])) + 0.5) * a[2])) / a[2]) - 1);
+    case BNN_OP_dorefa_weights_grad:
+      *size = 4 * fabs(a[1]) * (1 + x * x) / a[2];
+      return (1 - x * x) / a[2] * a[1];
     case BNN_OP_hard_tanh:
-      return isnan(x) ? x : fmax(-1, fmin(1, x));
+      return isnan(x) ? x : inside;
     case BNN_OP_hard_tanh_grad:
-      return size <= 1 ? a[1] : 0;
+      return length <= 1 ? a[1] : 0;
     case BNN_OP_clip:
       return isnan(x) ? x : fmax(a[1], fmin(a[2], x));
     case BNN_OP_clip_grad:
       return a[2] <= x && x <= a[3] ? a[1] : 0;
+    case BNN_OP_leaky_tanh:
+      *size = 2 * (1 + fabs(a[1] * x));
+      return isnan(x) ? x : inside + a[1] * (x - inside);
+    case BNN_OP_leaky_tanh_grad:
+      *size = 2 * fabs(a[1]) * (1 + fabs(a[2]));
+      return a[1] * ((length <= 1) + a[2] * (length >= 1));
     default:
+      CHECK(0, "operation %d of ops.def has no reference", op);
       return NAN;
   }
+#undef ROUND
 }
 
-static int same(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
+/* One argument of an operation: anything, unless the operation restricts it. */
+static double draw_argument(int op, int index) {
+  static const double levels[] = {1, 3, 7, 15};
+  int weights = op == BNN_OP_dorefa_weights, weights_grad = op == BNN_OP_dorefa_weights_grad;
+  if ((op == BNN_OP_dorefa_activations && index == 1) || (weights && index == 2)) return levels[draw() % 4];
+  if ((weights && index == 1) || (weights_grad && index == 2)) return 1.5;
+  double x = index == 0 && draw() % 9 == 0 ? NAN : draw_real();
+  int finite = index > 0 || weights || weights_grad;
+  return finite && isinf(x) ? 1.25 : x;
+}
+
+static int near(double a, double b, double tolerance) {
+  return a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tolerance;
+}
 
 static void check_loops(const bnn_kernels *kernels) {
   for (int op = 0; op < BNN_OPS; op++)
@@ -112,25 +160,21 @@ static void check_loops(const bnn_kernels *kernels) {
         f[i] = array(n, sizeof(float));
         d[i] = array(n, sizeof(double));
         for (int64_t k = 0; k < n; k++) {
-          double x = i == 0 && draw() % 9 == 0 ? NAN : draw_real();
-          if (i == 1 && isinf(x)) x = 2; /* a gradient, or a bound */
-          if (i == 3) x = d[2][k] + fabs(x);
-          f[i][k] = (float)x;
-          d[i][k] = x;
+          d[i][k] = draw_argument(op, i);
+          if (op == BNN_OP_clip && i == 2) d[i][k] = d[1][k] + fabs(d[i][k]);
+          f[i][k] = (float)d[i][k];
         }
       }
       kernels->loops_f32[op]((const float *const *)f, out_f, n);
       kernels->loops_f64[op]((const double *const *)d, out_d, n);
       for (int64_t k = 0; k < n; k++) {
         double from_f[4] = {f[0][k], f[1][k], f[2][k], f[3][k]}, from_d[4] = {d[0][k], d[1][k], d[2][k], d[3][k]};
-        if (op == BNN_OP_clip && from_d[1] > from_d[2]) continue;
-        /* Only approx_sign's gradient rounds: a difference and a product, which may be denormal. */
-        int rounds = op == BNN_OP_approx_sign_grad;
-        double want_f = op_reference(op, from_f), want_d = op_reference(op, from_d);
-        CHECK(same(out_f[k], want_f) || fabs(out_f[k] - want_f) <= rounds * (2.4e-7 * fabs(from_f[1]) + 2e-45),
-              "op %d f32: %g", op, from_f[0]);
-        CHECK(same(out_d[k], want_d) || fabs(out_d[k] - want_d) <= rounds * 4.8e-16 * fabs(from_d[1]), "op %d f64: %g",
-              op, from_d[0]);
+        double size, want = op_reference(op, from_f, 1, &size);
+        CHECK(near(out_f[k], want, size ? 4 * 6e-8 * size + 2e-45 : 0), "op %d f32 of %g, %g, %g: %g, expected %g", op,
+              from_f[0], from_f[1], from_f[2], out_f[k], want);
+        want = op_reference(op, from_d, 0, &size);
+        CHECK(near(out_d[k], want, 4 * 1.2e-16 * size), "op %d f64 of %g, %g, %g: %g, expected %g", op, from_d[0],
+              from_d[1], from_d[2], out_d[k], want);
       }
       kernels->loops_f32[op]((const float *const *)f, f[0], n); /* in place */
       CHECK(!n || !memcmp(f[0], out_f, (size_t)n * sizeof(float)), "op %d in place", op);
