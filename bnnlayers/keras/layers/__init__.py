@@ -1,6 +1,7 @@
 """The layers of Keras that larq's scripts use."""
 
 from ..base_layer import InputSpec, Layer
+from ..utils import deserialize_keras_object, serialize_keras_object
 from . import convolutional, core, merging, normalization, pooling, reshaping
 from .convolutional import *  # noqa: F403
 from .core import *  # noqa: F403
@@ -10,22 +11,33 @@ from .pooling import *  # noqa: F403
 from .reshaping import *  # noqa: F403
 
 _MODULES = (convolutional, core, merging, normalization, pooling, reshaping)
-__all__ = ["InputSpec", "Layer", *(name for module in _MODULES for name in module.__all__)]
+__all__ = [
+    "InputSpec",
+    "Layer",
+    "deserialize",
+    "serialize",
+    *convolutional.__all__,
+    *core.__all__,
+    *merging.__all__,
+    *normalization.__all__,
+    *pooling.__all__,
+    *reshaping.__all__,
+]
+
+# What `deserialize` finds by name: the classes here, and the models, which join when they are defined.
+known_classes = {
+    name: value
+    for module in _MODULES
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, Layer)
+}
 
 
 def serialize(layer):
     """``{"class_name", "config"}`` of a layer."""
-    from ..utils import serialize_keras_object
-
     return serialize_keras_object(layer)
 
 
 def deserialize(config, custom_objects=None):
     """The layer that `serialize` wrote, from a dictionary or the name of a class."""
-    from .. import models
-    from ..utils import deserialize_keras_object
-
-    known = {name: value for name, value in globals().items() if isinstance(value, type)}
-    known |= {"Functional": models.Functional, "Model": models.Functional}
-    known |= {"Sequential": models.Sequential}
-    return deserialize_keras_object(config, known, custom_objects, "layer")
+    return deserialize_keras_object(config, known_classes, custom_objects, "layer")

@@ -130,16 +130,28 @@ GlobalAvgPool1D, GlobalAvgPool2D, GlobalAvgPool3D = (
 )
 
 __all__ = [
-    f"{prefix}{rank}D"
-    for prefix in (
-        "MaxPooling",
-        "AveragePooling",
-        "GlobalMaxPooling",
-        "GlobalAveragePooling",
-        "MaxPool",
-        "AvgPool",
-        "GlobalMaxPool",
-        "GlobalAvgPool",
-    )
-    for rank in (1, 2, 3)
+    "AveragePooling1D",
+    "AveragePooling2D",
+    "AveragePooling3D",
+    "AvgPool1D",
+    "AvgPool2D",
+    "AvgPool3D",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D",
+    "GlobalAvgPool1D",
+    "GlobalAvgPool2D",
+    "GlobalAvgPool3D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
+    "GlobalMaxPool3D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "GlobalMaxPooling3D",
+    "MaxPool1D",
+    "MaxPool2D",
+    "MaxPool3D",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "MaxPooling3D",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from ...tape import Tensor
 from .. import backend
 from ..base_layer import InputSpec, Layer, as_shapes, context, default_config, unique
-from ..layers import InputLayer, deserialize, serialize
+from ..layers import InputLayer, deserialize, known_classes, serialize
 from ..structure import (
     TensorShape,
     flatten,
@@ -555,6 +555,9 @@ class Model(Trainer, Layer):
 
 class Functional(Model):
     """A graph of layers; what ``Model(inputs, outputs)`` makes."""
+
+
+known_classes.update(Functional=Functional, Model=Functional)
 
 
 def _file_format(filepath, given):

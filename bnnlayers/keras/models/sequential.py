@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..base_layer import Layer, default_config
-from ..layers import Input, InputLayer, deserialize, serialize
+from ..layers import Input, InputLayer, deserialize, known_classes, serialize
 from ..structure import TensorShape, is_nested
 from ..symbolic import KerasTensor
 from .functional import Graph, Model
@@ -181,6 +181,9 @@ class Sequential(Model):
         if model._graph is None and shape:
             model.build(shape)
         return model
+
+
+known_classes.update(Sequential=Sequential)
 
 
 def _input_shape(layer):
