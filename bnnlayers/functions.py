@@ -63,7 +63,7 @@ def where(condition: Any, x: Any = None, y: Any = None, name: str | None = None)
         return convert_to_tensor(np.argwhere(np.asarray(condition)))
     if x is None or y is None:
         raise ValueError("where(): arguments 'x' and 'y' must be given together, got one of them")
-    return np.where(np.asarray(condition), convert_to_tensor(x), convert_to_tensor(y))
+    return np.where(convert_to_tensor(condition), convert_to_tensor(x), convert_to_tensor(y))
 
 
 def concat(values: Sequence[Any], axis: int, name: str | None = None) -> Any:

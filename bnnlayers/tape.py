@@ -616,6 +616,8 @@ class Operation:
                 values.append(x)
                 continue
             x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
+            if not isinstance(x, np.ndarray) and hasattr(type(x), "_record_"):
+                return x._record_(self, args, params)  # a tensor that is yet to come
             nodes.append(getattr(x, "_node", None))
             values.append(x.view(np.ndarray) if isinstance(x, Tensor) else x)
         for key, x in params.items():
@@ -1099,6 +1101,8 @@ def convert_to_tensor(value: Any, dtype: DTypeLike | None = None) -> Tensor:
         value = np.stack([convert_to_tensor(v) for v in value])
     if isinstance(value, Tensor):
         return value if dtype is None or value.dtype == np.dtype(dtype) else value.astype(dtype)
+    if hasattr(type(value), "_record_"):  # a tensor that is yet to come
+        return value
     return _array(value, dtype).view(Tensor)
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import bnnlayers as lq
 from bnnlayers import keras
 from bnnlayers.keras import layers, models
 from bnnlayers.tape import GradientTape, constant
@@ -394,3 +395,25 @@ def test_operators_on_symbolic_tensors():
         if "concatenate" not in str(model.layers[-1].name):
             twin = models.Model.from_config(json.loads(model.to_json())["config"])
             np.testing.assert_allclose(twin(value), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        keras.activations.relu,
+        keras.activations.softmax,
+        lambda t: keras.activations.relu(t, max_value=0.5),
+        lq.quantizers.ste_sign,
+        lq.quantizers.SteSign(),
+        lq.math.sign,
+        lq.reduce_mean,
+        lambda t: lq.where(t > 0, t, t * 2),
+        lambda t: lq.concat([t, 1 - t], axis=1),
+    ],
+)
+def test_functions_of_symbolic_tensors(function):
+    x, value = keras.Input((3,)), normal(2, 3)
+    model = models.Model(x, function(x))
+    np.testing.assert_array_equal(model(value), function(value))
+    twin = models.model_from_json(model.to_json())
+    np.testing.assert_array_equal(twin(value), function(value))

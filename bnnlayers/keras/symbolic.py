@@ -104,6 +104,9 @@ class KerasTensor:
             "needs them in a layer (`keras.layers.Lambda`, or a subclass of `keras.layers.Layer`)."
         )
 
+    def _record_(self, operation, args, params):
+        return apply_function(operation, args, params)
+
     def __array_ufunc__(self, ufunc, method, *args, **kwargs):
         if method != "__call__":
             return NotImplemented

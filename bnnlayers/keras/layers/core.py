@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numbers
+import sys
 
 import numpy as np
 
-from ...ops import merge, product
+from ...ops import elementwise, merge, product
 from ...ops import shape as shape_ops
+from ...tape import Operation
 from .. import activations, backend, utils
 from ..base_layer import InputSpec, Layer, as_shapes
 from ..structure import TensorShape, flatten, is_shape
@@ -549,8 +551,29 @@ _SYMBOLS = {
     "math.greater": np.greater,
     "math.greater_equal": np.greater_equal,
     "linalg.matmul": np.matmul,
+    "nn.relu": elementwise.relu,
+    "math.sigmoid": elementwise.sigmoid,
+    "nn.softmax": elementwise.softmax,
 }
 _NAMES = {function: symbol for symbol, function in _SYMBOLS.items()}
+
+
+def _symbol_of(function):
+    """What a configuration calls a function of tensors."""
+    if function in _NAMES:
+        return _NAMES[function]
+    module = getattr(function, "__module__", None)
+    # A ufunc does not say that it is NumPy's.
+    return f"{module if isinstance(function, Operation) else 'numpy'}.{function.__name__}"
+
+
+def _function_of(symbol):
+    """The inverse of `_symbol_of`: only NumPy's functions and our own operations are found."""
+    library, _, name = symbol.rpartition(".")
+    if library == "numpy":
+        return getattr(np, name, None)
+    found = getattr(sys.modules.get(library), name, None)
+    return found if isinstance(found, Operation) else _SYMBOLS.get(symbol)
 
 
 def _constant(value):
@@ -573,17 +596,14 @@ class TFOpLambda(Layer):
     _keeps_structure = True
 
     def __init__(self, function, name=None, **kwargs):
+        symbol = function if isinstance(function, str) else _symbol_of(function)
         if isinstance(function, str):
-            symbol = function
-            library, _, attribute = symbol.rpartition(".")
-            function = getattr(np, attribute, None) if library == "numpy" else _SYMBOLS.get(symbol)
+            function = _function_of(symbol)
             if function is None:
                 raise ValueError(f"TFOpLambda: unknown function {symbol!r}.")
-        else:
-            symbol = _NAMES.get(function) or f"numpy.{function.__name__}"
         if name is None:
-            prefix = "" if symbol.startswith("numpy.") else "tf."
-            name = backend.unique_object_name(prefix + symbol, zero_based=True)
+            name = f"tf.{symbol}" if symbol in _SYMBOLS else f"np.{function.__name__}"
+            name = backend.unique_object_name(name, zero_based=True)
         kwargs["autocast"] = False
         super().__init__(name=name, **kwargs)
         self.function = function
