@@ -37,6 +37,7 @@ CASES = [
     (lambda: layers.BatchNormalization(axis=[1, 3]), (5, 3, 2, 4)),
     (lambda: layers.LayerNormalization(axis=[-2, -1]), (3, 4, 5)),
     (lambda: layers.LayerNormalization(axis=1, center=False), (3, 4, 5)),
+    (lambda: layers.LayerNormalization(scale=False), (3, 4, 5)),
     (lambda: layers.PReLU("uniform", shared_axes=[1]), (3, 4, 5)),
     (lambda: layers.ReLU(1.0, 0.2, 0.3), (3, 9)),
     (lambda: layers.LeakyReLU(), (3, 9)),

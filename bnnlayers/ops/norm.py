@@ -60,21 +60,38 @@ def normalize(x, gamma, beta, *, mean, variance, epsilon, axes=None):
     y *= scale
     if beta is not None:
         y += beta
-    return y, (x, gamma, mean, inverse, axes)
+    apart = all(p is None or _constant_over(p, axes or (), x.ndim) for p in (gamma, beta))
+    return y, (x, gamma, mean, inverse, axes, apart)
 
 
 @normalize.backward
 def normalize(residual, dy, needed):
-    x, gamma, mean, inverse, axes = residual
-    normal = (x - mean) * inverse
-    dgamma = dy * normal if needed[1] else None
-    dbeta = dy if needed[2] else None
+    x, gamma, mean, inverse, axes, apart = residual
+    normal = x - mean
+    normal *= inverse
+    if axes is None:
+        dx = dy * (inverse if gamma is None else inverse * gamma) if needed[0] else None
+        return dx, dy * normal if needed[1] else None, dy if needed[2] else None
+    if apart:
+        shift, slope = _total(dy, axes), _total(dy * normal, axes)
+        dgamma, dbeta = slope, shift
+        flow, scale = dy, inverse if gamma is None else inverse * gamma
+    else:
+        dgamma, dbeta = dy * normal, dy
+        flow, scale = dy if gamma is None else dy * gamma, inverse
+        shift, slope = _total(flow, axes), _total(flow * normal, axes)
     dx = None
     if needed[0]:
-        dx = dy if gamma is None else dy * gamma
-        if axes is not None:
-            count = dy.dtype.type(max(1, np.prod([x.shape[a] for a in axes], dtype=np.int64)))
-            shift, slope = _total(dx, axes) / count, _total(dx * normal, axes) / count
-            dx = dx - shift - normal * slope
-        dx = dx * inverse
-    return dx, dgamma, dbeta
+        count = x.dtype.type(max(1, np.prod([x.shape[a] for a in axes], dtype=np.int64)))
+        dx = normal
+        dx *= -slope / count
+        dx += flow
+        dx -= shift / count
+        dx *= scale
+    return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
+
+
+def _constant_over(parameter, axes, ndim):
+    """Whether a parameter has one value along all of `axes` of an input of `ndim` axes."""
+    lead = ndim - parameter.ndim
+    return all(axis < lead or parameter.shape[axis - lead] == 1 for axis in axes)

@@ -33,6 +33,12 @@ class _Windows:
         ]
         self.reached = reached
         self.spatial = spatial
+        self.overlap = any(k > s for k, s in zip(size, strides, strict=True))
+
+    def reaches_all(self, out):
+        """Whether a tap reads an input for every output pixel."""
+        parts = zip(out[self.first :], self.spatial, strict=True)
+        return all((part.start, part.stop) == (0, length) for part, length in parts)
 
     def counts(self, ndim, dtype):
         """How many inputs each output pixel averages over, broadcastable to the output."""
@@ -80,17 +86,24 @@ def max_pool(x, *, size, strides, padding="valid", first=1, traced):
         The gradient of a window goes to its first largest value in row-major order.
     """
     windows = _Windows(x.shape, size, strides, padding, first)
-    y = np.full(windows.shape, _lowest(x.dtype), x.dtype)
+    (out, seen), *others = windows.taps
+    if windows.reaches_all(out):
+        y = x[seen].copy()
+    else:
+        y = np.full(windows.shape, _lowest(x.dtype), x.dtype)
+        others = windows.taps
     if not traced[0]:
-        for out, seen in windows.taps:
+        for out, seen in others:
             part = y[out]
             np.maximum(part, x[seen], out=part)
         return y, None
     winner = np.zeros(windows.shape, np.min_scalar_type(len(windows.taps)))
-    for tap, (out, seen) in enumerate(windows.taps):
+    for tap, (out, seen) in enumerate(others, len(windows.taps) - len(others)):
         best, candidate, chosen = y[out], x[seen], winner[out]
         # Taps come in row-major order, and only a strictly larger value takes over.
-        np.maximum(chosen, np.multiply(candidate > best, tap, dtype=winner.dtype), out=chosen)
+        better = (candidate > best).view(np.uint8).astype(winner.dtype, copy=False)
+        better *= winner.dtype.type(tap)
+        np.maximum(chosen, better, out=chosen)
         np.maximum(best, candidate, out=best)
     return y, (winner, windows, x.shape)
 
@@ -100,7 +113,10 @@ def max_pool(residual, dy, needed):
     winner, windows, shape = residual
     dx = np.zeros(shape, dy.dtype)
     for tap, (out, seen) in enumerate(windows.taps):
-        dx[seen] += dy[out] * (winner[out] == tap)
+        if windows.overlap:
+            dx[seen] += dy[out] * (winner[out] == tap)
+        else:
+            np.multiply(dy[out], winner[out] == tap, out=dx[seen])
     return (dx,)
 
 
