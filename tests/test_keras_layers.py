@@ -372,6 +372,15 @@ def test_what_is_assigned_belongs_to_the_layer():
     assert len(owner.weights) == 5
 
 
+def test_layers_may_be_assigned_before_the_base_is_initialized():
+    class Early(layers.Layer):
+        def __init__(self):
+            self.inner = layers.Dense(2)
+            super().__init__()
+
+    assert len(Early().submodules) == 1
+
+
 def test_set_weights_assigns_all_or_nothing():
     layer = layers.Dense(2, input_shape=(3,))
     layer.build((None, 3))

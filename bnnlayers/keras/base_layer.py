@@ -275,7 +275,22 @@ class Layer:
         names = inspect.getfullargspec(cls.__init__).args[1:] if args else ()
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         simple = all(isinstance(v, (str, int, float, bool, type(None))) for v in flatten(list(given.values())))
-        object.__setattr__(layer, "_auto_config", given if simple else None)
+        # Here and not in __init__, so that a subclass may assign layers before it calls that.
+        layer.__dict__.update(
+            _auto_config=given if simple else None,
+            _tracked={},
+            _known_children=None,
+            _known_layers=(None, []),
+            _trainable_weights=[],
+            _non_trainable_weights=[],
+            _losses=[],
+            _callable_losses=[],
+            _metrics=[],
+            _inbound_nodes=[],
+            _outbound_nodes=[],
+            _input_spec=None,
+            _build_input_shape=None,
+        )
         return layer
 
     def __init__(self, trainable=True, name=None, dtype=None, dynamic=False, **kwargs):
@@ -286,25 +301,12 @@ class Layer:
             raise TypeError(f"Expected `name` argument to be a string, but got: {name!r}")
         if not isinstance(trainable, (bool, np.bool_)) and trainable not in (0, 1):
             raise TypeError(f"Expected `trainable` argument to be a boolean, but got: {trainable!r}")
-        state = self.__dict__
-        state["_tracked"] = {}
-        state["_known_children"] = None
-        state["_known_layers"] = -1, []
-        state["_trainable_weights"] = []
-        state["_non_trainable_weights"] = []
-        state["_losses"] = []
-        state["_callable_losses"] = []
-        state["_metrics"] = []
-        state["_inbound_nodes"] = []
-        state["_outbound_nodes"] = []
-        state["_input_spec"] = None
-        state["_build_input_shape"] = None
         self._trainable = bool(trainable)
         self._dtype = _dtype_name(dtype)
         self._autocast = kwargs.get("autocast", True)
         self._name = name or backend.unique_object_name(to_snake_case(type(self).__name__), zero_based=True)
         self._activity_regularizer = regularizers.get(kwargs.get("activity_regularizer"))
-        state["_initial_weights"] = kwargs.get("weights")
+        self.__dict__["_initial_weights"] = kwargs.get("weights")
         self.built = False
 
         if "input_dim" in kwargs and "input_shape" not in kwargs:
@@ -317,8 +319,9 @@ class Layer:
     # Whether a configuration tells one input from a list of one.
     _keeps_structure = False
 
-    # Counts changes of what belongs to what, anywhere: what was found at one count still holds.
-    _structure_version = 0
+    # Another object after every change of what belongs to what, anywhere: what was found while it
+    # was the same still holds.
+    _structure = object()
 
     # Calling
 
@@ -332,7 +335,7 @@ class Layer:
         return inputs
 
     def __call__(self, *args, **kwargs):
-        if "_tracked" not in self.__dict__:
+        if "built" not in self.__dict__:
             raise RuntimeError(f"{type(self).__name__}: you must call `super().__init__()` in the constructor.")
         spec = _spec_of(type(self))
         if args:
@@ -562,8 +565,8 @@ class Layer:
         return Variable(value, trainable=trainable, name=full_name, constraint=constraint)
 
     def __setattr__(self, name, value):
-        tracked = self.__dict__.get("_tracked")
-        if tracked is not None and not hasattr(type(self), name):
+        tracked = self._tracked
+        if not hasattr(type(self), name):
             if _may_hold_layers(value) and not is_metric(value):
                 tracked.pop(name, None)
                 tracked[name] = value
@@ -633,19 +636,20 @@ class Layer:
 
     def _structure_changed(self):
         self.__dict__["_known_children"] = None
-        Layer._structure_version += 1
+        Layer._structure = object()
 
     def _flatten_layers(self, recursive=True, include_self=True):
         """This layer and all below it, parents first."""
         if not recursive:
             return [self, *self._children()] if include_self else list(self._children())
-        version, layers = self._known_layers
-        if version != Layer._structure_version:
+        structure = Layer._structure
+        known, layers = self._known_layers
+        if known is not structure:
             layers = [self]
             for child in self._children():
                 layers.extend(child._flatten_layers())
             if all(layer._known_children is not None for layer in layers):
-                self.__dict__["_known_layers"] = Layer._structure_version, layers
+                self.__dict__["_known_layers"] = structure, layers
         return layers if include_self else layers[1:]
 
     @property

@@ -2,15 +2,38 @@
 
 from ..base_layer import InputSpec, Layer
 from ..utils import deserialize_keras_object, serialize_keras_object
-from . import convolutional, core, merging, normalization, pooling, reshaping
+from . import (
+    convolutional,
+    convolutional_transpose,
+    core,
+    depthwise,
+    locally_connected,
+    merging,
+    normalization,
+    pooling,
+    reshaping,
+)
 from .convolutional import *  # noqa: F403
+from .convolutional_transpose import *  # noqa: F403
 from .core import *  # noqa: F403
+from .depthwise import *  # noqa: F403
+from .locally_connected import *  # noqa: F403
 from .merging import *  # noqa: F403
 from .normalization import *  # noqa: F403
 from .pooling import *  # noqa: F403
 from .reshaping import *  # noqa: F403
 
-_MODULES = (convolutional, core, merging, normalization, pooling, reshaping)
+_MODULES = (
+    convolutional,
+    convolutional_transpose,
+    core,
+    depthwise,
+    locally_connected,
+    merging,
+    normalization,
+    pooling,
+    reshaping,
+)
 __all__ = [
     "InputSpec",
     "Layer",

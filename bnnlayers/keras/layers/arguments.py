@@ -37,6 +37,12 @@ class ConfiguredLayer(Layer):
         return config
 
 
+def arguments(scope, without=()):
+    """The keyword arguments of a constructor, from its `locals()`, so that it lists them once."""
+    named = {k: v for k, v in scope.items() if k not in ("self", "__class__", "kwargs", *without)}
+    return {**named, **scope["kwargs"]}
+
+
 def integers(value, count, name, allow_zero=False):
     """`count` integers from one integer or a sequence, as a tuple.
 

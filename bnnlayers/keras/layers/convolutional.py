@@ -66,7 +66,7 @@ class Conv(ConfiguredLayer):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         allowed = ("valid", "same", "causal") if self.rank == 1 else ("valid", "same")
         self._configure(
-            filters=int(filters),
+            filters=filters if filters is None else int(filters),
             kernel_size=integers(kernel_size, self.rank, "kernel_size"),
             strides=integers(strides, self.rank, "strides"),
             padding=padding_of(padding, allowed),
@@ -83,11 +83,11 @@ class Conv(ConfiguredLayer):
             kernel_constraint=kernel_constraint,
             bias_constraint=bias_constraint,
         )
-        if self.filters <= 0:
+        if self.filters is not None and self.filters <= 0:
             raise ValueError(
                 f"Invalid value for argument `filters`. Expected a strictly positive value. Received filters={filters}."
             )
-        if self.groups < 1 or self.filters % self.groups:
+        if self.groups < 1 or (self.filters or 0) % self.groups:
             raise ValueError(
                 "The number of filters must be evenly divisible by the number of groups. "
                 f"Received: groups={groups}, filters={filters}"
@@ -129,16 +129,16 @@ class Conv(ConfiguredLayer):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        self._add_bias()
+        self._add_bias(self.filters)
         self._specify_channels(channels)
         super().build(input_shape)
 
-    def _add_bias(self):
+    def _add_bias(self, filters):
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
                 "bias",
-                shape=(self.filters,),
+                shape=(filters,),
                 initializer=self.bias_initializer,
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
@@ -182,6 +182,9 @@ class Conv(ConfiguredLayer):
             self.dilation_rate[axis],
         )
 
+    def _output_channels(self, input_shape):
+        return self.filters
+
     def compute_output_shape(self, input_shape):
         shape = TensorShape(input_shape)
         first = self.data_format == "channels_first"
@@ -194,7 +197,7 @@ class Conv(ConfiguredLayer):
                 f"Consider increasing the input size. Received input shape {tuple(shape)} which "
                 "would produce output shape with a zero or negative value in a dimension."
             )
-        channels = (self.filters,)
+        channels = (self._output_channels(shape),)
         tail = (*channels, *spatial) if first else (*spatial, *channels)
         return TensorShape((*shape[:lead], *tail))
 
