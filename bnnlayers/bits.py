@@ -83,6 +83,13 @@ class BitArray:
         """The same bits with another scale of the last axis, or none."""
         return self._copy(scale=scale, _node=None)
 
+    def moved_last(self) -> BitArray:
+        """The same values with the packed axis last, where their words already lie; of another axis no scale is taken along."""
+        if self.axis == self.ndim - 1:
+            return self
+        shape = (*self.shape[: self.axis], *self.shape[self.axis + 1 :], self.shape[self.axis])
+        return BitArray(self.words, shape, -1, self.kind, self.divisor)
+
     def _copy(self, **changes: Any) -> BitArray:
         copy = object.__new__(BitArray)
         for name in BitArray.__slots__[1:]:

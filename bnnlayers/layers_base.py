@@ -20,12 +20,6 @@ from .quantized_variable import QuantizedVariable
 log = logging.getLogger(__name__)
 
 
-def arguments(scope: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of a constructor, from its `locals()`, so that it lists them once."""
-    given = {name: value for name, value in scope.items() if name not in ("self", "__class__", "kwargs")}
-    return {**given, **scope["kwargs"]}
-
-
 class BaseLayer(layers.Layer):
     """A layer whose input may be quantised, and whose kernels may be.
 
@@ -39,7 +33,9 @@ class BaseLayer(layers.Layer):
     _ran: tuple[str, ...] = ()
 
     def __init__(self, *args: Any, input_quantizer: Any = None, **kwargs: Any) -> None:
-        given = {argument: quantizers.get_kernel_quantizer(kwargs.pop(argument, None)) for argument in self._arguments()}
+        given = {
+            argument: quantizers.get_kernel_quantizer(kwargs.pop(argument, None)) for argument in self._arguments()
+        }
         super().__init__(*args, **kwargs)
         self.input_quantizer = quantizers.get(input_quantizer)
         for argument, quantizer in given.items():
@@ -118,8 +114,22 @@ class QuantizerBase(BaseLayer):
     kernels = {"kernel": "kernel_quantizer"}
 
 
+class QuantizerDepthwiseBase(BaseLayer):
+    """A layer with one kernel, quantised by `depthwise_quantizer`."""
+
+    kernels = {"depthwise_kernel": "depthwise_quantizer"}
+
+
+class QuantizerSeparableBase(BaseLayer):
+    """A layer with two kernels, quantised by `depthwise_quantizer` and `pointwise_quantizer`."""
+
+    kernels = {"depthwise_kernel": "depthwise_quantizer", "pointwise_kernel": "pointwise_quantizer"}
+
+
 class QuantizerBaseConv(layers.Layer):
     """A convolution that pads after its input has been quantised, with `pad_values`."""
+
+    padding: str
 
     def __init__(self, *args: Any, pad_values: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -129,8 +139,8 @@ class QuantizerBaseConv(layers.Layer):
                 f"{type(self).__name__}: Causal padding with `pad_values != 0` is not supported, got {pad_values}."
             )
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        return product.conv(inputs, kernel, pad_values=float(self.pad_values), **self._convolution_arguments())
+    def _convolution_arguments(self) -> dict[str, Any]:
+        return {**super()._convolution_arguments(), "pad_values": float(self.pad_values)}  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "pad_values": self.pad_values}

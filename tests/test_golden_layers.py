@@ -8,7 +8,21 @@ from golden.checks import assert_close, assert_equal, tolerance
 import bnnlayers as lq
 from bnnlayers import keras
 
-FILES = ("QuantDense", "QuantConv2D", "QuantDense_quantizers", "QuantConv2D_quantizers", "QuantConv1D", "QuantConv3D")
+FILES = (
+    "QuantDense",
+    "QuantDense_quantizers",
+    "QuantConv1D",
+    "QuantConv2D",
+    "QuantConv2D_quantizers",
+    "QuantConv3D",
+    "QuantDepthwiseConv2D",
+    "QuantSeparableConv1D",
+    "QuantSeparableConv2D",
+    "QuantConv2DTranspose",
+    "QuantConv3DTranspose",
+    "QuantLocallyConnected1D",
+    "QuantLocallyConnected2D",
+)
 
 CASES = [case for file in FILES for case in read(file)]
 

@@ -287,6 +287,9 @@ def connections(
         padding=padding,
         dilation=(1,) * len(kernel_size),
     )
+    if padding == "same":  # Keras centres these windows on every stride-th pixel, unlike those of a convolution
+        z, y, x = geometry.kernel
+        geometry = geometry._replace(pad=(z // 2, y // 2, x // 2))
     return Connections(geometry, implementation, data_format == "channels_first")
 
 
@@ -358,6 +361,8 @@ def locally_connected(
             f"locally_connected(): argument 'kernel' must have shape {c.kernel_shape(rank)}, got {kernel.shape}"
         )
     x, kernel = admitted(x, kernel)
+    if isinstance(kernel, BitArray) and kernel.scale is not None and implementation == 3:
+        kernel = decode(kernel)  # a scale of every single weight
     both = isinstance(x, BitArray) and isinstance(kernel, BitArray)
     if both and c.padded and x.kind == "sign" and x.planes > 1:
         x = decode(x)  # several planes of signs have no zero for what lies outside

@@ -172,7 +172,9 @@ class Layout:
         self.inputs, self.outputs, self.first = tuple(inputs), tuple(outputs), first
 
     def last(self, a: Any) -> Any:
-        return np.moveaxis(a, 1, -1) if self.first and not isinstance(a, BitArray) else a
+        if not self.first:
+            return a
+        return a.moved_last() if isinstance(a, BitArray) else np.moveaxis(a, 1, -1)
 
     def back(self, a: Any, shape: tuple[int, ...]) -> Any:
         a = a.reshape(shape)
