@@ -1,0 +1,144 @@
+"""Products and quantizers as operations: which arithmetic runs, and that all of them agree."""
+
+import numpy as np
+import pytest
+
+import bnnlayers as lq
+from bnnlayers import ops
+from bnnlayers.bits import BitArray
+from bnnlayers.ops import product, quantize
+
+
+def operands(rng, x_shape, w_shape, x_axis=-1):
+    """Signs as floats and as bits."""
+    x, w = (np.where(rng.standard_normal(s) < 0, -1, 1).astype(np.float32) for s in (x_shape, w_shape))
+    return (x, ops.pack_bits(x, x_axis)), (w, ops.pack_bits(w, 0 if w.ndim == 2 else -2))
+
+
+BOXES = {(0, 0): "float", (0, 1): "signed", (1, 0): "signed", (1, 1): "xnor"}
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("depth", (1, 31, 32, 33, 64, 65))
+def test_matmul_is_the_same_in_every_box(rng, box, depth):
+    xs, ws = operands(rng, (3, 5, depth), (depth, 7))
+    with product.observe() as ran:
+        y = ops.matmul(xs[box[0]], ws[box[1]])
+    assert ran == [BOXES[box]]
+    np.testing.assert_array_equal(y, xs[0] @ ws[0])
+    assert isinstance(y, lq.Tensor)
+    assert y.dtype == np.float32
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("data_format", ("channels_last", "channels_first"))
+@pytest.mark.parametrize("pad", (0.0, 1.0, -1.0))
+@pytest.mark.parametrize("groups", (1, 2))
+def test_conv_is_the_same_in_every_box(rng, box, data_format, pad, groups):
+    first = data_format == "channels_first"
+    shape = (2, 34, 5, 6) if first else (2, 5, 6, 34)
+    xs, ws = operands(rng, shape, (3, 2, 34 // groups, 8), 1 if first else -1)
+    call = {"strides": (2, 1), "padding": "same", "data_format": data_format, "groups": groups, "pad_values": pad}
+    expected = ops.conv(xs[0], ws[0], **call)
+    with product.observe() as ran:
+        y = ops.conv(xs[box[0]], ws[box[1]], **call)
+    assert ran == [BOXES[box]]
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("box", [b for b in BOXES if b != (0, 0)])
+def test_gradients_are_the_same_in_every_box(rng, box):
+    x = lq.constant(rng.standard_normal((2, 6, 5, 33)).astype(np.float32))
+    w = lq.Variable(rng.standard_normal((3, 3, 33, 9)).astype(np.float32))
+    dy = rng.integers(-8, 9, (2, 6, 5, 9)).astype(np.float32)
+
+    def gradients(packed):
+        with lq.GradientTape() as tape:
+            tape.watch(x)
+            sx = quantize.ste_sign(x, axis=-1 if packed[0] else None)
+            sw = quantize.ste_sign(w, axis=-2 if packed[1] else None)
+            y = ops.conv(sx, sw, padding="same")
+        return tape.gradient(y, [x, w], output_gradients=dy)
+
+    # Integers all along, so that no order of a sum matters.
+    for ours, expected in zip(gradients(box), gradients((0, 0)), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_bits_that_cannot_be_padded_run_on_floats(rng):
+    xs, ws = operands(rng, (1, 4, 4, 40), (3, 3, 40, 5))
+    with product.observe() as ran:
+        y = ops.conv(xs[1], ws[1], padding="same", pad_values=0.5)
+    assert ran == ["signed"]
+    np.testing.assert_array_equal(y, ops.conv(xs[0], ws[0], padding="same", pad_values=0.5))
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "more", "message"),
+    [
+        ((2, 3), (4, 5), None, "matmul.*shapes"),
+        ((2, 3), (3,), None, "matmul.*shapes"),
+        ((2, 5, 5, 3), (3, 3, 4, 2), {}, "conv.*groups"),
+        ((2, 5, 5, 4), (3, 3, 2, 3), {"groups": 2}, "conv.*groups"),
+        ((2, 5, 5, 4), (3, 3, 4, 2), {"groups": 0}, "conv.*groups"),
+        ((2, 5, 4), (3, 3, 4, 2), {}, "conv.*spatial axes"),
+        ((2, 5, 5, 4), (3, 3, 4, 2), {"strides": 0}, "conv.*strides"),
+        ((2, 5, 5, 4), (3, 3, 4, 2), {"strides": (1, -1)}, "conv.*strides"),
+        ((2, 5, 5, 4), (3, 3, 4, 2), {"dilation_rate": (1, 1, 1)}, "conv.*dilation_rate"),
+        ((2, 5, 5, 4), (3, 3, 4, 2), {"padding": "full"}, "conv.*padding.*full"),
+        ((2, 5, 5, 4), (9, 3, 4, 2), {}, "conv.*larger than the image"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(x, w, more, message):
+    x, w = np.ones(x, np.float32), np.ones(w, np.float32)
+    with pytest.raises(ValueError, match=message):
+        ops.matmul(x, w) if more is None else ops.conv(x, w, **more)
+
+
+@pytest.mark.parametrize("name", ("ste_sign", "approx_sign", "swish_sign", "ste_heaviside", "ste_tern"))
+def test_quantizers_have_two_faces_with_one_gradient(rng, name):
+    function = getattr(quantize, name)
+    x = lq.constant(rng.standard_normal((3, 4, 33)).astype(np.float32))
+    dy = rng.standard_normal(x.shape).astype(np.float32)
+    for axis in (0, 1, -1):
+        with lq.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            floats, bits = function(x), function(x, axis=axis)
+        assert isinstance(bits, BitArray)
+        np.testing.assert_array_equal(np.asarray(bits), floats)
+        np.testing.assert_array_equal(
+            tape.gradient(bits, x, output_gradients=dy), tape.gradient(floats, x, output_gradients=dy)
+        )
+
+
+@pytest.mark.parametrize("name", ("ste_sign", "approx_sign", "swish_sign", "ste_heaviside", "ste_tern"))
+def test_nan_is_kept_as_a_float(name):
+    x = np.array([[1.0, np.nan, -1.0]], np.float32)
+    y = getattr(quantize, name)(x, axis=-1)
+    assert isinstance(y, lq.Tensor)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+
+
+def test_integers_are_refused():
+    with pytest.raises(TypeError, match="ste_sign.*floating-point"):
+        quantize.ste_sign(np.arange(3))
+
+
+def test_a_straight_through_quantizer_keeps_one_bit_per_value(rng):
+    x = lq.constant(rng.standard_normal((8, 1024)).astype(np.float32))
+    with lq.GradientTape() as tape:
+        tape.watch(x)
+        y = quantize.ste_sign(x, axis=-1)
+    assert tape.kept() == [("ste_sign", x.size // 8)]
+    del y
+
+
+def test_a_memo_serves_reads_with_and_without_a_tape(rng):
+    w = lq.Variable(rng.standard_normal((40, 8)).astype(np.float32))
+    memo = {}
+    first = quantize.ste_sign(w, axis=0, memo=memo)
+    with lq.GradientTape() as tape:
+        second = quantize.ste_sign(w, axis=0, memo=memo)
+    assert second.words is first.words
+    gradient = tape.gradient(second, w, output_gradients=np.ones((40, 8), np.float32))
+    np.testing.assert_array_equal(gradient, np.abs(w.numpy()) <= 1)
