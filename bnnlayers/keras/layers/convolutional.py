@@ -7,7 +7,7 @@ from ...ops import merge, product
 from ...ops import shape as shape_ops
 from ..base_layer import InputSpec
 from ..structure import TensorShape
-from .arguments import ConfiguredLayer, data_format_of, integers, padding_of
+from .arguments import ConfiguredLayer, arguments, data_format_of, integers, padding_of
 from .core import activate
 
 
@@ -206,15 +206,81 @@ class Conv1D(Conv):
     __doc__ = (Conv.__doc__ or "").replace("`rank` spatial axes", "one spatial axis")
     rank = 1
 
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=1,
+        padding="valid",
+        data_format="channels_last",
+        dilation_rate=1,
+        groups=1,
+        activation=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**arguments(locals()))
+
 
 class Conv2D(Conv):
     __doc__ = (Conv.__doc__ or "").replace("`rank`", "two")
     rank = 2
 
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=(1, 1),
+        padding="valid",
+        data_format=None,
+        dilation_rate=(1, 1),
+        groups=1,
+        activation=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**arguments(locals()))
+
 
 class Conv3D(Conv):
     __doc__ = (Conv.__doc__ or "").replace("`rank`", "three")
     rank = 3
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=(1, 1, 1),
+        padding="valid",
+        data_format=None,
+        dilation_rate=(1, 1, 1),
+        groups=1,
+        activation=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**arguments(locals()))
 
 
 Convolution1D, Convolution2D, Convolution3D = Conv1D, Conv2D, Conv3D

@@ -10,7 +10,7 @@ from ...ops import local, merge
 from ...ops import shape as shape_ops
 from ..base_layer import InputSpec
 from ..structure import TensorShape
-from .arguments import ConfiguredLayer, data_format_of, integers, padding_of
+from .arguments import ConfiguredLayer, arguments, data_format_of, integers, padding_of
 from .core import activate
 
 _LARGE = 2**28
@@ -164,7 +164,9 @@ class LocallyConnected(ConfiguredLayer):
             )
 
     def call(self, inputs):
-        outputs = local.locally_connected(inputs, self.kernel, filters=self.filters, **self._connection_arguments())
+        outputs = local.locally_connected(
+            inputs, self.kernel, filters=self.filters, **self._connection_arguments()
+        )
         if self.use_bias:
             bias = self.bias
             if self.data_format == "channels_first":
@@ -192,6 +194,27 @@ class LocallyConnected1D(LocallyConnected):
 class LocallyConnected2D(LocallyConnected):
     __doc__ = LocallyConnected.__doc__
     rank = 2
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=(1, 1),
+        padding="valid",
+        data_format=None,
+        activation=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        implementation=1,
+        **kwargs,
+    ):
+        super().__init__(**arguments(locals()))
 
 
 __all__ = ["LocallyConnected1D", "LocallyConnected2D"]
