@@ -1,29 +1,40 @@
 """`summary`: what a network holds, how many multiply-adds it takes, and which arithmetic runs them.
 
-The table is larq's, column for column, with one column more: the kernels that the last call of each layer ran.
+The table is larq's, column for column, with one column more: the kernels that each layer ran. A further one shows what
+training keeps of its activations.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from .keras import layers, models
+import numpy as np
+
+from .keras import backend, layers, models
+from .keras.base_layer import context as calling
+from .keras.structure import flatten, map_structure
+from .tape import GradientTape, constant
 from .utils import memory_as_readable_str
 
 __all__ = ["LayerProfile", "ModelProfile", "summary"]
 
 Cell = str | int | float
 
-_MAC_LAYERS = (layers.Dense, layers.Conv1D, layers.Conv2D)
+_LOCAL_LAYERS = (layers.LocallyConnected1D, layers.LocallyConnected2D)
+_MAC_LAYERS = (layers.Dense, layers.Conv, *_LOCAL_LAYERS)
+# Their multiply-adds are none, or part of the layer that they are fused with; those of others are unknown.
 _FREE_LAYERS = (
     layers.Flatten,
     layers.BatchNormalization,
     layers.MaxPooling1D,
     layers.MaxPooling2D,
+    layers.MaxPooling3D,
     layers.AveragePooling1D,
     layers.AveragePooling2D,
+    layers.AveragePooling3D,
 )
 
 
@@ -89,8 +100,16 @@ class _Profile:
         widths = {p.bitwidth for p in self.weight_profiles}
         return sorted(widths.union(*(p.unique_param_bidtwidths for p in self.layer_profiles)))
 
-    def generate_table_row(self, widths: Iterable[int], precisions: Iterable[int]) -> list[Cell]:
-        """Name, input precision, outputs, weights per width, kB, MACs per precision, arithmetic."""
+    @property
+    def kept(self) -> Kept:
+        """What a training step keeps of a sample; zero where it was not measured."""
+        parts = [p.kept for p in self.layer_profiles]
+        return Kept(*(sum(numbers) for numbers in zip(*parts, strict=True))) if parts else Kept()
+
+    def generate_table_row(
+        self, widths: Iterable[int], precisions: Iterable[int], training: bool = False
+    ) -> list[Cell]:
+        """Name, input precision, outputs, weights per width, kB, MACs per precision, what is kept, arithmetic."""
         return [
             self.name,
             self.input_precision or "-",
@@ -98,22 +117,45 @@ class _Profile:
             *(self.weight_count(width) for width in widths),
             _kilobytes(self.memory),
             *("?" if (n := self.op_count("mac", p)) is None else n for p in precisions),
+            *([self.kept.bits_per_activation] if training else []),
             self.arithmetic,
         ]
 
     # What a layer and a model answer each in its own way.
     input_precision: int | None
+    output_shape: Any
     output_shape_str: str
+    output_pixels: int | None
     arithmetic: str
 
     def op_count(self, op_type: str = "mac", precision: int | None = None) -> int | None:
         raise NotImplementedError
 
 
+class Kept(NamedTuple):
+    """What a training step keeps for backward of each sample of a batch.
+
+    Attributes
+    ----------
+    bits : int
+    activations : int
+        Values that come in.
+    """
+
+    bits: int = 0
+    activations: int = 0
+
+    @property
+    def bits_per_activation(self) -> float:
+        """32 where a float is kept, 1 where a mask or a sign is, 0 where nothing is or it is computed again."""
+        return self.bits / max(self.activations, 1)
+
+
 class LayerProfile(_Profile):
     """Sizes and operations of one layer."""
 
     layer_profiles = ()
+    kept = Kept()
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
@@ -150,7 +192,9 @@ class LayerProfile(_Profile):
 
     @property
     def arithmetic(self) -> str:  # type: ignore[override]
-        return " + ".join(getattr(self._layer, "arithmetic", ())) or "-"
+        # A layer that knows nothing of quantization has nothing but floats.
+        known = ("float",) if isinstance(self._layer, _MAC_LAYERS) else ()
+        return " + ".join(getattr(self._layer, "arithmetic", known)) or "-"
 
     def _macs(self) -> list[tuple[int, int]]:
         """(precision, multiply-adds) of each kernel."""
@@ -158,7 +202,17 @@ class LayerProfile(_Profile):
         if not isinstance(self._layer, _MAC_LAYERS) or not pixels:
             return []
         inputs = self.input_precision or 32
-        return [(max(inputs, p.bitwidth), p.count * pixels) for p in self.weight_profiles if not p.is_bias]
+        kernels = [p for p in self.weight_profiles if not p.is_bias]
+        return [(max(inputs, p.bitwidth), pixels * self._kernel_count(p)) for p in kernels]
+
+    def _kernel_count(self, profile: WeightProfile) -> int:
+        """Weights that meet one output pixel."""
+        layer = self._layer
+        if not isinstance(layer, _LOCAL_LAYERS):
+            return profile.count
+        # What its kernel holds depends on the implementation, what it computes does not.
+        (channels,) = layer.input_spec.axes.values()
+        return math.prod(layer.kernel_size) * channels * layer.filters
 
     @property
     def unique_op_precisions(self) -> list[int]:
@@ -180,13 +234,41 @@ class ModelProfile(_Profile):
     ----------
     model : keras.Model
         Built.
+    training : bool
+        Whether to measure what a training step keeps for backward. The model is run for it, on zeros; its state stays
+        as it is.
+
+    Raises
+    ------
+    ValueError
+        If `training` is asked for and the shape of the model's inputs is not known.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, training: bool = False) -> None:
         self.name = model.name
         self.layer_profiles = [
             ModelProfile(layer) if isinstance(layer, models.Model) else LayerProfile(layer) for layer in model.layers
         ]
+        self._training = training
+        if training:
+            self._measure(model)
+
+    def _leaves(self) -> Iterator[LayerProfile]:
+        for profile in self.layer_profiles:
+            yield from profile._leaves() if isinstance(profile, ModelProfile) else [profile]
+
+    def _measure(self, model: Any) -> None:
+        leaves = list(self._leaves())
+        found = []
+        for batch in (1, 2):
+            with GradientTape() as tape, _watched([p._layer for p in leaves], tape) as counts:
+                _run_on_zeros(model, batch, training=True)
+            found.append(counts)
+        one, two = found
+        for profile in leaves:
+            # The difference of two batches has nothing of the weights in it.
+            (bits, activations), (bits_of_two, _) = one[id(profile._layer)], two[id(profile._layer)]
+            profile.kept = Kept(bits_of_two - bits, activations)
 
     @property
     def input_precision(self) -> int | None:  # type: ignore[override]
@@ -199,6 +281,10 @@ class ModelProfile(_Profile):
     @property
     def output_shape_str(self) -> str:  # type: ignore[override]
         return self.layer_profiles[-1].output_shape_str
+
+    @property
+    def output_pixels(self) -> int | None:  # type: ignore[override]
+        return self.layer_profiles[-1].output_pixels
 
     @property
     def arithmetic(self) -> str:  # type: ignore[override]
@@ -224,10 +310,11 @@ class ModelProfile(_Profile):
             *(f"# {width}-bit\nx 1" for width in widths),
             "Memory\n(kB)",
             *(f"{precision}-bit MACs" for precision in precisions),
+            *(["Kept\n(bit)"] if self._training else []),
             "Arithmetic",
         ]
-        rows = [p.generate_table_row(widths, precisions) for p in self.layer_profiles]
-        total = self.generate_table_row(widths, precisions)
+        rows = [p.generate_table_row(widths, precisions, self._training) for p in self.layer_profiles]
+        total = self.generate_table_row(widths, precisions, self._training)
         return [header, *rows, ["Total", "", "", *total[3:-1], ""]]
 
     def generate_summary(self, include_macs: bool = True) -> list[list[Cell]]:
@@ -248,7 +335,53 @@ class ModelProfile(_Profile):
                 ratio = self.op_count("mac", precision) / max(1, macs)
                 if ratio > 0:
                     rows.append([f"Ratio of MACs that are {word}", f"{ratio:.4f}"])
+        if self._training:
+            rows.append(["Kept for backward, per sample", memory_as_readable_str(self.kept.bits)])
         return rows
+
+
+@contextlib.contextmanager
+def _watched(watched: Sequence[Any], tape: GradientTape) -> Iterator[dict[int, list[int]]]:
+    """Count, by identity of the layer, the bits that a tape keeps of each call, and the values that go in."""
+    counts = {id(layer): [0, 0] for layer in watched}
+
+    def bits() -> int:
+        return 8 * sum(size for _, size in tape.kept())
+
+    def watch(layer: Any) -> None:
+        call = layer.call
+
+        def watching(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            before = bits()
+            outputs = call(inputs, *args, **kwargs)
+            counts[id(layer)][0] += bits() - before
+            counts[id(layer)][1] += sum(math.prod(x.shape) for x in flatten(inputs))
+            return outputs
+
+        layer.__dict__["call"] = watching
+
+    for layer in watched:
+        watch(layer)
+    try:
+        yield counts
+    finally:
+        for layer in watched:
+            layer.__dict__.pop("call", None)
+
+
+def _run_on_zeros(model: Any, batch: int, training: bool) -> None:
+    """Call a model of known input shapes, without a trace in its state."""
+    tensors = getattr(model, "inputs", None)
+    if not tensors or any(None in tensor.shape[1:] for tensor in tensors):
+        raise ValueError(f"summary(): the shape of the inputs of model {model.name!r} is not known")
+    zeros = map_structure(lambda x: constant(np.zeros((batch, *x.shape[1:]), x.dtype)), model.input)
+    random = backend.random_generator().bit_generator
+    before, state = calling.inferring, random.state
+    calling.inferring = True
+    try:
+        model(zeros, training=training)
+    finally:
+        calling.inferring, random.state = before, state
 
 
 def _fused_weights(layer: Any) -> list[Any]:
@@ -285,7 +418,7 @@ def _number_as_readable_str(num: float) -> str:
     if num >= 1e15:
         return f"{num:.2E}"
     power = min(int(math.log10(num) + 1e-9) // 3, 4)
-    return f"{num / 1000**power:#.3g}".rstrip(".") + ("", " k", " M", " B", " T")[power]
+    return f"{num / 1000**power:.3g}" + ("", " k", " M", " B", " T")[power]
 
 
 def _boxed(table: Sequence[Sequence[Cell]], title: str, *, header: bool) -> str:
@@ -310,7 +443,9 @@ def _boxed(table: Sequence[Sequence[Cell]], title: str, *, header: bool) -> str:
     return "\n".join([*lines, rule])
 
 
-def summary(model: Any, print_fn: Callable[[str], Any] | None = None, include_macs: bool = True) -> None:
+def summary(
+    model: Any, print_fn: Callable[[str], Any] | None = None, include_macs: bool = True, training: bool = False
+) -> None:
     """Print a network's layers with their precision, shapes, weights, memory, multiply-adds and arithmetic.
 
     Parameters
@@ -320,16 +455,23 @@ def summary(model: Any, print_fn: Callable[[str], Any] | None = None, include_ma
         Takes a string; default `print`.
     include_macs : bool
         Whether to count multiply-adds.
+    training : bool
+        Whether to show what a training step keeps of its activations for backward: bits per value that comes into a
+        layer, and the total of a sample. Measured on zeros.
 
     Raises
     ------
     ValueError
-        If the model has not been built.
+        If the model has not been built, or `training` is asked for and the shape of its inputs is not known.
 
     Notes
     -----
-    The precision of a multiply-add is the greater of its operands' precisions. The last column names the kernels that
-    the layer's last call ran: "xnor" on bits, "signed" on bits and floats, "float" on floats, "-" before any call.
+    The precision of a multiply-add is the greater of its operands' precisions. As in larq, every weight of a kernel
+    counts for every output pixel: at a padded border, and between the strides of a transposed layer, more than is
+    computed.
+
+    The last column names the kernels that the layer's last call ran: "xnor" on bits, "signed" on bits and floats,
+    "float" on floats. Where there was no call yet, the model is run on zeros if the shape of its inputs is known.
     """
     if not model.built:
         raise ValueError(
@@ -337,6 +479,9 @@ def summary(model: Any, print_fn: Callable[[str], Any] | None = None, include_ma
             "an `input_shape`"
         )
     print_fn = print_fn or print
-    profile = ModelProfile(model)
+    profile = ModelProfile(model, training)
+    if not all(getattr(p._layer, "arithmetic", True) for p in profile._leaves()):
+        with contextlib.suppress(ValueError):
+            _run_on_zeros(model, 1, training=False)
     print_fn(_boxed(profile.generate_table(include_macs), f"{model.name} stats", header=True))
     print_fn(_boxed(profile.generate_summary(include_macs), f"{model.name} summary", header=False))
