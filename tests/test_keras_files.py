@@ -8,6 +8,13 @@ from bnnlayers import keras
 from bnnlayers.keras import layers, models
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
+
+
 X = RNG.standard_normal((24, 6, 6, 2)).astype(np.float32)
 Y = RNG.integers(0, 3, 24)
 

@@ -11,6 +11,11 @@ from bnnlayers.tape import GradientTape, Tensor, Variable, constant
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
+
+
 def normal(*shape):
     return RNG.standard_normal(shape)
 

@@ -1,5 +1,6 @@
 """Models: graphs, chains and classes."""
 
+import copy
 import json
 
 import numpy as np
@@ -11,6 +12,11 @@ from bnnlayers.keras import layers, models
 from bnnlayers.tape import GradientTape, constant
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
 
 
 def normal(*shape):
@@ -33,13 +39,13 @@ def test_a_graph_computes_what_its_layers_compute():
     shared = model.get_layer("shared")
     merged = np.asarray(shared(a) + shared(b))
     sliced = (1 - 2 * merged)[:, 1:] / 2 + np.maximum(merged[:, :3], 0.5)
-    np.testing.assert_allclose(left, model.get_layer("left")(sliced), rtol=1e-6)
-    np.testing.assert_allclose(right, model.get_layer("right")(merged), rtol=1e-6)
+    np.testing.assert_allclose(left, model.get_layer("left")(sliced), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(right, model.get_layer("right")(merged), rtol=1e-6, atol=1e-6)
     by_name = model({"b": b, "a": a})
     np.testing.assert_array_equal(by_name[1], right)
     predicted = model.predict([a, b], batch_size=2, verbose=0)
     assert type(predicted[0]) is np.ndarray
-    np.testing.assert_allclose(predicted[0], left, rtol=1e-6)
+    np.testing.assert_allclose(predicted[0], left, rtol=1e-6, atol=1e-6)
 
 
 def test_a_graph_knows_itself():
@@ -85,7 +91,7 @@ def test_nested_and_shared_models():
     assert len(model.weights) == 8
     assert len(model.layers) == 3
     value = normal(4, 3)
-    np.testing.assert_allclose(model(value), model.layers[-1](inner(inner(value))), rtol=1e-6)
+    np.testing.assert_allclose(model(value), model.layers[-1](inner(inner(value))), rtol=1e-6, atol=1e-6)
     inner.get_layer(index=0).trainable = False
     assert len(model.trainable_weights) == 4
 
@@ -323,6 +329,15 @@ def test_cloning_with_a_function():
         models.clone_model(Custom())
 
 
+def test_copies():
+    model = nested()
+    twin = copy.deepcopy(model)
+    values = {"x": normal(2, 3), "y": normal(2, 3)}
+    np.testing.assert_array_equal(twin(values)["out"], model(values)["out"])
+    twin.set_weights([w * 0 for w in twin.get_weights()])
+    assert np.any(model(values)["out"]) and not np.any(twin(values)["out"])
+
+
 def test_broken_configurations():
     config = two_inputs().get_config()
     config["layers"] = [c for c in config["layers"] if c["name"] != "shared"]
@@ -391,10 +406,10 @@ def test_operators_on_symbolic_tensors():
         expected = expression(value)
         result = model(value)
         assert out.shape[1:] == expected.shape[1:]
-        np.testing.assert_allclose(result, expected, rtol=1e-6)
+        np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
         if "concatenate" not in str(model.layers[-1].name):
             twin = models.Model.from_config(json.loads(model.to_json())["config"])
-            np.testing.assert_allclose(twin(value), expected, rtol=1e-6)
+            np.testing.assert_allclose(twin(value), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

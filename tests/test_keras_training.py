@@ -8,6 +8,13 @@ from bnnlayers.keras import layers, models
 from bnnlayers.tape import GradientTape
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
+
+
 X = RNG.standard_normal((20, 3)).astype(np.float32)
 Y = (X @ np.float32([[1], [-2], [0.5]])).astype(np.float32)
 

@@ -151,7 +151,8 @@ class Graph:
         for step in reversed(steps):
             step[4] = [slot for slot in {*step[2], *step[3]} if slot not in keep]
             keep.update(step[4])
-        self._slots, self._steps, self._size = slots, steps, next(numbers)
+        self._results = [slots[id(t)] for t in self.outputs]
+        self._steps, self._size = steps, next(numbers)
 
     def run(self, inputs, call):
         """Values of the outputs.
@@ -183,7 +184,7 @@ class Graph:
             result = None
             for slot in free:
                 values[slot] = None
-        return [values[self._slots[id(t)]] for t in self.outputs]
+        return [values[slot] for slot in self._results]
 
 
 def _call(layer, args, kwargs):
