@@ -15,6 +15,10 @@ $(VENV)/.demo: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
+$(VENV)/.bench: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
 $(VENV)/.test: $(SOURCES) | $(BIN)/python
 	BNNLAYERS_WERROR=1 $(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
@@ -33,8 +37,9 @@ lint: $(VENV)/.test
 sanitize:
 	$(MAKE) -C tests/c sanitize
 
-bench: $(VENV)/.demo
+bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/products.py
+	$(BIN)/python benchmarks/layers.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info bnnlayers/*.so

@@ -161,7 +161,9 @@ class BitArray:
         if self.kind == "sign" and self.planes == 1:
             values = _core.unpack(self.words[0], self.shape[self.axis], self.axis, dtype)
         else:
-            values = sum(c * _core.unpack(s.words[0], s.shape[s.axis], s.axis, dtype) for c, s in self.terms)
+            values = np.zeros(self.shape, dtype)
+            for c, s in self.terms:
+                values += c * _core.unpack(s.words[0], s.shape[s.axis], s.axis, dtype)
         if self.divisor != 1:
             values /= values.dtype.type(self.divisor)
         return values if self.scale is None else values * self.scale

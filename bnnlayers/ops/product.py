@@ -86,7 +86,8 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
 
 def _sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any) -> Any:
     """A product that knows signs and floats, of operands that are sums of signs."""
-    total, divisor = None, 1
+    total: Any = None
+    divisor = 1
     for c, left in _terms(x):
         for d, right in _terms(w):
             y = product(left, right)

@@ -46,7 +46,7 @@ def _pack_ternary(x: Any, axis: int, clip: float | None, threshold: float) -> An
     below = float(np.nextafter(size, x.dtype.type(0)))
     sign, zero, nan = _core.pack(x, axis, below)
     mask = None if clip is None else _core.pack(x, axis, clip)[1]
-    nonzero = ~zero
+    nonzero: Any = ~zero  # type: ignore[operator]
     if tail := x.shape[axis] % 32:
         nonzero[..., -1] &= np.uint32(2**tail - 1)
     return np.stack([sign[0] & nonzero, nonzero]), mask, nan or not np.isfinite(threshold)
