@@ -27,7 +27,8 @@ def dense(batch, units=4096):
 def conv(batch, size, channels):
     layer = lq.layers.QuantConv2D(channels, 3, padding="same", **BINARY)
     shape = (batch, size, size, channels)
-    return f"conv 3x3 {size}x{size}x{channels}, batch {batch}", layer, shape, batch * size * size, 9 * channels, channels
+    name = f"conv 3x3 {size}x{size}x{channels}, batch {batch}"
+    return name, layer, shape, batch * size * size, 9 * channels, channels
 
 
 CASES = [dense(batch) for batch in (1, 64, 256)] + [

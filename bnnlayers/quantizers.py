@@ -424,7 +424,7 @@ class DoReFa(_BaseQuantizer):
         return super().call(self._quantize(inputs))
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
-        if not 1 <= self.precision <= 8:
+        if self.precision not in range(1, 9):
             return self._quantize(x)
         more = {"memo": memo} if self.mode == "weights" else {}
         return self._quantize(x, axis=axis, **more)
