@@ -100,4 +100,5 @@ class QuantizedVariable(Variable):
             parts.append(f"quantizer={getattr(self.quantizer, '__name__', type(self.quantizer).__name__)}")
         if self.precision is not None:
             parts.append(f"precision={self.precision}")
-        return " ".join([*parts, f"numpy={self.numpy()!r}>"])
+        value = self.numpy()
+        return " ".join([*parts, f"numpy={value!r}>" if self.ndim else f"numpy={value}>"])

@@ -1,4 +1,4 @@
-"""What several tests of the larq mirror share: data, a small binary network, and what every layer must be able to do."""
+"""What tests of the larq mirror share: data, a small binary network, what every layer must be able to do."""
 
 import numpy as np
 
