@@ -72,15 +72,16 @@ def convolution(
     padding: str,
     dilation: Sequence[int],
     groups: int = 1,
+    function: str = "conv",
 ) -> Geometry:
-    """The geometry of a convolution of 1, 2 or 3 spatial axes."""
+    """The geometry of a convolution of 1, 2 or 3 spatial axes; messages name `function`."""
     if padding not in ("valid", "same", "causal"):
-        raise ValueError(f"conv(): argument 'padding' must be 'valid', 'same' or 'causal', got {padding!r}")
+        raise ValueError(f"{function}(): argument 'padding' must be 'valid', 'same' or 'causal', got {padding!r}")
     axes = list(zip(spatial, kernel, strides, dilation, strict=True))
     for n, k, s, d in axes:
         if padding == "valid" and n + s < (k - 1) * d + 1:
             raise ValueError(
-                f"conv(): the kernel {tuple(kernel)} with dilation {tuple(dilation)} is larger than the image "
+                f"{function}(): the kernel {tuple(kernel)} with dilation {tuple(dilation)} is larger than the image "
                 f"{tuple(spatial)}: the output would have a negative size"
             )
     return Geometry(

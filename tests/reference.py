@@ -189,6 +189,14 @@ def pads(length, kernel, padding, stride=1, dilation=1):
     return total // 2, total - total // 2
 
 
+def local_pads(length, kernel, padding, stride=1):
+    """(low, high) padding of one axis of a locally connected layer: "same" centres every window."""
+    if padding == "valid":
+        return 0, 0
+    low, outputs = kernel // 2, -(-length // stride)
+    return low, max((outputs - 1) * stride + kernel - low - length, 0)
+
+
 def output_length(length, kernel, pad, stride=1, dilation=1):
     """How often the kernel fits between the two ends of the padded axis."""
     low, high = pad

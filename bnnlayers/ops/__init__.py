@@ -3,7 +3,7 @@
 The elementwise quantizers and their pseudo-gradients are NumPy ufuncs in C, for float32 and float64, with `out=`,
 `where=` and broadcasting: ``ste_sign(x)``, ``ste_sign_grad(x, dy, clip_value)`` and so on. A parameter is one more
 operand; give it as a Python float, which leaves float32 as it is. `pack_bits`, `unpack_bits` and `xnor_matmul` work on
-packed bits, `matmul` and `conv` on either.
+packed bits, `matmul`, `conv` and its relatives on either.
 """
 
 from .._core import (
@@ -34,7 +34,9 @@ from .._core import (
 )
 from ..bits import BitArray, pack_bits, unpack_bits
 from . import product, quantize
-from .product import conv, matmul
+from .depthwise import depthwise_conv
+from .local import locally_connected
+from .product import conv, conv_transpose, matmul
 
 __all__ = [
     "BitArray",
@@ -43,6 +45,8 @@ __all__ = [
     "clip",
     "clip_grad",
     "conv",
+    "conv_transpose",
+    "depthwise_conv",
     "dorefa_activations",
     "dorefa_activations_grad",
     "dorefa_weights",
@@ -53,6 +57,7 @@ __all__ = [
     "leaky_tanh",
     "leaky_tanh_grad",
     "level",
+    "locally_connected",
     "matmul",
     "pack_bits",
     "product",

@@ -191,6 +191,7 @@ def depthwise_conv(
         padding=padding,
         dilation=per_axis("depthwise_conv", "dilation_rate", dilation_rate, rank),
         groups=channels,
+        function="depthwise_conv",
     )
     x, kernel = admitted(image.x, image.kernel, pad_values)
     kind = ("float", "signed", "xnor")[isinstance(x, BitArray) + isinstance(kernel, BitArray)]

@@ -286,6 +286,7 @@ def connections(
         strides=strides,
         padding=padding,
         dilation=(1,) * len(kernel_size),
+        function="locally_connected",
     )
     if padding == "same":  # Keras centres these windows on every stride-th pixel, unlike those of a convolution
         z, y, x = geometry.kernel
