@@ -73,30 +73,6 @@ def train(seed, epochs, verbose):
     return model, history, accuracy, seconds
 
 
-def saved_bits(model, x):
-    """Per layer: bits per input value that one training step keeps for backward."""
-    rows = []
-    for layer in model.layers:
-        x = lq.constant(np.asarray(x))
-        with lq.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True)
-        kept = sum(size for _, size in tape.kept())
-        rows.append((layer.name, 8 * kept / x.size))
-        x = y
-    return rows
-
-
-def report(model, x):
-    """Which arithmetic each layer ran, and how many bits its weights and saved activations take."""
-    print(f"\n{'layer':<26}{'arithmetic':<12}{'weights':>14}{'saved for backward':>28}")
-    profiles = {p.name: p for p in lq.models.ModelProfile(model).layer_profiles}
-    for name, bits in saved_bits(model, x):
-        profile = profiles[name]
-        weights = f"{profile.memory:,} bits" if profile.memory else "-"
-        print(f"{name:<26}{profile.arithmetic:<12}{weights:>14}{bits:>18.1f} bits/input")
-
-
 def draw(model, history, path):
     """Curves of the training, and twenty held-out digits with their predictions."""
     import matplotlib
@@ -135,7 +111,7 @@ def main():
     if options.seeds > 1:
         print(f"mean over {options.seeds} seeds: {np.mean(accuracies):.3f}")
 
-    report(model, load_digits()[0][0][:64])
+    lq.models.summary(model, training=True)
     options.out.mkdir(exist_ok=True)
     model.save_weights(options.out / "mnist.h5")
     draw(model, history, options.out / "mnist.png")
