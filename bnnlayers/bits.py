@@ -84,7 +84,7 @@ class BitArray:
         return self._copy(scale=scale, _node=None)
 
     def moved_last(self) -> BitArray:
-        """The same values with the packed axis last, where their words already lie; of another axis no scale is taken along."""
+        """The same values with the packed axis last, where their words already lie; a moved array has no scale."""
         if self.axis == self.ndim - 1:
             return self
         shape = (*self.shape[: self.axis], *self.shape[self.axis + 1 :], self.shape[self.axis])
@@ -127,7 +127,7 @@ class BitArray:
 
         A bit u of {0, 1} is (1 + s) / 2, and a ternary value is half the sum of two signs that differ where it is zero.
         """
-        return self.derived("terms", self._terms)
+        return self.derived("terms", self.split)
 
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` returns, made once: another form of these bits, which must not depend on their scale."""
@@ -135,7 +135,8 @@ class BitArray:
             self._cache[key] = make()
         return self._cache[key]
 
-    def _terms(self) -> tuple[tuple[float, BitArray], ...]:
+    def split(self) -> tuple[tuple[float, BitArray], ...]:
+        """The same as `terms`, made anew: what is read once must not hold them until backward."""
         if self.kind == "sign" and self.planes == 1:
             return ((1.0, self if self.divisor == 1 and self.scale is None else self._signs(self.words)),)
         if self.kind == "sign":
@@ -162,7 +163,7 @@ class BitArray:
             values = _core.unpack(self.words[0], self.shape[self.axis], self.axis, dtype)
         else:
             values = np.zeros(self.shape, dtype)
-            for c, s in self.terms:
+            for c, s in self.split():
                 values += c * _core.unpack(s.words[0], s.shape[s.axis], s.axis, dtype)
         if self.divisor != 1:
             values /= values.dtype.type(self.divisor)

@@ -182,7 +182,7 @@ class LayerProfile(_Profile):
         return str(self.output_shape or "multiple")
 
     @property
-    def output_pixels(self) -> int | None:
+    def output_pixels(self) -> int | None:  # type: ignore[override]
         """Positions at which the weights are applied; 1 for a dense layer on vectors."""
         shape = self.output_shape
         if not shape:
@@ -475,8 +475,8 @@ def summary(
     """
     if not model.built:
         raise ValueError(
-            "summary(): argument 'model' has not been built; call it on data, call its `build`, or give its first layer "
-            "an `input_shape`"
+            "summary(): argument 'model' has not been built; call it on data, call its `build`, or give its first "
+            "layer an `input_shape`"
         )
     print_fn = print_fn or print
     profile = ModelProfile(model, training)

@@ -448,13 +448,13 @@ DoReFaQuantizer = DoReFa
 QuantizerType = Quantizer | Callable[[Any], Any]
 
 
-def serialize(quantizer: Any) -> Any:
-    """The configuration of a quantizer, as JSON can hold it."""
+def serialize(quantizer: Any, use_legacy_format: bool = False) -> Any:
+    """The configuration of a quantizer, as JSON can hold it. There is one format: the second argument has no effect."""
     return keras_utils.serialize_keras_object(quantizer)
 
 
-def deserialize(name: Any, custom_objects: dict[str, Any] | None = None) -> Any:
-    """The quantizer that `serialize` described, or the one of that name."""
+def deserialize(name: Any, custom_objects: dict[str, Any] | None = None, use_legacy_format: bool = False) -> Any:
+    """The quantizer that `serialize` described, or the one of that name. Every format of Keras 2 is read."""
     return keras_utils.deserialize_keras_object(
         name, module_objects=globals(), custom_objects=custom_objects, printable_module_name="quantization function"
     )

@@ -98,7 +98,7 @@ class TestNames:
 
 class TestValues:
     @pytest.mark.parametrize("name", ["ste_sign", "approx_sign", "swish_sign"])
-    @pytest.mark.parametrize("get", [quantizers.get, lambda name: getattr(quantizers, name)], ids=["object", "function"])
+    @pytest.mark.parametrize("get", [quantizers.get, vars(quantizers).get], ids=["object", "function"])
     def test_signs(self, rng, name, get):
         quantizer = get(name)
         signs = rng.choice([-1.0, 1.0], (2, 5)).astype(np.float32)
@@ -107,7 +107,7 @@ class TestValues:
         np.testing.assert_array_equal(quantizer(x), np.where(x < 0, -1, 1))
         np.testing.assert_array_equal(quantizer(np.float32([0, -0.0])), [1, 1])
 
-    @pytest.mark.parametrize("get", [quantizers.get, lambda name: getattr(quantizers, name)], ids=["object", "function"])
+    @pytest.mark.parametrize("get", [quantizers.get, vars(quantizers).get], ids=["object", "function"])
     def test_heaviside(self, rng, get):
         quantizer = get("ste_heaviside")
         bits = rng.integers(0, 2, (2, 5)).astype(np.float32)
@@ -288,9 +288,9 @@ def test_metrics(make):
     with lq.context.metrics_scope(["flip_ratio"]):
         scoped = model(make())
     for network in (scoped, model(make(metrics=["flip_ratio"]))):
-        layer = network.layers[0]
-        assert layer._metrics == []
-        assert [metric.name for metric in layer.kernel_quantizer._metrics] == [f"flip_ratio/{layer.kernel_quantizer.name}"]
+        quantizer = network.layers[0].kernel_quantizer
+        assert network.layers[0]._metrics == []
+        assert [metric.name for metric in quantizer._metrics] == [f"flip_ratio/{quantizer.name}"]
 
 
 def test_get_kernel_quantizer_takes_the_metrics_of_the_scope():

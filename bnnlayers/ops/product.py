@@ -88,8 +88,8 @@ def _sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any) -> Any:
     """A product that knows signs and floats, of operands that are sums of signs."""
     total: Any = None
     divisor = 1
-    for c, left in _terms(x):
-        for d, right in _terms(w):
+    for c, left in x.split() if isinstance(x, BitArray) else [(1.0, x)]:
+        for d, right in w.terms if isinstance(w, BitArray) else [(1.0, w)]:
             y = product(left, right)
             if c * d != 1:
                 y *= y.dtype.type(c * d)
@@ -97,10 +97,6 @@ def _sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any) -> Any:
     for a in (x, w):
         divisor *= a.divisor if isinstance(a, BitArray) else 1
     return total if divisor == 1 else np.divide(total, total.dtype.type(divisor), out=total)
-
-
-def _terms(a: Any) -> Any:
-    return a.terms if isinstance(a, BitArray) else ((1.0, a),)
 
 
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:

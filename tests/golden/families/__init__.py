@@ -1,6 +1,6 @@
 """Importing a module of this package registers its families."""
 
-from . import keras, layers, optimizers, quantizers, summaries, training
+from . import keras, layers, optimizers, quantizers, signatures, summaries, training
 from .registry import FAMILIES
 
-__all__ = ["FAMILIES", "keras", "layers", "optimizers", "quantizers", "summaries", "training"]
+__all__ = ["FAMILIES", "keras", "layers", "optimizers", "quantizers", "signatures", "summaries", "training"]
