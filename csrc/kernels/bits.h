@@ -33,33 +33,56 @@ BNN_INLINE vmask OF(pack_row)(const REAL *x, int64_t count, int masked, VREAL li
   return nan;
 }
 
+/* One word of `here` neighbouring vectors from up to BNN_WORD rows that lie `inner` apart: `registers` full of lanes,
+ * or one in part. */
+BNN_INLINE vmask OF(pack_word)(int registers, const REAL *x, int64_t rows, int64_t inner, int64_t here, int masked,
+                               VREAL limit, uint32_t *word, uint32_t *mask) {
+  vmask nan = v_mask_none();
+  vu32 sign[STRIP_REGISTERS], within[STRIP_REGISTERS];
+  BNN_UNROLL
+  for (int r = 0; r < registers; r++) sign[r] = within[r] = v_set(0);
+  for (int64_t k = 0; k < rows; k++, x += inner) {
+    vu32 bit = v_set(1u << k);
+    BNN_UNROLL
+    for (int r = 0; r < registers; r++) {
+      VREAL value = here >= BNN_LANES ? OF(v_load)(x + r * BNN_LANES) : OF(v_load_part)(x, here);
+      sign[r] = v_or_where(sign[r], OF(v_negative)(value), bit);
+      if (masked) within[r] = v_or_where(within[r], OF(v_within)(value, limit), bit);
+      nan = v_mask_or(nan, OF(v_nan)(value));
+    }
+  }
+  BNN_UNROLL
+  for (int r = 0; r < registers; r++) {
+    v_store(word + r * BNN_LANES, sign[r]);
+    if (masked) v_store(mask + r * BNN_LANES, within[r]);
+  }
+  return nan;
+}
+
 /* `lanes` neighbouring vectors of `count` elements that lie `inner` apart. */
 BNN_INLINE vmask OF(pack_lanes)(const REAL *x, int64_t count, int64_t inner, int64_t lanes, int masked, VREAL limit,
                                 uint32_t *words, uint32_t *mask) {
   vmask nan = v_mask_none();
   int64_t length = bnn_words(count);
-  for (int64_t w = 0; w < length; w++) {
-    int64_t rows = count - w * BNN_WORD < BNN_WORD ? count - w * BNN_WORD : BNN_WORD;
-    for (int64_t j = 0; j < lanes; j += BNN_LANES) {
-      const REAL *row = x + w * BNN_WORD * inner + j;
-      int64_t here = lanes - j < BNN_LANES ? lanes - j : BNN_LANES;
-      vu32 sign = v_set(0), within = v_set(0);
-      for (int64_t k = 0; k < rows; k++, row += inner) {
-        VREAL value = here == BNN_LANES ? OF(v_load)(row) : OF(v_load_part)(row, here);
-        vu32 bit = v_set(1u << k);
-        sign = v_or_where(sign, OF(v_negative)(value), bit);
-        if (masked) within = v_or_where(within, OF(v_within)(value, limit), bit);
-        nan = v_mask_or(nan, OF(v_nan)(value));
+  for (int64_t first = 0; first < length; first += STRIP_WORDS)
+    for (int64_t j = 0; j < lanes; j += STRIP_LANES) {
+      uint32_t signs[STRIP_WORDS][STRIP_LANES], masks[STRIP_WORDS][STRIP_LANES];
+      int64_t strip = length - first < STRIP_WORDS ? length - first : STRIP_WORDS;
+      int64_t here = lanes - j < STRIP_LANES ? lanes - j : STRIP_LANES;
+      for (int64_t w = 0; w < strip; w++) {
+        int64_t row = (first + w) * BNN_WORD, rows = count - row < BNN_WORD ? count - row : BNN_WORD;
+        const REAL *from = x + row * inner + j;
+        int64_t i = 0;
+        for (; i + STRIP_REGISTERS * BNN_LANES <= here; i += STRIP_REGISTERS * BNN_LANES)
+          nan = v_mask_or(nan, OF(pack_word)(STRIP_REGISTERS, from + i, rows, inner, BNN_LANES, masked, limit,
+                                             signs[w] + i, masks[w] + i));
+        for (; i < here; i += BNN_LANES)
+          nan = v_mask_or(nan,
+                          OF(pack_word)(1, from + i, rows, inner, here - i, masked, limit, signs[w] + i, masks[w] + i));
       }
-      uint32_t lane[2][BNN_LANES];
-      v_store(lane[0], sign);
-      v_store(lane[1], within);
-      for (int64_t i = 0; i < here; i++) {
-        words[(j + i) * length + w] = lane[0][i];
-        if (masked) mask[(j + i) * length + w] = lane[1][i];
-      }
+      strip_out(signs, here, strip, words + j * length + first, length);
+      if (masked) strip_out(masks, here, strip, mask + j * length + first, length);
     }
-  }
   return nan;
 }
 
@@ -108,41 +131,40 @@ BNN_INLINE void OF(unpack_lanes)(const uint32_t *words, const REAL *dy, int64_t 
                                  REAL *out) {
   VREAL yes = OF(v_set)(-1), no = OF(v_set)(dy ? 0 : 1);
   int64_t length = bnn_words(count);
-  for (int64_t w = 0; w < length; w++) {
-    int64_t rows = count - w * BNN_WORD < BNN_WORD ? count - w * BNN_WORD : BNN_WORD;
-    for (int64_t j = 0; j < lanes; j += BNN_LANES) {
-      int64_t here = lanes - j < BNN_LANES ? lanes - j : BNN_LANES, at = w * BNN_WORD * inner + j;
-      uint32_t lane[BNN_LANES] = {0};
-      for (int64_t i = 0; i < here; i++) lane[i] = words[(j + i) * length + w];
-      vu32 word = v_load(lane);
-      for (int64_t k = 0; k < rows; k++, at += inner) {
-        vmask bits = v_test(word, v_set(1u << k));
-        if (here == BNN_LANES) {
-          if (dy) yes = OF(v_load)(dy + at);
-          OF(v_store)(out + at, OF(v_choose)(bits, yes, no));
-        } else {
-          if (dy) yes = OF(v_load_part)(dy + at, here);
-          OF(v_store_part)(out + at, OF(v_choose)(bits, yes, no), here);
+  for (int64_t first = 0; first < length; first += STRIP_WORDS)
+    for (int64_t j = 0; j < lanes; j += STRIP_LANES) {
+      uint32_t bits[STRIP_WORDS][STRIP_LANES];
+      int64_t strip = length - first < STRIP_WORDS ? length - first : STRIP_WORDS;
+      int64_t here = lanes - j < STRIP_LANES ? lanes - j : STRIP_LANES;
+      strip_in(words + j * length + first, length, here, strip, bits);
+      int64_t end = first * BNN_WORD + strip * BNN_WORD < count ? first * BNN_WORD + strip * BNN_WORD : count;
+      for (int64_t row = first * BNN_WORD; row < end; row++) {
+        const uint32_t *word = bits[row / BNN_WORD - first];
+        vu32 bit = v_set(1u << row % BNN_WORD);
+        int64_t lane = 0, at = row * inner + j;
+        for (; lane + BNN_LANES <= here; lane += BNN_LANES) {
+          if (dy) yes = OF(v_load)(dy + at + lane);
+          OF(v_store)(out + at + lane, OF(v_choose)(v_test(v_load(word + lane), bit), yes, no));
+        }
+        if (lane < here) {
+          if (dy) yes = OF(v_load_part)(dy + at + lane, here - lane);
+          OF(v_store_part)(out + at + lane, OF(v_choose)(v_test(v_load(word + lane), bit), yes, no), here - lane);
         }
       }
     }
-  }
 }
 
 static void OF(unpack)(const bnn_unpack *unpack, int64_t begin, int64_t end) {
   const REAL *dy = unpack->dy;
   REAL *out = unpack->out;
   int64_t count = unpack->count, inner = unpack->inner, length = bnn_words(count);
-  if (inner == 1 && count % BNN_WORD == 0)
-    OF(unpack_row)
-    (unpack->words + begin * length, dy ? dy + begin * count : NULL, (end - begin) * count, out + begin * count);
-  else if (inner == 1)
-    for (int64_t i = begin; i < end; i++)
+  if (inner == 1 && count % BNN_WORD == 0) OF(unpack_row)
+  (unpack->words + begin * length, dy ? dy + begin * count : NULL, (end - begin) * count, out + begin * count);
+  else if (inner == 1) for (int64_t i = begin; i < end; i++)
       OF(unpack_row)(unpack->words + i * length, dy ? dy + i * count : NULL, count, out + i * count);
-  else
-    for (int64_t i = begin, lanes; i < end; i += lanes) {
-      int64_t at = i / inner * count * inner + i % inner;
-      lanes = inner - i % inner < end - i ? inner - i % inner : end - i;
-      OF(unpack_lanes)(unpack->words + i * length, dy ? dy + at : NULL, count, inner, lanes, out + at);
-    }
+  else for (int64_t i = begin, lanes; i < end; i += lanes) {
+    int64_t at = i / inner * count * inner + i % inner;
+    lanes = inner - i % inner < end - i ? inner - i % inner : end - i;
+    OF(unpack_lanes)(unpack->words + i * length, dy ? dy + at : NULL, count, inner, lanes, out + at);
+  }
 }

@@ -2,6 +2,8 @@
 
 #define BNN_PANEL 32 /* columns of a right operand that are laid out together */
 
+#include "strip.h"
+
 #define REAL float
 #define VREAL vf32
 #define OF(name) name##_f32

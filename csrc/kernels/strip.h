@@ -1,0 +1,19 @@
+/* A strip is what a strided packing works on at a time: some words of some neighbouring vectors. Rows are often a power
+ * of two apart, in memory as in words, and fall into the same few sets of a cache; so all that one visit to a row or to
+ * a line of words brings is used at once. */
+
+#define STRIP_WORDS 16  /* a cache line of one vector's words */
+#define STRIP_LANES 512 /* long enough a piece of a row to be fetched ahead */
+#define STRIP_REGISTERS 4
+
+/* `length` words lie between the words of neighbouring vectors. */
+static void strip_out(uint32_t (*strip)[STRIP_LANES], int64_t vectors, int64_t words, uint32_t *out, int64_t length) {
+  for (int64_t i = 0; i < vectors; i++)
+    for (int64_t w = 0; w < words; w++) out[i * length + w] = strip[w][i];
+}
+
+static void strip_in(const uint32_t *in, int64_t length, int64_t vectors, int64_t words,
+                     uint32_t (*strip)[STRIP_LANES]) {
+  for (int64_t i = 0; i < vectors; i++)
+    for (int64_t w = 0; w < words; w++) strip[w][i] = in[i * length + w];
+}
