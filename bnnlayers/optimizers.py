@@ -82,6 +82,9 @@ class CaseOptimizer(_Optimizer):
         self.optimizers = [optimizer for _, optimizer in predicate_optimizer_pairs]
         if default_optimizer is not None:
             self.optimizers.append(default_optimizer)
+        # A file holds the state of all of them, by name.
+        for i, optimizer in enumerate(self.optimizers):
+            optimizer.iterations.name = f"{name}/{optimizer.name}_{i}/iteration:0"
         self.var_opt_mapping: dict[str, int] | None = None
         self._known: dict[int, tuple[str, Any]] = {}
 

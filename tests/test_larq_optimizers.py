@@ -247,3 +247,18 @@ def test_accuracy(rng, trainable_bn, kwargs, target):
     for layer in (model.layers[0], model.layers[2]):
         np.testing.assert_array_equal(np.abs(layer.kernel.numpy()), 1)
     assert history["acc"][-1] >= target
+
+
+def test_a_saved_model_trains_on(rng, tmp_path):
+    keras.backend.clear_session()
+    x, y = two_classes(rng, 32)
+    model = small_network()
+    model.compile(bop_and_adam(threshold=1e-3, gamma=0.1), "categorical_crossentropy")
+    model.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.h5")
+    again = keras.models.load_model(tmp_path / "model.h5")
+    assert again.optimizer.var_opt_mapping == model.optimizer.var_opt_mapping
+    for network in (model, again):
+        network.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
