@@ -59,14 +59,16 @@ def _bits_by_group(w: BitArray, shape: tuple[int, ...]) -> BitArray:
 
 
 # ---- floats: one tap after the other, since a matrix product of one column per group would be slower ----------------
+#
+# Every image by itself, which stays in the cache, and with every channel M times, so that all is elementwise.
 
 
 def _windows(geometry: Geometry) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Each tap, and what all output pixels read of the padded image through it."""
+    """Each tap, and what all output pixels read of a padded image through it."""
     axes = list(zip(geometry.outputs, geometry.strides, geometry.dilation, strict=True))
     for i, tap in enumerate(np.ndindex(*geometry.kernel)):
         spans = (slice(t * d, t * d + n * s, s) for t, (n, s, d) in zip(tap, axes, strict=True))
-        yield i, (slice(None), *spans)
+        yield i, tuple(spans)
 
 
 def _pads(geometry: Geometry) -> list[tuple[int, int]]:
@@ -82,39 +84,48 @@ def _pads(geometry: Geometry) -> list[tuple[int, int]]:
     return [(low, max(0, (out - 1) * s + (k - 1) * d + 1 - low - n)) for n, out, k, s, d, low in axes]
 
 
-def _padded(x: Any, geometry: Geometry, pad: float) -> Any:
-    x = x.reshape(geometry.batch, *geometry.inputs, geometry.channels)
-    pads = _pads(geometry)
-    return np.pad(x, [(0, 0), *pads, (0, 0)], constant_values=pad) if any(map(any, pads)) else x
+def _images(x: Any, geometry: Geometry, pad: float) -> Iterator[Any]:
+    """Images with padding around them, channels repeated."""
+    pads, times = [*_pads(geometry), (0, 0)], geometry.filters // geometry.channels
+    for image in x.reshape(geometry.batch, *geometry.inputs, geometry.channels):
+        image = np.pad(image, pads, constant_values=pad) if any(map(any, pads)) else image
+        yield np.repeat(image, times, axis=-1) if times > 1 else image
 
 
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
-    x, w = _padded(x, geometry, pad), w.reshape(-1, *w.shape[-2:])
-    y = np.zeros((geometry.batch, *geometry.outputs, *w.shape[-2:]), np.result_type(x, w))
-    term = np.empty_like(y)
-    for tap, window in _windows(geometry):
-        y += np.multiply(x[window][..., np.newaxis], w[tap], out=term)
+    w = w.reshape(-1, geometry.filters)
+    y = np.zeros((geometry.batch, *geometry.outputs, geometry.filters), np.result_type(x, w))
+    term = np.empty(y.shape[1:], y.dtype)
+    for image, out in zip(_images(x, geometry, pad), y, strict=True):
+        for tap, window in _windows(geometry):
+            out += np.multiply(image[window], w[tap], out=term)
     return y.reshape(geometry.batch, -1, geometry.filters)
 
 
 def _float_transposed(dy: Any, w: Any, geometry: Geometry, pad: float) -> Any:
-    w = w.reshape(-1, *w.shape[-2:])
-    dy = dy.reshape(geometry.batch, *geometry.outputs, *w.shape[-2:])
+    w = w.reshape(-1, geometry.filters)
+    dy = dy.reshape(geometry.batch, *geometry.outputs, geometry.filters)
     pads = _pads(geometry)
-    padded = (sum(around) + n for around, n in zip(pads, geometry.inputs, strict=True))
-    dx = np.zeros((geometry.batch, *padded, geometry.channels), np.result_type(dy, w))
-    for tap, window in _windows(geometry):
-        dx[window] += (dy * w[tap]).sum(axis=-1) if w.shape[-1] > 1 else dy[..., 0] * w[tap, :, 0]
-    inside = (slice(low, low + n) for (low, _), n in zip(pads, geometry.inputs, strict=True))
-    return dx[(slice(None), *inside)].reshape(geometry.batch, -1, geometry.channels)
+    dx = np.empty((geometry.batch, *geometry.inputs, geometry.channels), np.result_type(dy, w))
+    padded = np.empty((*(sum(p) + n for p, n in zip(pads, geometry.inputs, strict=True)), geometry.filters), dx.dtype)
+    inside = tuple(slice(low, low + n) for (low, _), n in zip(pads, geometry.inputs, strict=True))
+    term = np.empty(dy.shape[1:], dx.dtype)
+    for image, out in zip(dy, dx, strict=True):
+        padded[...] = 0
+        for tap, window in _windows(geometry):
+            padded[window] += np.multiply(image, w[tap], out=term)
+        found = padded[inside]
+        out[...] = found if found.shape == out.shape else found.reshape(*out.shape, -1).sum(axis=-1)
+    return dx.reshape(geometry.batch, -1, geometry.channels)
 
 
 def _float_reduce(x: Any, dy: Any, geometry: Geometry, pad: float) -> Any:
-    x, multiplier = _padded(x, geometry, pad), geometry.filters // geometry.channels
-    dy = dy.reshape(geometry.batch, *geometry.outputs, geometry.channels, multiplier)
-    dw = np.empty((int(np.prod(geometry.kernel)), geometry.filters), np.result_type(x, dy))
-    for tap, window in _windows(geometry):
-        dw[tap] = (x[window][..., np.newaxis] * dy).reshape(-1, geometry.filters).sum(axis=0)
+    dy = dy.reshape(geometry.batch, *geometry.outputs, geometry.filters)
+    dw = np.zeros((int(np.prod(geometry.kernel)), geometry.filters), np.result_type(x, dy))
+    term = np.empty(dy.shape[1:], dw.dtype)
+    for image, out in zip(_images(x, geometry, pad), dy, strict=True):
+        for tap, window in _windows(geometry):
+            dw[tap] += np.multiply(image[window], out, out=term).reshape(-1, geometry.filters).sum(axis=0)
     return dw
 
 

@@ -64,6 +64,8 @@ class LocallyConnected(ConfiguredLayer):
     """
 
     rank: int
+    filters: int
+    kernel_size: tuple[int, ...]
 
     def __init__(
         self,
