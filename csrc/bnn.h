@@ -136,7 +136,8 @@ typedef struct {
   size_t (*prepared_size)(const bnn_weights *weights);
   void (*prepare)(const bnn_weights *weights, const uint32_t *words, void *blob);
 
-  /* left: packed [images][sources][groups][bnn_words(depth)], right: prepared, out: [images][pixels][groups * columns] */
+  /* left: packed [images][sources][groups][bnn_words(depth)], right: prepared, out: [images][pixels][groups * columns]
+   */
   bnn_kernel xnor;
   /* left: float [images][sources][groups * depth], right: prepared, out: float */
   bnn_kernel signed_right;

@@ -4,7 +4,7 @@
 #if BNN_X86
 #include <immintrin.h>
 
-BNN_TARGET_BEGIN("avx2,fma,f16c,bmi,bmi2,lzcnt,movbe,popcnt")
+BNN_TARGET_BEGIN("avx2,fma,bmi,bmi2,popcnt")
 #define BNN_TABLE bnn_avx2
 #define BNN_LEVEL "avx2"
 #include "simd_avx2.h"

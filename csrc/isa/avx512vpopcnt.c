@@ -4,8 +4,7 @@
 #if BNN_X86
 #include <immintrin.h>
 
-BNN_TARGET_BEGIN(
-    "avx2,fma,f16c,bmi,bmi2,lzcnt,movbe,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vpopcntdq")
+BNN_TARGET_BEGIN("avx2,fma,bmi,bmi2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vpopcntdq")
 #define BNN_TABLE bnn_avx512vpopcnt
 #define BNN_LEVEL "avx512vpopcnt"
 #include "simd_avx512.h"

@@ -32,7 +32,9 @@ BNN_INLINE REAL OF(ste_heaviside)(REAL x) {
   REAL step = x > 0 ? 1 : 0;
   return x == x ? step : x;
 }
-BNN_INLINE REAL OF(ste_heaviside_grad)(REAL x, REAL dy, REAL clip_value) { return OF(ste_sign_grad)(x, dy, clip_value); }
+BNN_INLINE REAL OF(ste_heaviside_grad)(REAL x, REAL dy, REAL clip_value) {
+  return OF(ste_sign_grad)(x, dy, clip_value);
+}
 
 /* Both differences are taken, so that an infinite or missing threshold says what the formula says. */
 BNN_INLINE REAL OF(ste_tern)(REAL x, REAL threshold) {

@@ -236,6 +236,7 @@ static void check_pack(const bnn_kernels *kernels) {
     for (size_t i = 0; i < sizeof inners / sizeof *inners; i++)
       for (int variant = 0; variant < 8; variant++)
         check_pack_of(kernels, draw() % 4, counts[c], inners[i], variant & 1, variant >> 1 & 1, variant >> 2);
+  check_pack_of(kernels, 2, 545, 521, 0, 1, 0); /* longer than a strip both ways */
 }
 
 static void check_split(const bnn_kernels *kernels) {
