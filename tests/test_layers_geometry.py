@@ -324,7 +324,7 @@ def test_values_and_gradients(name, data, rng):
         **{f"{key}_quantizer": value for key, value in quantizer.items()},
         **constraints(definition),
     )
-    x = quarters(rng, (data.draw(st.integers(1, 3)), *shape), 2)
+    x = quarters(rng, (data.draw(st.integers(0, 3)), *shape), 2)
     given_x = lq.constant(np.moveaxis(x, -1, 1) if first else x)
     layer.build(given_x.shape)
     weights = [quarters(rng, w.shape, 1) for w in layer.weights]

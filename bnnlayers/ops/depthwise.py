@@ -20,7 +20,7 @@ from .product import Image, Product, admitted, per_axis
 
 
 def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
-    """(batch, pixels, C * M) from x (batch, ..., C), or the other way round."""
+    """(batch, ..., C * M) from x (batch, ..., C), or the other way round."""
     scale = None
     if isinstance(w, BitArray) and w.scale is not None:
         scale, w = np.tile(w.scale, geometry.channels), w.scaled(None)
@@ -99,7 +99,7 @@ def _float_times(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
     for image, out in zip(_images(x, geometry, pad), y, strict=True):
         for tap, window in _windows(geometry):
             out += np.multiply(image[window], w[tap], out=term)
-    return y.reshape(geometry.batch, -1, geometry.filters)
+    return y
 
 
 def _float_transposed(dy: Any, w: Any, geometry: Geometry, pad: float) -> Any:
@@ -116,7 +116,7 @@ def _float_transposed(dy: Any, w: Any, geometry: Geometry, pad: float) -> Any:
             padded[window] += np.multiply(image, w[tap], out=term)
         found = padded[inside]
         out[...] = found if found.shape == out.shape else found.reshape(*out.shape, -1).sum(axis=-1)
-    return dx.reshape(geometry.batch, -1, geometry.channels)
+    return dx
 
 
 def _float_reduce(x: Any, dy: Any, geometry: Geometry, pad: float) -> Any:

@@ -161,12 +161,12 @@ def _windows(x: Any, c: Connections) -> Any:
     """(batch, pixels * depth): what each output pixel reads, zero outside of the image."""
     geometry = c.geometry._replace(batch=x.shape[0])
     if not isinstance(x, BitArray):
-        return _core.im2col(x, geometry, 0.0).reshape(x.shape[0], -1)
+        return _core.im2col(x, geometry, 0.0).reshape(x.shape[0], c.pixels * c.depth)
     in_words = geometry._replace(channels=x.words.shape[-1])
     planes = []
     for plane in x.words:
         columns = _core.im2col(plane.view(np.float32), in_words, 0.0)  # moves words as they are
-        taps = columns.view(np.uint32).reshape(x.shape[0], c.pixels * c.taps, -1)
+        taps = columns.view(np.uint32).reshape(x.shape[0], c.pixels * c.taps, in_words.channels)
         planes.append(_joined(taps, c.geometry.channels))
     scale = None if x.scale is None else np.tile(x.scale, c.pixels * c.taps)
     return BitArray(np.stack(planes), (x.shape[0], c.pixels * c.depth), 1, x.kind, x.divisor, scale)
@@ -205,8 +205,8 @@ def _joined(words: Any, count: int) -> Any:
     """(..., ceil(taps * count / 32)) from (..., taps, ceil(count / 32))."""
     lead = words.shape[:-2]
     if count % 32 == 0:
-        return words.reshape(*lead, -1)
-    return _core.pack(_core.unpack(words, count, -1).reshape(*lead, -1), -1, None)[0][0]
+        return words.reshape(*lead, words.shape[-2] * words.shape[-1])
+    return _core.pack(_core.unpack(words, count, -1).reshape(*lead, words.shape[-2] * count), -1, None)[0][0]
 
 
 # ---- as an operation of the tape -----------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def _product(x, w, *, connections, layout):
             windows = _masked(windows, c)
         y = product.times(windows, _right(w, c), _dense(c, batch), 0.0, False)
     else:
-        y = np.matmul(_by_pixel(windows, c), c.arrange(w).reshape(c.pixels, c.depth, -1)).swapaxes(0, 1)
+        y = np.matmul(_by_pixel(windows, c, c.depth), c.arrange(w).reshape(c.pixels, c.depth, -1)).swapaxes(0, 1)
     return layout.back(y, layout.outputs), (x, w, c, layout)
 
 
@@ -231,19 +231,23 @@ def _product(residual, dy, needed):
     dy, dx, dw, batch = layout.last(dy), None, None, len(x)
     if needed[0]:
         if isinstance(w, BitArray):
-            columns = product.times(dy.reshape(batch, -1), _right(w, c), _dense(c, batch), 0.0, True)
+            columns = product.times(
+                dy.reshape(batch, c.pixels * c.geometry.filters), _right(w, c), _dense(c, batch), 0.0, True
+            )
         else:
             kernel = c.arrange(w).reshape(c.pixels, c.depth, -1)
-            columns = np.matmul(_by_pixel(dy, c), kernel.swapaxes(1, 2)).swapaxes(0, 1)
+            columns = np.matmul(_by_pixel(dy, c, c.geometry.filters), kernel.swapaxes(1, 2)).swapaxes(0, 1)
         columns = columns.reshape(1, batch * c.pixels, c.depth)
         dx = layout.back(_core.col2im(columns, c.geometry._replace(batch=batch)), layout.inputs)
     if needed[1]:
         windows = _windows(layout.last(x), c)
         if isinstance(x, BitArray):
-            by_depth = product.reduce(windows, dy.reshape(batch, -1), _dense(c, batch), 0.0, False)
+            by_depth = product.reduce(
+                windows, dy.reshape(batch, c.pixels * c.geometry.filters), _dense(c, batch), 0.0, False
+            )
             by_pixel = by_depth.reshape(c.depth, c.pixels, -1).swapaxes(0, 1)
         else:
-            by_pixel = np.matmul(_by_pixel(windows, c).swapaxes(1, 2), _by_pixel(dy, c))
+            by_pixel = np.matmul(_by_pixel(windows, c, c.depth).swapaxes(1, 2), _by_pixel(dy, c, c.geometry.filters))
         dw = c.restore(by_pixel, w.shape)
     return dx, dw
 
@@ -252,9 +256,9 @@ def _dense(c: Connections, batch: int) -> Geometry:
     return geo.dense(batch, c.pixels * c.depth, c.pixels * c.geometry.filters, groups=c.pixels)
 
 
-def _by_pixel(a: Any, c: Connections) -> Any:
+def _by_pixel(a: Any, c: Connections, n: int) -> Any:
     """(pixels, batch, n) from (batch, ...)."""
-    return a.reshape(len(a), c.pixels, -1).swapaxes(0, 1)
+    return a.reshape(len(a), c.pixels, n).swapaxes(0, 1)
 
 
 def connections(

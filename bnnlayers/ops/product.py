@@ -154,7 +154,7 @@ def _split_groups(a: Any, groups: int) -> Any:
 
 def _join_groups(a: Any) -> Any:
     """(groups, rows, n) -> (rows, groups * n)."""
-    return a[0] if len(a) == 1 else a.transpose(1, 0, 2).reshape(a.shape[1], -1)
+    return a[0] if len(a) == 1 else a.transpose(1, 0, 2).reshape(a.shape[1], len(a) * a.shape[2])
 
 
 # ---- as operations of the tape -------------------------------------------------------------------------------------
