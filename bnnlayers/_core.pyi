@@ -2,8 +2,8 @@
 
 Geometry arguments are `bnnlayers.geometry.Geometry` tuples. Packed operands are canonical (see `bnnlayers.bits`);
 `prepare` makes the opaque right operand of this level. Results of products have the shape (batch, pixels, columns).
-Where a shape below says `batch, ...`, any axes that hold batch * pixels items in order will do. A blob's size is checked,
-its level is not.
+Where a shape below says `batch, ...`, any axes that hold batch * pixels items in order will do. A blob's size is
+checked, its level is not.
 """
 
 from types import SimpleNamespace
@@ -44,8 +44,8 @@ xnor_matmul: np.ufunc  # gufunc (m,k),(k,n)->(m,n), float32/float64 signs in, in
 def get_num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...  # a forked child stays at 1
 
-# Signs of x along `axis`: (words uint32[1, ..., ceil(n/32)] with the axis moved last, mask words of the same shape without
-# the leading plane axis where |x| <= clip, or None if clip is None, whether x holds a NaN).
+# Signs of x along `axis`: (words uint32[1, ..., ceil(n/32)] with the axis moved last, mask words of the same shape
+# without the leading plane axis where |x| <= clip, or None if clip is None, whether x holds a NaN).
 def pack(x: ArrayLike, axis: int, clip: float | None) -> tuple[Words, Words | None, bool]: ...
 
 # +-1 from sign words[..., ceil(count/32)] (no plane axis), the packed axis moved back to `axis`.
@@ -75,7 +75,9 @@ def signed_left(
 ) -> NDArray[np.float32]: ...
 
 # kernel gradient: x packed signs, dy float32[batch, ..., F] -> float32[taps, C/groups, F]; pad in {0, 1, -1}.
-def signed_reduce(x: Words, dy: NDArray[np.float32], geometry: Geometry, pad: float, transposed: bool = False) -> NDArray[np.float32]: ...
+def signed_reduce(
+    x: Words, dy: NDArray[np.float32], geometry: Geometry, pad: float, transposed: bool = False
+) -> NDArray[np.float32]: ...
 
 # float32/float64 [batch, ..., C] -> [groups, batch*pixels, taps*C/groups], and its transpose (a sum over the taps).
 def im2col(x: NDArray[Any], geometry: Geometry, pad: float) -> NDArray[Any]: ...

@@ -1,8 +1,8 @@
 """What a quantised layer adds to the Keras layer beneath it, as mixins.
 
 Keras's `call` is ``convolution_op(inputs, kernel)``, bias, activation. The mixins make the input `Quantized`, make the
-kernel a `QuantizedVariable`, and read it inside ``quantized_scope(True)``. The product then finds its operands' types by
-itself.
+kernel a `QuantizedVariable`, and read it inside ``quantized_scope(True)``. The product then finds its operands' types
+by itself.
 """
 
 from __future__ import annotations

@@ -381,8 +381,8 @@ static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keyword
   PyObject *x, *dy, *geometry, *pad, *transposed = Py_False;
   if (!PARSE("OOOO|O:signed_reduce", &x, &dy, &geometry, &pad, &transposed)) return NULL;
   call c;
-  if (call_begin(&c, "signed_reduce", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 || call_left(&c, x) < 0 ||
-      !(c.right = check_array("signed_reduce", "dy", dy, NPY_FLOAT32)))
+  if (call_begin(&c, "signed_reduce", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 ||
+      call_left(&c, x) < 0 || !(c.right = check_array("signed_reduce", "dy", dy, NPY_FLOAT32)))
     return call_end(&c, 0);
   check_shape_of shape = {.middle = c.geometry.batch * c.pixels, .sizes = 1, .size = {c.filters}};
   if (check_shape("signed_reduce", "dy", c.right, &shape) < 0) return call_end(&c, 0);
@@ -491,7 +491,8 @@ PyMethodDef conv_methods[] = {
            "Convolution of packed signs with packed signs."),
     METHOD("signed_right", signed_right, "x, right, geometry, pad, transposed",
            "Convolution of floats with packed signs."),
-    METHOD("signed_left", signed_left, "x, w, geometry, pad, transposed=False", "Convolution of packed signs with floats."),
+    METHOD("signed_left", signed_left, "x, w, geometry, pad, transposed=False",
+           "Convolution of packed signs with floats."),
     METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad, transposed=False",
            "Kernel gradient of a convolution whose input is packed signs."),
     METHOD("im2col", im2col, "x, geometry, pad", "The inputs that each output pixel reads, one row per pixel."),
