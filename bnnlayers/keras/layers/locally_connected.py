@@ -55,12 +55,16 @@ class LocallyConnected(ConfiguredLayer):
     be, and the layout that products read as it is. Take it unless you need "same".
 
     2 holds a weight for every input and every output, ``(inputs..., channels, outputs...,
-    filters)``, of which only those connected are ever used, and is ``input pixels / kernel pixels``
-    times as large. It is what a model must be in to become a dense layer, and where a quantizer
-    that looks at the whole kernel sees the unconnected weights too. It is for small inputs.
+    filters)``, of which only those connected are ever used. It is what a model must be in to become
+    a dense layer, and where a quantizer that looks at the whole kernel sees the unconnected weights
+    too. It is for small inputs: its size is that of 1 times input pixels / kernel pixels.
 
     3 holds the connected weights in one row, ordered by output and then by input: as small as 1,
     and smaller where "same" reaches over the border. Take it for "same".
+
+    Measured for an input of 16 x 16 pixels and 32 channels and 32 filters of 3 x 3, in MiB: the
+    kernel takes 6.9, 196 and 6.9 in the three implementations, a prediction of 8 images at most 9,
+    212 and 9, a training step 18, 417 and 25.
     """
 
     rank: int
