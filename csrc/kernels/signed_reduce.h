@@ -5,13 +5,13 @@
  * over the slots that have the tap (in groups of four, each ((a + b) + c) + d, where tables are used); the chunk's sum
  * is added to the result. The error is below (SIGNED_POSITIONS + number of chunks + 4) * 2^-24 * (sum of magnitudes).
  *
- * A unit is a word of 32 channels of one tap. An item is a few units by SIGNED_COLUMNS columns of one group; consecutive
- * items of the same columns share what is made of dy. */
+ * A unit is a word of 32 channels of one tap. An item is a few units by SIGNED_COLUMNS columns of one group. The
+ * columns of a part come one after another, so that a result of many rows is not swept once per block of columns. */
 
 #define SIGNED_POSITIONS 256
 #define SIGNED_RUNS 16 /* most classes in a chunk */
-#define SIGNED_COLUMNS 64
-#define SIGNED_UNITS 64 /* most units in one pass over dy, so that their sums stay in the second cache */
+#define SIGNED_COLUMNS 128
+#define SIGNED_UNITS 32 /* most units in one pass over dy, so that their sums stay in the second cache */
 
 typedef struct {
   int64_t words, units; /* words of channels; units of all taps */
@@ -162,22 +162,21 @@ static void signed_reduce_chunk(const signed_reduction *work) {
   }
 }
 
-/* From lane = channel to the order of the result. */
+/* From lane = channel to the order of the result, of which each row is written at once: rows far apart may share a set
+ * of the cache. */
 static void signed_reduce_end(const signed_reduction *work) {
   const bnn_product *p = work->product;
-  int64_t stride = p->groups * p->columns;
+  float turned[BNN_PANEL][SIGNED_COLUMNS];
   for (int64_t unit = work->first_unit; unit < work->end_unit; unit++) {
     const float *sums = work->areas + (unit - work->first_unit) * SIGNED_SUMS;
+    for (int64_t n = 0; n < work->columns; n += 4, sums += 4 * BNN_PANEL)
+      for (int64_t k = 0; k < BNN_PANEL; k += BNN_LANES)
+        v_store_turned_f32(turned[k] + n, SIGNED_COLUMNS, v_load_f32(sums + k), v_load_f32(sums + BNN_PANEL + k),
+                           v_load_f32(sums + 2 * BNN_PANEL + k), v_load_f32(sums + 3 * BNN_PANEL + k));
     float *out;
-    int64_t channels = signed_unit_result(work, unit, &out), n = 0;
-    for (; channels == BNN_PANEL && n + 4 <= work->columns; n += 4)
-      for (int64_t k = 0; k < BNN_PANEL; k += BNN_LANES) {
-        const float *sum = sums + n * BNN_PANEL + k;
-        v_store_turned_f32(out + k * stride + n, stride, v_load_f32(sum), v_load_f32(sum + BNN_PANEL),
-                           v_load_f32(sum + 2 * BNN_PANEL), v_load_f32(sum + 3 * BNN_PANEL));
-      }
-    for (; n < work->columns; n++)
-      for (int64_t k = 0; k < channels; k++) out[k * stride + n] = sums[n * BNN_PANEL + k];
+    int64_t channels = signed_unit_result(work, unit, &out);
+    for (int64_t k = 0; k < channels; k++, out += p->groups * p->columns)
+      for (int64_t n = 0; n < work->columns; n++) out[n] = turned[k][n];
   }
 }
 
@@ -228,8 +227,7 @@ static void signed_reduce_chunk(const signed_reduction *work) {
       const signed_run *run = work->run + tap->run[i];
       uint32_t words[SIGNED_POSITIONS];
       signed_read_unit(work, unit, i, words);
-      for (int64_t j = 0; j < run->count; j++)
-        signed_expand(words + j, BNN_WORD, signs + (run->first + j) * BNN_WORD);
+      for (int64_t j = 0; j < run->count; j++) signed_expand(words + j, BNN_WORD, signs + (run->first + j) * BNN_WORD);
     }
     float *out;
     int64_t channels = signed_unit_result(work, unit, &out);
@@ -302,14 +300,15 @@ static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
   const signed_reduce_plan *plan = &work.plan;
   work.taps = (signed_tap *)((char *)scratch + signed_reduce_areas(p));
   while (begin < end) {
-    int64_t block = begin / plan->parts, part = begin % plan->parts;
-    int64_t units = (plan->units + plan->parts - 1) / plan->parts, parts = SIGNED_UNITS / units;
+    int64_t block = begin % plan->blocks, part = begin / plan->blocks % plan->parts;
+    int64_t units = (plan->units + plan->parts - 1) / plan->parts;
+    int64_t parts = plan->blocks == 1 ? SIGNED_UNITS / units : 1; /* as many as share their tables of dy */
     if (parts > plan->parts - part) parts = plan->parts - part;
     if (parts > end - begin) parts = end - begin;
+    work.group = begin / (plan->blocks * plan->parts);
     begin += parts;
 
-    work.group = block / plan->blocks;
-    work.column = block % plan->blocks * SIGNED_COLUMNS;
+    work.column = block * SIGNED_COLUMNS;
     work.columns = p->columns - work.column < SIGNED_COLUMNS ? p->columns - work.column : SIGNED_COLUMNS;
     work.first_unit = part * units < plan->units ? part * units : plan->units;
     work.end_unit = (part + parts) * units < plan->units ? (part + parts) * units : plan->units;

@@ -182,7 +182,8 @@ static void signed_stage_floats(const signed_work *work, const float *row, float
   for (; k + 4 <= work->depth; k += 4, staged += 16)
     v_store_f32(staged, v_table_f32(row[k], row[k + 1], row[k + 2], row[k + 3]));
   if (k < work->depth)
-    v_store_f32(staged, v_table_f32(row[k], k + 1 < work->depth ? row[k + 1] : 0, k + 2 < work->depth ? row[k + 2] : 0, 0));
+    v_store_f32(staged,
+                v_table_f32(row[k], k + 1 < work->depth ? row[k + 1] : 0, k + 2 < work->depth ? row[k + 2] : 0, 0));
 #else
   for (int64_t k = 0; k < work->depth; k++) staged[k] = row[k];
 #endif
@@ -196,8 +197,7 @@ static void signed_stage_left(const signed_work *work) {
   int64_t image = work->image * p->schedule->sources;
   if (plan->bits) {
     const uint32_t *left = (const uint32_t *)p->left + work->block / BNN_WORD;
-    if (p->constant)
-      signed_expand((const uint32_t *)p->constant + work->block / BNN_WORD, work->depth, areas->staged);
+    if (p->constant) signed_expand((const uint32_t *)p->constant + work->block / BNN_WORD, work->depth, areas->staged);
     for (int64_t slot = 1; slot < work->rows; slot++) {
       int64_t row = (image + areas->source[slot]) * p->groups + work->group;
       signed_expand(left + row * plan->words, work->depth, areas->staged + slot * plan->stride);
@@ -304,7 +304,8 @@ static void signed_rows_run(const bnn_product *p, int bits, int64_t begin, int64
 
     work.first_column = panel * BNN_PANEL;
     work.end_column = (panel + panels) * BNN_PANEL < p->columns ? (panel + panels) * BNN_PANEL : p->columns;
-    int64_t last = (segment + segments) * SIGNED_SEGMENT < plan->total ? (segment + segments) * SIGNED_SEGMENT : plan->total;
+    int64_t last =
+        (segment + segments) * SIGNED_SEGMENT < plan->total ? (segment + segments) * SIGNED_SEGMENT : plan->total;
     for (int64_t position = segment * SIGNED_SEGMENT; position < last;) {
       position = signed_collect(&work, position, last);
       signed_chunk(&work);

@@ -1,0 +1,187 @@
+/* What the signed kernels promise beyond being right (check.c): the bits of a float sum depend neither on how the items
+ * are split, nor on what the scratch held, nor on the batch, nor, without register tables, on the level; infinities and
+ * NaN come out where the sum has them. Every array is a malloc of exactly its size. */
+#include "bnn.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t state = 1;
+
+static uint32_t draw(void) {
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)(state >> 33);
+}
+
+static void *array(int64_t count, size_t size) {
+  void *p = malloc((size_t)count * size);
+  if (!p && count) exit(2);
+  return p;
+}
+
+static void *aligned(size_t bytes, int fill) {
+  void *p = NULL;
+  if (posix_memalign(&p, BNN_ALIGN, bytes ? bytes : 1)) exit(2);
+  memset(p, fill, bytes);
+  return p;
+}
+
+static int64_t volume(const int64_t size[3]) { return size[0] * size[1] * size[2]; }
+
+/* Random words of rows of `bits` bits, tails zero. */
+static uint32_t *draw_words(int64_t rows, int64_t bits) {
+  int64_t length = bnn_words(bits);
+  uint32_t *words = array(rows * length, sizeof *words);
+  for (int64_t i = 0; i < rows * length; i++) {
+    int64_t rest = bits - i % length * BNN_WORD;
+    words[i] = (draw() << 16 ^ draw()) & (rest < BNN_WORD ? (1u << rest) - 1 : ~0u);
+  }
+  return words;
+}
+
+static float *draw_floats(int64_t count, int special) {
+  float *x = array(count, sizeof *x);
+  for (int64_t i = 0; i < count; i++) x[i] = (float)((double)draw() / (1u << 30) - 1);
+  if (special && count) {
+    static const float values[] = {INFINITY, -INFINITY, NAN};
+    for (int i = 0; i < 3; i++) x[draw() % (uint64_t)count] = values[draw() % 3];
+  }
+  return x;
+}
+
+/* Items in ranges of `step`, 0 for all at once, with scratch that holds what a thread may find there. */
+static float *run(const bnn_kernel *kernel, bnn_product product, int64_t size, int64_t step, int fill) {
+  int64_t items = kernel->items(&product);
+  void *scratch = aligned(kernel->scratch(&product), fill);
+  product.out = memset(array(size, sizeof(float)), 0xff, (size_t)size * sizeof(float));
+  for (int64_t i = 0; i < items; i += step ? step : items)
+    kernel->run(&product, i, !step || items - i < step ? items : i + step, scratch);
+  free(scratch);
+  return product.out;
+}
+
+static void expect(int condition, const char *level, const char *kernel, const char *what, const bnn_geometry *g) {
+  if (condition) return;
+  fprintf(stderr, "%s %s: %s; batch %ld groups %ld channels %ld filters %ld", level, kernel, what, (long)g->batch,
+          (long)g->groups, (long)g->channels, (long)g->filters);
+  for (int i = 0; i < 3; i++)
+    fprintf(stderr, " axis %d: in %ld out %ld kernel %ld stride %ld dilation %ld pad %ld", i, (long)g->in[i],
+            (long)g->out[i], (long)g->kernel[i], (long)g->stride[i], (long)g->dilation[i], (long)g->pad[i]);
+  fputc('\n', stderr);
+  exit(1);
+}
+
+/* The same bits, or NaN in both. */
+static int equal(const float *a, const float *b, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    if (memcmp(a + i, b + i, sizeof *a) && !(isnan(a[i]) && isnan(b[i]))) return 0;
+  return 1;
+}
+
+/* Within the rounding of `terms` additions of magnitudes up to two; infinities and NaN in the same places. */
+static int close_to(const float *a, const float *b, int64_t count, int64_t terms) {
+  for (int64_t i = 0; i < count; i++) {
+    if (isnan(b[i]) ? isnan(a[i]) : isinf(b[i]) ? a[i] == b[i] : 0) continue;
+    if (!(fabs((double)a[i] - b[i]) <= 6e-8 * 4 * (double)terms * sqrt((double)terms + 1))) return 0;
+  }
+  return 1;
+}
+
+static void check(const bnn_geometry *g, int transposed, int pad, int special) {
+  bnn_schedule *schedule = bnn_schedule_make(g, transposed, pad != 0);
+  int64_t depth = (transposed ? g->filters : g->channels) / g->groups;
+  int64_t columns = (transposed ? g->channels : g->filters) / g->groups, row = columns * g->groups;
+  int64_t pixels = schedule->pixels, sources = schedule->sources, taps = schedule->taps, words = bnn_words(depth);
+  uint32_t *bits = draw_words(g->batch * sources * g->groups, depth);
+  uint32_t *kernel = draw_words(taps * g->filters, g->channels / g->groups), *packed = draw_words(1, depth);
+  float *left = draw_floats(g->batch * sources * g->groups * depth, special);
+  float *right = draw_floats(taps * depth * row, special), *dy = draw_floats(g->batch * pixels * row, special);
+  float *constant = draw_floats(depth, 0);
+  for (int64_t k = 0; k < depth; k++) constant[k] = (float)pad;
+  bnn_weights weights = {1, taps, g->groups, g->channels, g->filters, transposed};
+  int64_t sizes[3] = {g->batch * pixels * row, g->batch * pixels * row, taps * depth * row};
+  float *portable[3] = {NULL};
+
+  int levels = 0;
+  while (bnn_supported()[levels]) levels++;
+  while (levels--) { /* portable first */
+    const bnn_kernels *kernels = bnn_supported()[levels];
+    void *blob = aligned(kernels->prepared_size(&weights), 0xff);
+    kernels->prepare(&weights, kernel, blob);
+    const bnn_kernel *all[3] = {&kernels->signed_right, &kernels->signed_left, &kernels->signed_reduce};
+    static const char *const names[3] = {"signed_right", "signed_left", "signed_reduce"};
+    bnn_product products[3] = {
+        {schedule, g->batch, g->groups, depth, columns, left, blob, constant, NULL, BNN_FLOAT32},
+        {schedule, g->batch, g->groups, depth, columns, bits, right, packed, NULL, BNN_FLOAT32},
+        {schedule, g->batch, g->groups, depth, columns, bits, dy, packed, NULL, BNN_FLOAT32},
+    };
+    for (int i = 0; i < 3; i++) {
+      const char *level = kernels->level;
+      float *whole = run(all[i], products[i], sizes[i], 0, 0);
+      static const int64_t steps[] = {1, 2, 5, 7};
+      float *split = run(all[i], products[i], sizes[i], steps[draw() % 4], 0xff);
+      expect(equal(whole, split, sizes[i]), level, names[i], "another split, other bits", g);
+      if (i < 2 && g->batch) { /* the last image alone */
+        bnn_product last = products[i];
+        int64_t skip = (g->batch - 1) * sources * g->groups;
+        last.images = 1;
+        last.left = i ? (const void *)(bits + skip * words) : (const void *)(left + skip * depth);
+        float *alone = run(all[i], last, pixels * row, 0, 0xff);
+        expect(equal(whole + (g->batch - 1) * pixels * row, alone, pixels * row), level, names[i],
+               "another batch, other bits", g);
+        free(alone);
+      }
+      if (!portable[i])
+        portable[i] = whole;
+      else if (i == 1 || !strcmp(level, "avx2"))
+        expect(equal(whole, portable[i], sizes[i]), level, names[i], "not the bits of portable", g);
+      else
+        expect(close_to(whole, portable[i], sizes[i], i == 2 ? g->batch * pixels : taps * depth), level, names[i],
+               "too far from portable", g);
+      if (portable[i] != whole) free(whole);
+      free(split);
+    }
+    free(blob);
+  }
+  for (int i = 0; i < 3; i++) free(portable[i]);
+  free(schedule), free(bits), free(kernel), free(packed), free(left), free(right), free(dy), free(constant);
+}
+
+static bnn_geometry draw_geometry(int large) {
+  static const int64_t widths[] = {1, 2, 3, 4, 5, 10, 31, 32, 33, 63, 64, 65, 127, 128, 129, 131};
+  bnn_geometry g = {.batch = draw() % 5, .groups = draw() % 4 ? 1 : 1 + draw() % 3};
+  g.channels = g.groups * widths[draw() % 16];
+  g.filters = g.groups * widths[draw() % 16];
+  for (int axis = 0; axis < 3; axis++) {
+    int plain = axis == 0 ? draw() % 4 != 0 : draw() % 5 == 0;
+    g.in[axis] = plain ? 1 : 1 + draw() % (large ? 24 : 7);
+    g.kernel[axis] = plain ? 1 : 1 + draw() % 3;
+    g.stride[axis] = plain ? 1 : 1 + draw() % 2;
+    g.dilation[axis] = plain ? 1 : 1 + draw() % 2;
+    g.pad[axis] = plain ? 0 : draw() % 3;
+    int64_t room = g.in[axis] + 2 * g.pad[axis] - (g.kernel[axis] - 1) * g.dilation[axis] - 1;
+    g.out[axis] = room < 0 ? 0 : room / g.stride[axis] + 1;
+  }
+  if (volume(g.in) * volume(g.kernel) > 9000) g.in[0] = g.out[0] = g.kernel[0] = g.stride[0] = 1, g.pad[0] = 0;
+  return g;
+}
+
+int main(int argc, char **argv) {
+  int rounds = argc > 1 ? atoi(argv[1]) : 120;
+  for (int round = 0; round < rounds; round++) {
+    bnn_geometry g = draw_geometry(round % 4 == 0);
+    check(&g, round & 1, (int)(draw() % 3) - 1, round % 3 == 0);
+  }
+  static const int64_t dense[][3] = {{1, 4100, 70}, {400, 33, 40}, {9, 1, 1}, {65, 300, 129}, {500, 3, 5}};
+  for (int i = 0; i < 5; i++)
+    for (int transposed = 0; transposed < 2; transposed++) {
+      int64_t rows = dense[i][0];
+      bnn_geometry g = {1,         1,         dense[i][1], dense[i][2], {1, 1, rows}, {1, 1, rows},
+                        {1, 1, 1}, {1, 1, 1}, {1, 1, 1},   {0}};
+      check(&g, transposed, 0, 0);
+    }
+  puts("signed kernels: ok");
+  return 0;
+}
