@@ -8,7 +8,7 @@ are the pixels. What lies outside of the image contributes nothing, whatever the
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,13 +78,15 @@ class Connections(NamedTuple):
                 return kernel.reshape(pixels, g.channels, taps, g.filters).swapaxes(1, 2)
             return kernel.reshape(pixels, taps, g.channels, g.filters)
         if self.implementation == 3:
-            axes, inside = self._sparse
-            shape = [(pixels, taps, g.channels, g.filters)[axis] for axis in axes]
-            if not self.padded:
-                return kernel.reshape(shape).transpose(np.argsort(axes))
-            found = np.zeros(shape, kernel.dtype)
-            found[np.broadcast_to(inside, shape)] = kernel
-            return found.transpose(np.argsort(axes))
+            if self.padded:
+                found = np.zeros((pixels, g.filters, taps, g.channels), kernel.dtype)
+                for pixel, inside, part in self._parts(kernel):
+                    found[pixel][:, inside] = part
+            elif self.first:
+                found = kernel.reshape(g.filters, pixels, g.channels, taps).transpose(1, 0, 3, 2)
+            else:
+                found = kernel.reshape(pixels, g.filters, taps, g.channels)
+            return found.transpose(0, 2, 3, 1)
         source, inside = _sources(g)
         dense, index = self._dense(kernel, source, np.arange(pixels)[:, np.newaxis])
         return np.where(inside[..., np.newaxis, np.newaxis], dense[index], kernel.dtype.type(0))
@@ -96,9 +98,13 @@ class Connections(NamedTuple):
         if self.implementation == 1:
             return (arranged.swapaxes(1, 2) if self.first else arranged).reshape(shape)
         if self.implementation == 3:
-            axes, inside = self._sparse
-            sparse = arranged.transpose(axes)
-            return sparse[np.broadcast_to(inside, sparse.shape)] if self.padded else sparse.reshape(shape)
+            found = arranged.transpose(0, 3, 1, 2)
+            if not self.padded:
+                return (found.transpose(1, 0, 3, 2) if self.first else found).reshape(shape)
+            kernel = np.empty(shape, arranged.dtype)
+            for pixel, inside, part in self._parts(kernel):
+                part[...] = found[pixel][:, inside]
+            return kernel
         kernel = np.zeros(shape, arranged.dtype)
         source, inside = _sources(g)
         pixel, tap = np.nonzero(inside)
@@ -106,12 +112,18 @@ class Connections(NamedTuple):
         dense[index] = arranged[pixel, tap]
         return kernel
 
-    @property
-    def _sparse(self) -> tuple[tuple[int, ...], Any]:
-        """Order of the axes pixels, taps, C, F in which non-zero entries are stored, and which of them are."""
-        if self.first:
-            return (3, 0, 2, 1), self.inside[:, np.newaxis]
-        return (0, 3, 1, 2), self.inside[:, np.newaxis, :, np.newaxis]
+    def _parts(self, kernel: Any) -> Iterator[tuple[int, Any, Any]]:
+        """Each pixel, which of its taps lie inside, and a view (F, taps inside, C) of its part of a sparse kernel."""
+        filters, channels, begin = self.geometry.filters, self.geometry.channels, 0
+        for pixel, inside in enumerate(self.inside):
+            count = int(inside.sum())
+            end = begin + count * channels
+            if self.first:
+                part = kernel.reshape(filters, -1)[:, begin:end].reshape(filters, channels, count).swapaxes(1, 2)
+            else:
+                part = kernel[begin * filters : end * filters].reshape(filters, count, channels)
+            yield pixel, inside, part
+            begin = end
 
     def _dense(self, kernel: Any, source: Any, pixel: Any) -> tuple[Any, Any]:
         """A view of a dense kernel, and the index that finds (C, F) of pairs of input and output pixel."""
