@@ -1,9 +1,42 @@
 /* Quantizers as scalar functions, each with its pseudo-gradient directly below; the compiler vectorises the loops over
  * them. Included once per REAL; OF(name) is the name for that type. */
 
-BNN_INLINE REAL OF(exponential)(REAL x) {
-  return sizeof(REAL) == 4 ? (REAL)__builtin_expf((float)x) : (REAL)__builtin_exp((double)x);
+#ifndef BNN_POWER_OF_TWO
+#define BNN_POWER_OF_TWO
+/* 2^n, where n is what rounding left in the low bits of t, which is n + 1.5 * 2^(precision - 1). */
+BNN_INLINE float power_of_two_f32(float t) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &t, sizeof bits);
+  bits = (bits << 23) + (UINT32_C(127) << 23);
+  __builtin_memcpy(&t, &bits, sizeof t);
+  return t;
 }
+BNN_INLINE double power_of_two_f64(double t) {
+  uint64_t bits;
+  __builtin_memcpy(&bits, &t, sizeof bits);
+  bits = (bits << 52) + (UINT64_C(1023) << 52);
+  __builtin_memcpy(&t, &bits, sizeof t);
+  return t;
+}
+#endif
+
+/* e^x for x <= 0 to an ulp or two, and 0 where it would be subnormal; without a call, so that loops vectorise. */
+BNN_INLINE REAL OF(exponential)(REAL x) {
+  const REAL big = sizeof(REAL) == 4 ? (REAL)12582912 : (REAL)6755399441055744;
+  const REAL least = sizeof(REAL) == 4 ? (REAL)-87 : (REAL)-708;
+  const REAL log_2_high = sizeof(REAL) == 4 ? (REAL)0.693359375 : (REAL)0.693147180369123816490;
+  const REAL log_2_low = sizeof(REAL) == 4 ? (REAL)-2.12194440e-4 : (REAL)1.90821492927058770002e-10;
+  REAL inside = x < least ? least : x;
+  REAL t = inside * (REAL)1.44269504088896340736 + big, n = t - big;
+  REAL r = (inside - n * log_2_high) - n * log_2_low;
+  static const double inverse[] = {
+      1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+      1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       1.0 / 2,      1.0,         1.0};
+  REAL sum = (REAL)inverse[0];
+  for (int i = 1; i < 14; i++) sum = sum * r + (REAL)inverse[i];
+  return x < least ? 0 : sum * OF(power_of_two)(t);
+}
+
 BNN_INLINE REAL OF(absolute)(REAL x) { return x < 0 ? -x : x; }
 
 /* Both comparisons are made for every x, so there is no branch to vectorise around. */
