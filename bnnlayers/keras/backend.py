@@ -12,10 +12,14 @@ _FLOATS = ("float16", "float32", "float64")
 _DATA_FORMATS = ("channels_last", "channels_first")
 
 
+def home() -> Path:
+    """Return the folder of Keras's settings and cached files: ``KERAS_HOME``, else ``~/.keras``."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+
+
 def _settings() -> dict[str, Any]:
-    path = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "keras.json"
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads((home() / "keras.json").read_text())
     except (OSError, ValueError):
         return {}
     return settings if isinstance(settings, dict) else {}
@@ -158,6 +162,16 @@ def eval(x: Any) -> np.ndarray:
 def int_shape(x: Any) -> tuple:
     """Return the shape as a tuple; unknown dimensions are None."""
     return tuple(np.shape(x) if not hasattr(x, "shape") else x.shape)
+
+
+def is_keras_tensor(x: Any) -> bool:
+    """Return whether a layer made this symbolic tensor."""
+    return hasattr(x, "_keras_history")
+
+
+def count_params(x: Any) -> int:
+    """Return the number of values of a variable."""
+    return int(np.prod(int_shape(x)))
 
 
 def ndim(x: Any) -> int:

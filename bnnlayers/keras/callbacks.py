@@ -1,6 +1,9 @@
 """Callbacks: what happens around epochs and batches of `fit`, `evaluate` and `predict`."""
 
+import contextlib
 import csv
+import io
+import json
 import math
 import os
 import sys
@@ -14,6 +17,8 @@ import numpy as np
 
 from ..tape import plain
 from . import backend
+from .optimizers.schedules import LearningRateSchedule
+from .saving import atomic_write
 
 
 class Callback:
@@ -233,6 +238,35 @@ class History(Callback):
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
         self.model.history = self
+
+    def _repr_html_(self):
+        """Curves where matplotlib is installed, else a table of the values."""
+        names = [name for name in self.history if not name.startswith("val_")]
+        with contextlib.suppress(ImportError):
+            return _curves(self.epoch, self.history, names)
+        rows = [("epoch", [epoch + 1 for epoch in self.epoch])]
+        rows += [(name, [f"{np.mean(v):.4g}" for v in values]) for name, values in self.history.items()]
+        cells = ("".join(f"<td>{value}</td>" for value in values) for _, values in rows)
+        return "".join(
+            ["<table>", *(f"<tr><th>{r[0]}</th>{c}</tr>" for r, c in zip(rows, cells, strict=True)), "</table>"]
+        )
+
+
+def _curves(epochs, history, names):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * max(len(names), 1), 3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, max(len(names), 1), squeeze=False)[0], names, strict=False):
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            values = history.get(key, ())
+            # Validation may have run in some of the epochs only.
+            axes.plot([e + 1 for e in epochs][-len(values) :] if values else [], values, marker=".", label=label)
+        axes.set(xlabel="epoch", title=name)
+        if f"val_{name}" in history:
+            axes.legend()
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue().partition("-->")[2] or text.getvalue()
 
 
 class TerminateOnNaN(Callback):
@@ -574,6 +608,239 @@ class ModelCheckpoint(_Monitor):
             ) from error
 
 
+class BackupAndRestore(Callback):
+    """Keeps what a training that was interrupted needs to go on as if it had not been.
+
+    A `fit` that finds a backup starts where it was made. Weights, the state and hyperparameters of the optimizer and
+    all random generators (order of the data, dropout) are kept, so the weights come out the same. What other callbacks
+    count is not: put this one last, for it to see what they did to the learning rate.
+
+    Parameters
+    ----------
+    backup_dir : str or path
+        A folder that no other training uses.
+    save_freq : "epoch" or int
+        When to write: after each epoch, or after so many batches.
+    delete_checkpoint : bool
+        Whether a training that reaches its end deletes the backup.
+    save_before_preemption : optional
+        Accepted and without effect.
+
+    Raises
+    ------
+    ValueError
+        By `fit`, if the backup is of another network.
+    """
+
+    def __init__(self, backup_dir, save_freq="epoch", delete_checkpoint=True, save_before_preemption=False):
+        super().__init__()
+        if save_freq != "epoch" and (not isinstance(save_freq, int) or save_freq < 1):
+            raise ValueError(
+                f'BackupAndRestore: save_freq: expected "epoch" or a positive int, received {save_freq!r}'
+            )
+        self.backup_dir = os.fspath(backup_dir)
+        self.save_freq = save_freq
+        self.delete_checkpoint = delete_checkpoint
+        self._path = os.path.join(self.backup_dir, "backup.npz")
+        self._batches = self._epoch = 0
+        # Random state and hyperparameters: what an epoch starts from, and what a batch amid it goes on with.
+        self._before: Any = None
+        self._amid: Any = None
+
+    def on_train_begin(self, logs=None):
+        self._batches, self._amid = 0, None
+        if os.path.exists(self._path):
+            self._restore()
+        self._before = self._state()
+
+    def _restore(self):
+        with np.load(self._path, allow_pickle=False) as file:
+            state = json.loads(str(file["state"]))
+            values = [file[f"value{i}"] for i in range(state["values"])]
+        model = self.model
+        if not model.built:
+            model.build(state["input_shape"])
+        optimizer = model.optimizer
+        optimizer.build(model.trainable_variables)
+        count = len(model.weights)
+        if len(values) != count + len(optimizer.weights):
+            raise ValueError(f"BackupAndRestore: {self._path} is the backup of another network or optimizer")
+        model.set_weights(values[:count])
+        optimizer.set_weights(values[count:])
+        # Where the batches of an epoch were left, the epoch begins as it did: its order is drawn again.
+        self._set_state(state["before"])
+        self._amid = state["amid"] if state["step"] else None
+        self._batches = state["batches"]
+        model._resume_at = state["epoch"], state["step"]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._amid is not None:
+            self._set_state(self._amid)
+            self._amid = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._batches += 1
+        if self.save_freq != "epoch" and self._batches >= self.save_freq:
+            self._batches = 0
+            self._save(self._epoch, batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._amid is not None:
+            # The backup was made at the last batch. The rate is what the callbacks before this one have made of it.
+            self._set_state({**self._state(), "random": self._amid["random"]})
+            self._amid = None
+        self._before = self._state()
+        if self.save_freq == "epoch":
+            self._save(epoch + 1, 0)
+
+    def on_train_end(self, logs=None):
+        if self.delete_checkpoint:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+    def _save(self, epoch, step):
+        model = self.model
+        values = [*model.get_weights(), *model.optimizer.get_weights()]
+        state = {
+            "epoch": epoch,
+            "step": step,
+            "batches": self._batches,
+            "values": len(values),
+            "before": self._before,
+            "amid": self._state(),
+            "input_shape": model._build_input_shape,
+        }
+        os.makedirs(self.backup_dir, exist_ok=True)
+        with atomic_write(self._path) as temporary, open(temporary, "wb") as file:
+            arrays = {f"value{i}": value for i, value in enumerate(values)}
+            np.savez(file, state=json.dumps(state), **arrays)
+
+    def _generators(self):
+        owned = [vars(layer).get("_generator") for layer in self.model._flatten_layers()]
+        return [backend.random_generator(), *(g for g in owned if isinstance(g, np.random.Generator))]
+
+    def _state(self):
+        return {
+            "random": [generator.bit_generator.state for generator in self._generators()],
+            "hyperparameters": [float(variable.numpy()) for variable in _hyperparameters(self.model.optimizer)],
+        }
+
+    def _set_state(self, state):
+        for generator, value in zip(self._generators(), state["random"], strict=True):
+            generator.bit_generator.state = value
+        for variable, value in zip(_hyperparameters(self.model.optimizer), state["hyperparameters"], strict=True):
+            variable.assign(np.asarray(value, variable.dtype))
+
+
+def _hyperparameters(optimizer):
+    """What may have been assigned during training, such as a learning rate."""
+    parts = getattr(optimizer, "optimizers", (optimizer,))
+    return [value for part in parts for value in part._hyper.values() if hasattr(value, "assign")]
+
+
+class TensorBoard(Callback):
+    """Writes losses and metrics for TensorBoard; the package `tensorboardX` must be installed.
+
+    Values are in the folders ``train`` and ``validation`` under Keras's tags, ``epoch_loss`` and so on.
+
+    Parameters
+    ----------
+    log_dir : str or path
+    histogram_freq : int
+        Write histograms of the weights every so many epochs; 0 for never.
+    update_freq : "epoch", "batch" or int
+        Whether to write each batch or every so many batches, too.
+    write_graph, write_images, write_steps_per_second, profile_batch, embeddings_freq, embeddings_metadata : optional
+        Accepted and without effect.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        When training starts, if `tensorboardX` is missing.
+    """
+
+    def __init__(
+        self,
+        log_dir="logs",
+        histogram_freq=0,
+        write_graph=True,
+        write_images=False,
+        write_steps_per_second=False,
+        update_freq="epoch",
+        profile_batch=0,
+        embeddings_freq=0,
+        embeddings_metadata=None,
+    ):
+        super().__init__()
+        if update_freq not in ("epoch", "batch") and (not isinstance(update_freq, int) or update_freq < 1):
+            raise ValueError(
+                f'TensorBoard: update_freq: expected "epoch", "batch" or a positive int, received {update_freq!r}'
+            )
+        self.log_dir = os.fspath(log_dir)
+        self.histogram_freq = histogram_freq
+        self.update_freq = 1 if update_freq == "batch" else update_freq
+        self._writers: dict[str, Any] = {}
+        self._training = False
+        self._steps = 0
+
+    def _writer(self, name):
+        if name not in self._writers:
+            try:
+                from tensorboardX import SummaryWriter
+            except ModuleNotFoundError as error:
+                raise ModuleNotFoundError(
+                    "TensorBoard: expected the package tensorboardX to be installed "
+                    "(pip install 'bnnlayers[tensorboard]')"
+                ) from error
+            self._writers[name] = SummaryWriter(os.path.join(self.log_dir, name))
+        return self._writers[name]
+
+    def _write(self, writer, pattern, logs, step):
+        for name, value in logs.items():
+            self._writer(writer).add_scalar(pattern.format(name), float(np.mean(plain(value))), step)
+
+    def _close(self):
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def on_train_begin(self, logs=None):
+        self._training, self._steps = True, 0
+        self._writer("train")
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.update_freq != "epoch" and self._steps % self.update_freq == 0:
+            self._write("train", "batch_{}", logs or {}, self._steps)
+        self._steps += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        training = {name: value for name, value in logs.items() if not name.startswith("val_")}
+        optimizer = self.model.optimizer
+        if isinstance(getattr(optimizer, "_hyper", {}).get("learning_rate"), LearningRateSchedule):
+            training["learning_rate"] = optimizer.lr
+        self._write("train", "epoch_{}", training, epoch)
+        validation = {name.removeprefix("val_"): v for name, v in logs.items() if name.startswith("val_")}
+        self._write("validation", "epoch_{}", validation, epoch)
+        if self.histogram_freq and epoch % self.histogram_freq == 0:
+            for weight in self.model.weights:
+                self._writer("train").add_histogram(weight.name.replace(":", "_"), weight.numpy(), epoch)
+
+    def on_train_end(self, logs=None):
+        self._training = False
+        self._close()
+
+    def on_test_end(self, logs=None):
+        if getattr(self.model, "optimizer", None) is not None:
+            step = int(self.model.optimizer.iterations.numpy())
+            self._write("validation", "evaluation_{}_vs_iterations", logs or {}, step)
+        if not self._training:
+            self._close()
+
+
 class LearningRateScheduler(Callback):
     """Sets the learning rate before each epoch.
 
@@ -752,6 +1019,7 @@ def _cell(value):
 
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "CallbackList",
@@ -762,5 +1030,6 @@ __all__ = [
     "ModelCheckpoint",
     "ProgbarLogger",
     "ReduceLROnPlateau",
+    "TensorBoard",
     "TerminateOnNaN",
 ]

@@ -5,11 +5,16 @@ configuration or as an object. `Family` is that mechanism, once; each module ins
 its own objects.
 """
 
+import hashlib
 import inspect
+import os
 import random
 import re
+import shutil
+import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -300,3 +305,88 @@ class Sequence:
     def __iter__(self):
         for index in range(len(self)):
             yield self[index]
+
+
+def get_file(
+    fname: str | os.PathLike | None = None,
+    origin: str | None = None,
+    untar: bool = False,
+    md5_hash: str | None = None,
+    file_hash: str | None = None,
+    cache_subdir: str = "datasets",
+    hash_algorithm: str = "auto",
+    extract: bool = False,
+    archive_format: str = "auto",
+    cache_dir: str | os.PathLike | None = None,
+) -> str:
+    """Find a file in the cache, or download it; that takes the package `pooch`.
+
+    Parameters
+    ----------
+    fname : str, optional
+        Its name in the cache; by default the last part of `origin`.
+    origin : str
+        Where it comes from, an http or https address.
+    untar : bool
+        Whether it is a ``.tar.gz`` archive; `fname` is then the name of the folder in it.
+    md5_hash, file_hash : str, optional
+        What the file must hash to.
+    cache_subdir : str
+    hash_algorithm : {"auto", "md5", "sha256"}
+    extract : bool
+        Whether to unpack the file beside it.
+    archive_format : optional
+        Accepted and without effect: the file shows it.
+    cache_dir : path, optional
+        By default ``KERAS_HOME``, else ``~/.keras``.
+
+    Returns
+    -------
+    str
+        Path of the file, or of the folder if `untar`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not in the cache and cannot be downloaded; the message says what to put where.
+    """
+    if origin is None:
+        raise ValueError('get_file: expected an "origin", the address of the file')
+    name = os.fspath(fname or os.path.basename(origin))
+    folder = Path(cache_dir or backend.home()).expanduser() / cache_subdir
+    unpacked = folder / name.removesuffix(".tar.gz")
+    path = unpacked.with_name(unpacked.name + ".tar.gz") if untar else folder / name
+    if md5_hash is not None and file_hash is None:
+        file_hash, hash_algorithm = md5_hash, "md5"
+    elif file_hash is not None and hash_algorithm == "auto":
+        hash_algorithm = "md5" if len(file_hash) == 32 else "sha256"
+    if not (path.exists() and (file_hash is None or _hash(path, hash_algorithm) == file_hash)):
+        if untar and unpacked.exists() and not path.exists():
+            return str(unpacked)
+        _download(origin, path, f"{hash_algorithm}:{file_hash}" if file_hash else None)
+    if extract or (untar and not unpacked.exists()):
+        safely: Any = {"filter": "data"} if tarfile.is_tarfile(path) else {}
+        shutil.unpack_archive(path, folder, **safely)
+    return str(unpacked if untar else path)
+
+
+def _hash(path: Path, algorithm: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _download(origin: str, path: Path, known_hash: str | None) -> None:
+    try:
+        import pooch
+
+        pooch.retrieve(origin, known_hash, path.name, path.parent, progressbar=True)
+    except ModuleNotFoundError as error:
+        reason = "the package pooch, which downloads, is not installed (pip install 'bnnlayers[datasets]')"
+        raise FileNotFoundError(_wanted(origin, path, reason)) from error
+    # The ways in which a download fails are OSErrors; a wrong hash is a ValueError.
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(_wanted(origin, path, str(error))) from error
+
+
+def _wanted(origin: str, path: Path, reason: str) -> str:
+    return f"{path} is missing or damaged and could not be downloaded: {reason}. Put there what {origin} holds."

@@ -81,3 +81,21 @@ def repeat(residual, dy, needed):
             split.append(times[axis - first])
             summed.append(len(split) - 1)
     return (dy.reshape(split).sum(axis=tuple(summed)),)
+
+
+@operation(recompute=True)
+def combine(x, *, weights, first=1):
+    """The matrix ``weights[i]`` applied along spatial axis ``first + i``."""
+    return _along(x, weights, first), (weights, first)
+
+
+@combine.backward
+def combine(residual, dy, needed):
+    weights, first = residual
+    return (_along(dy, [w.T for w in weights], first),)
+
+
+def _along(x, matrices, first):
+    for axis, matrix in enumerate(matrices, first):
+        x = np.moveaxis(np.tensordot(matrix.astype(x.dtype), x, (1, axis)), 0, axis)
+    return x

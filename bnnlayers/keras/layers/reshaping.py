@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...ops import shape as shape_ops
 from ..base_layer import InputSpec
 from ..structure import TensorShape
@@ -66,19 +68,22 @@ class ZeroPadding3D(_ZeroPadding):
 
 
 class UpSampling2D(ConfiguredLayer):
-    """Every pixel repeated ``size[0]`` by ``size[1]`` times.
+    """Images ``size[0]`` by ``size[1]`` times as large.
 
     Parameters
     ----------
     size : int or sequence of int
     data_format : {"channels_last", "channels_first"}, optional
-    interpolation : {"nearest"}
+    interpolation : {"nearest", "bilinear"}
+        Pixels are repeated, or between their centres lies a straight line.
     """
 
     def __init__(self, size=2, data_format=None, interpolation="nearest", **kwargs):
         super().__init__(**kwargs)
-        if interpolation != "nearest":
-            raise ValueError(f"UpSampling2D: only `interpolation='nearest'` is supported. Received: {interpolation!r}")
+        if interpolation not in ("nearest", "bilinear"):
+            raise ValueError(
+                f"UpSampling2D: `interpolation` must be 'nearest' or 'bilinear'. Received: {interpolation!r}"
+            )
         self._configure(
             size=integers(size, 2, "size"),
             data_format=data_format_of(data_format),
@@ -91,13 +96,30 @@ class UpSampling2D(ConfiguredLayer):
         return 2 if self.data_format == "channels_first" else 1
 
     def call(self, inputs):
-        return shape_ops.repeat(inputs, times=self.size, first=self._first)
+        first = self._first
+        if self.interpolation == "nearest":
+            return shape_ops.repeat(inputs, times=self.size, first=first)
+        lengths = inputs.shape[first : first + 2]
+        weights = [_between(length, times) for length, times in zip(lengths, self.size, strict=True)]
+        return shape_ops.combine(inputs, weights=weights, first=first)
 
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
         for axis, times in enumerate(self.size, self._first):
             shape[axis] = None if shape[axis] is None else shape[axis] * times
         return TensorShape(shape)
+
+
+def _between(length, times):
+    """Row i holds the weights with which the pixels of a line enter pixel i of the longer one."""
+    places = (np.arange(length * times) + 0.5) / times - 0.5
+    low = np.floor(places).astype(int)
+    share = (places - low).astype(np.float32)
+    weights = np.zeros((length * times, length), np.float32)
+    rows = np.arange(length * times)
+    np.add.at(weights, (rows, np.maximum(low, 0)), 1 - share)
+    np.add.at(weights, (rows, np.minimum(low + 1, length - 1)), share)
+    return weights
 
 
 __all__ = ["UpSampling2D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"]

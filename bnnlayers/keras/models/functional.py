@@ -34,6 +34,8 @@ class Graph:
     Parameters
     ----------
     inputs, outputs : KerasTensor or nested structure
+    added : sequence of KerasTensor
+        Computed with the outputs, for what their layers do beside: losses and metrics.
 
     Attributes
     ----------
@@ -49,8 +51,8 @@ class Graph:
         If an output does not depend on the inputs alone, or two layers share a name.
     """
 
-    def __init__(self, inputs, outputs):
-        self.nested_inputs, self.nested_outputs = inputs, outputs
+    def __init__(self, inputs, outputs, added=()):
+        self.nested_inputs, self.nested_outputs, self.added = inputs, outputs, list(added)
         self.inputs, self.outputs = flatten(inputs), flatten(outputs)
         self._check_tensors()
         visited, first_visit = self._visit()
@@ -68,6 +70,9 @@ class Graph:
                 depths[tensor.node] = 0
         self.nodes = sorted(depths, key=lambda n: -depths[n])
         self.layers = sorted(layer_depths, key=lambda x: (-layer_depths[x], first_visit[x]))
+        if added:
+            # They come last: the weights keep the order that they have without.
+            self.layers = unique(Graph(inputs, outputs).layers, self.layers)
         self._check_connected()
         self._check_names()
         self._plan()
@@ -90,7 +95,7 @@ class Graph:
         """Nodes, children after their parents, and the order in which layers were met."""
         stop = {id(t) for t in self.inputs}
         visited, first_visit, done, active = [], {}, set(), set()
-        for output in self.outputs:
+        for output in (*self.outputs, *self.added):
             stack = [(output.node, None)]
             while stack:
                 node, pending = stack.pop()
@@ -298,6 +303,31 @@ class Model(Trainer, Layer):
     def _call_is_graph(self):
         return type(self).call is Model.call
 
+    def add_loss(self, losses, **kwargs):
+        """Add to the training loss a tensor of this call, a function of no argument, or a symbolic tensor of the graph.
+
+        A symbolic tensor must depend on the inputs of the model.
+        """
+        symbolic = [loss for loss in flatten(losses) if isinstance(loss, KerasTensor)]
+        if self._graph is None or not symbolic:
+            super().add_loss(losses, **kwargs)
+            return
+        super().add_loss([loss for loss in flatten(losses) if not isinstance(loss, KerasTensor)], **kwargs)
+        self._add([AddLoss()(loss) for loss in symbolic])
+
+    def add_metric(self, value, name=None, **kwargs):
+        """Record the mean of a tensor, perhaps a symbolic one of the graph, under `name`."""
+        if self._graph is None or not isinstance(value, KerasTensor):
+            super().add_metric(value, name, **kwargs)
+        elif not isinstance(name, str):
+            raise TypeError(f"add_metric: `name` must be a string. Received: {name!r}")
+        else:
+            self._add([AddMetric(name)(value)])
+
+    def _add(self, tensors):
+        graph = self._graph
+        self._set_graph(Graph(graph.nested_inputs, graph.nested_outputs, [*graph.added, *tensors]))
+
     # What it consists of
 
     def _find_children(self):
@@ -452,6 +482,11 @@ class Model(Trainer, Layer):
             )
         print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
+    def _repr_html_(self):
+        from .summary import html_summary
+
+        return html_summary(self)
+
     # Files
 
     def save_weights(self, filepath, overwrite=True, save_format=None, options=None):
@@ -537,9 +572,11 @@ class Model(Trainer, Layer):
 
         if not {"layers", "input_layers", "output_layers"} <= set(config):
             return cls(**config)
+        layers: dict = {}
         with CustomObjectScope(custom_objects or {}):
-            inputs, outputs = _rebuild(config, {})
-        return cls(inputs, outputs, name=config.get("name"), trainable=config.get("trainable", True))
+            inputs, outputs = _rebuild(config, layers)
+        model = cls(inputs, outputs, name=config.get("name"), trainable=config.get("trainable", True))
+        return _with_added(model, layers)
 
     def to_json(self, **kwargs):
         """The architecture as JSON; keywords go to `json.dumps`."""
@@ -554,11 +591,34 @@ class Model(Trainer, Layer):
         return json.dumps(described, default=jsonable, **kwargs)
 
 
+class AddLoss(Layer):
+    """Adds what it is given to the losses; what `Model.add_loss` makes of a symbolic tensor."""
+
+    def __init__(self, unconditional=False, **kwargs):
+        super().__init__(**kwargs)
+
+    def call(self, inputs):
+        self.add_loss(inputs)
+        return inputs
+
+
+class AddMetric(Layer):
+    """Records the mean of what it is given; what `Model.add_metric` makes of a symbolic tensor."""
+
+    def __init__(self, metric_name, aggregation="mean", **kwargs):
+        super().__init__(**kwargs)
+        self.metric_name = metric_name
+
+    def call(self, inputs):
+        self.add_metric(inputs, name=self.metric_name)
+        return inputs
+
+
 class Functional(Model):
     """A graph of layers; what ``Model(inputs, outputs)`` makes."""
 
 
-known_classes.update(Functional=Functional, Model=Functional)
+known_classes.update(AddLoss=AddLoss, AddMetric=AddMetric, Functional=Functional, Model=Functional)
 
 
 def _file_format(filepath, given):
@@ -740,6 +800,13 @@ def _rebuild(config, layers):
     return ends(config["input_layers"]), ends(config["output_layers"])
 
 
+def _with_added(model, layers):
+    added = [layer.output for layer in layers.values() if isinstance(layer, (AddLoss, AddMetric))]
+    if added:
+        model._add(added)
+    return model
+
+
 def _refers(value, layers):
     return is_nested(value) and (
         (_is_reference(value) and value[0] in layers)
@@ -794,7 +861,7 @@ def clone_model(model, input_tensors=None, clone_function=None):
     for layer in model._graph.layers:
         layers.setdefault(layer.name, copy(layer))
     inputs, outputs = _rebuild(_graph_config(model), layers)
-    return Functional(inputs, outputs, name=model.name)
+    return _with_added(Functional(inputs, outputs, name=model.name), layers)
 
 
 def model_from_config(config, custom_objects=None):

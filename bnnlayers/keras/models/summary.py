@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 
@@ -51,6 +52,30 @@ def print_summary(model, line_length, positions, print_fn, expand_nested, show_t
     write("=" * width)
     rows(_selected(model, layer_range))
     write("=" * width)
+    for line in _totals(model):
+        write(line)
+    write("_" * width)
+
+
+def html_summary(model):
+    """The same table for a notebook."""
+    titles = ["Layer (type)", "Output Shape", "Param #"]
+    rows = []
+    if model.built:
+        chain = _is_chain(model)
+        titles += [] if chain else ["Connected to"]
+        rows = [
+            [f"{layer.name} ({type(layer).__name__})", _shape(layer), _count(layer)]
+            + ([] if chain else [_sources(layer, model)])
+            for layer in model.layers
+        ]
+    lines = [f"<b>{html.escape(type(model).__name__)}: {html.escape(model.name)}</b>", "<table>"]
+    for tag, cells in [("th", titles), *(("td", row) for row in rows)]:
+        lines.append("<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>")
+    return "\n".join([*lines, "</table>", "<br>".join(_totals(model) if model.built else ["not built yet"])])
+
+
+def _totals(model):
     trainable, frozen = model.trainable_weights, model.non_trainable_weights
     for what, weights in (
         ("Total", [*trainable, *frozen]),
@@ -60,8 +85,7 @@ def print_summary(model, line_length, positions, print_fn, expand_nested, show_t
         weights = unique(weights)
         numbers = sum(int(np.prod(w.shape)) for w in weights)
         size = sum(int(np.prod(w.shape)) * np.dtype(w.dtype).itemsize for w in weights)
-        write(f"{what} params: {numbers} ({_readable(size)})")
-    write("_" * width)
+        yield f"{what} params: {numbers} ({_readable(size)})"
 
 
 def _is_chain(model):

@@ -23,6 +23,7 @@ class Trainer:
             compiled_metrics=None,
             history=None,
             stop_training=False,
+            _resume_at=(0, 0),
             _compile_arguments=None,
         )
 
@@ -249,17 +250,23 @@ class Trainer:
         callbacks = self._callback_list(callbacks, add_history=True, verbose=verbose, epochs=epochs, steps=data.steps)
         self.stop_training = False
         logs = None
+        # A callback that restores an interrupted training moves this on.
+        self._resume_at = initial_epoch, 0
         callbacks.on_train_begin()
+        initial_epoch, done = self._resume_at
         for epoch in range(initial_epoch, epochs):
             self.reset_metrics()
             callbacks.on_epoch_begin(epoch)
-            logs = None
+            logs = {} if done else None
             for step, batch in enumerate(data.epoch()):
+                if step < done:
+                    continue
                 callbacks.on_train_batch_begin(step)
                 logs = _numbers(self.train_step(batch))
                 callbacks.on_train_batch_end(step, logs)
                 if self.stop_training:
                     break
+            done = 0
             if logs is None:
                 if epoch > initial_epoch:
                     break
