@@ -266,7 +266,8 @@ class Model(Trainer, Layer):
             try:
                 inputs = map_shapes(lambda s: KerasTensor(s, self._dtype), as_shapes(input_shape))
                 outer = vars(context).copy()
-                context.scope, context.depth, context.training = self._name, 1, False
+                # Keras names the variables that `build` makes without the model's own name.
+                context.scope, context.depth, context.training = "", 1, False
                 try:
                     self._run_on_zeros(0, inputs, (), {})
                 finally:

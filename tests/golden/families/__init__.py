@@ -1,6 +1,16 @@
 """Importing a module of this package registers its families."""
 
-from . import keras, layers, optimizers, quantizers, signatures, summaries, training
+from . import keras, layers, optimizers, quantizers, signatures, summaries, training, trajectories
 from .registry import FAMILIES
 
-__all__ = ["FAMILIES", "keras", "layers", "optimizers", "quantizers", "signatures", "summaries", "training"]
+__all__ = [
+    "FAMILIES",
+    "keras",
+    "layers",
+    "optimizers",
+    "quantizers",
+    "signatures",
+    "summaries",
+    "training",
+    "trajectories",
+]
