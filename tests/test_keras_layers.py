@@ -518,3 +518,19 @@ def test_tensor_shape():
     assert not shape.is_fully_defined() and shape[1:].is_fully_defined()
     assert shape[1:].num_elements() == 12 and shape.num_elements() is None
     assert shape == (None, 3, 4)
+
+
+def test_bilinear_upsampling():
+    """As tf.image.resize: between the centres of pixels, constant beyond the outer ones."""
+    x = np.array([0.0, 4.0, 8.0], np.float32).reshape(1, 1, 3, 1)
+    y = np.asarray(layers.UpSampling2D((1, 2), interpolation="bilinear")(x))
+    np.testing.assert_array_equal(y.ravel(), [0, 1, 3, 5, 7, 8])
+    first = layers.UpSampling2D((2, 3), "channels_first", "bilinear")(np.ones((2, 3, 4, 5), np.float32))
+    assert first.shape == (2, 3, 8, 15)
+    np.testing.assert_allclose(first, 1, 1e-6)
+
+    v = Variable(x)
+    with GradientTape() as tape:
+        y = layers.UpSampling2D((1, 2), interpolation="bilinear")(v)
+        loss = (y * np.arange(6, dtype=np.float32).reshape(1, 1, 6, 1)).sum()
+    np.testing.assert_allclose(tape.gradient(loss, v).ravel(), [1.25, 5, 8.75])

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -432,3 +433,51 @@ def test_functions_of_symbolic_tensors(function):
     np.testing.assert_array_equal(model(value), function(value))
     twin = models.model_from_json(model.to_json())
     np.testing.assert_array_equal(twin(value), function(value))
+
+
+# -- losses and metrics of a graph -----------------------------------------------------------------
+
+
+def with_symbolic_loss():
+    inputs = keras.Input((3,), name="x")
+    outputs = keras.layers.Dense(2, name="dense")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="last")(outputs), name="symbolic")
+    model.add_loss(0.5 * lq.reduce_mean(lq.abs(outputs)))
+    model.add_metric(lq.reduce_sum(outputs), name="total")
+    return model
+
+
+def test_symbolic_loss_and_metric(tmp_path):
+    model = with_symbolic_loss()
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 3), np.float32), np.zeros((4, 1), np.float32)
+    hidden = x @ model.get_layer("dense").get_weights()[0]
+    expected = np.mean(model.predict(x, verbose=0) ** 2) + 0.5 * np.mean(np.abs(hidden))
+    logs = model.test_on_batch(x, y, return_dict=True)
+    np.testing.assert_allclose(logs["loss"], expected, 1e-6)
+    np.testing.assert_allclose(logs["total"], hidden.sum(), 1e-6)
+    # They come after the other layers, so weights keep their order, and files keep them.
+    assert [layer.name for layer in model.layers][:3] == ["x", "dense", "last"]
+    model.save(tmp_path / "model.h5")
+    for twin in (keras.models.load_model(tmp_path / "model.h5"), keras.models.clone_model(model)):
+        twin.set_weights(model.get_weights())
+        twin.compile("sgd", "mse")
+        assert twin.test_on_batch(x, y, return_dict=True) == logs
+    with pytest.raises(TypeError, match="name"):
+        model.add_metric(model.output)
+
+
+def test_notebooks_show_models_and_histories(monkeypatch):
+    model = with_symbolic_loss()
+    text = model._repr_html_()
+    assert text.count("<tr>") == 1 + len(model.layers)
+    assert "dense (Dense)" in text and "Total params: 11" in text
+    assert "not built yet" in keras.Sequential([keras.layers.Dense(1)])._repr_html_()
+
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 3), np.float32), np.zeros((4, 1), np.float32)
+    history = model.fit(x, y, epochs=2, validation_data=(x, y), validation_freq=2, verbose=0)
+    pytest.importorskip("matplotlib")
+    assert history._repr_html_().startswith("<svg")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "<th>val_loss</th>" in history._repr_html_()

@@ -259,14 +259,16 @@ def _curves(epochs, history, names):
     for axes, name in zip(figure.subplots(1, max(len(names), 1), squeeze=False)[0], names, strict=False):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             values = history.get(key, ())
-            # Validation may have run in some of the epochs only.
-            axes.plot([e + 1 for e in epochs][-len(values) :] if values else [], values, marker=".", label=label)
+            if values:
+                # Validation may have run in some of the epochs only.
+                axes.plot([epoch + 1 for epoch in epochs[-len(values) :]], values, marker=".", label=label)
         axes.set(xlabel="epoch", title=name)
         if f"val_{name}" in history:
             axes.legend()
     text = io.StringIO()
     figure.savefig(text, format="svg")
-    return text.getvalue().partition("-->")[2] or text.getvalue()
+    # HTML takes the picture without the declarations before it.
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 class TerminateOnNaN(Callback):
