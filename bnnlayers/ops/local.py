@@ -80,8 +80,8 @@ class Connections(NamedTuple):
         if self.implementation == 3:
             if self.padded:
                 found = np.zeros((pixels, g.filters, taps, g.channels), kernel.dtype)
-                for pixel, inside, part in self._parts(kernel):
-                    found[pixel][:, inside] = part
+                for at, inside, part in self._parts(kernel):
+                    found[at][:, inside] = part
             elif self.first:
                 found = kernel.reshape(g.filters, pixels, g.channels, taps).transpose(1, 0, 3, 2)
             else:
@@ -101,10 +101,10 @@ class Connections(NamedTuple):
             found = arranged.transpose(0, 3, 1, 2)
             if not self.padded:
                 return (found.transpose(1, 0, 3, 2) if self.first else found).reshape(shape)
-            kernel = np.empty(shape, arranged.dtype)
-            for pixel, inside, part in self._parts(kernel):
-                part[...] = found[pixel][:, inside]
-            return kernel
+            sparse = np.empty(shape, arranged.dtype)
+            for at, inside, part in self._parts(sparse):
+                part[...] = found[at][:, inside]
+            return sparse
         kernel = np.zeros(shape, arranged.dtype)
         source, inside = _sources(g)
         pixel, tap = np.nonzero(inside)
