@@ -183,9 +183,9 @@ class LayerProfile(_Profile):
 
     @property
     def output_pixels(self) -> int | None:  # type: ignore[override]
-        """Positions at which the weights are applied; 1 for a dense layer on vectors."""
+        """Positions at which the weights are applied; 1 for a dense layer on vectors, None for several outputs."""
         shape = self.output_shape
-        if not shape:
+        if not shape or isinstance(shape, list):
             return None
         first = getattr(self._layer, "data_format", None) == "channels_first"
         return math.prod(shape[2:] if first else shape[1:-1])
