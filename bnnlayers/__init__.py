@@ -20,6 +20,7 @@ from . import (
     optimizers,
     quantizers,
     utils,
+    zoo,
 )
 from .bits import BitArray
 from .functions import *  # noqa: F403
@@ -60,5 +61,6 @@ __all__ = [
     "set_num_threads",
     "stop_gradient",
     "utils",
+    "zoo",
     *functions.__all__,
 ]

@@ -1,6 +1,6 @@
 """Importing a module of this package registers its families."""
 
-from . import keras, layers, optimizers, quantizers, signatures, summaries, training, trajectories
+from . import keras, layers, optimizers, quantizers, signatures, summaries, training, trajectories, zoo
 from .registry import FAMILIES
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "summaries",
     "training",
     "trajectories",
+    "zoo",
 ]
