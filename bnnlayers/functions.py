@@ -14,8 +14,19 @@ from .tape import convert_to_tensor
 
 __all__ = [
     "abs",
+    "cast",
     "clip_by_value",
     "concat",
+    "exp",
+    "float16",
+    "float32",
+    "float64",
+    "int32",
+    "int64",
+    "matmul",
+    "maximum",
+    "minimum",
+    "ones_like",
     "reduce_all",
     "reduce_any",
     "reduce_max",
@@ -23,9 +34,17 @@ __all__ = [
     "reduce_min",
     "reduce_prod",
     "reduce_sum",
+    "reshape",
+    "sign",
     "split",
+    "sqrt",
+    "square",
+    "tanh",
     "where",
+    "zeros_like",
 ]
+
+float16, float32, float64, int32, int64 = np.float16, np.float32, np.float64, np.int32, np.int64
 
 
 def _reduction(name: str, function: Callable[..., Any], word: str) -> Callable[..., Any]:
@@ -47,9 +66,57 @@ reduce_all = _reduction("reduce_all", np.all, "Conjunction")
 reduce_any = _reduction("reduce_any", np.any, "Disjunction")
 
 
-def abs(x: Any, name: str | None = None) -> Any:
-    """Absolute value."""
-    return np.abs(convert_to_tensor(x))
+def _unary(name: str, function: Callable[..., Any], doc: str) -> Callable[..., Any]:
+    def apply(x: Any, name: str | None = None) -> Any:
+        return function(convert_to_tensor(x))
+
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = doc
+    return apply
+
+
+def _binary(name: str, function: Callable[..., Any], doc: str) -> Callable[..., Any]:
+    def apply(x: Any, y: Any, name: str | None = None) -> Any:
+        return function(convert_to_tensor(x), convert_to_tensor(y))
+
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = doc
+    return apply
+
+
+abs = _unary("abs", np.abs, "Absolute value.")
+exp = _unary("exp", np.exp, "Exponential.")
+sign = _unary("sign", np.sign, "-1, 0 or 1: unlike `math.sign`, zero is no +1.")
+sqrt = _unary("sqrt", np.sqrt, "Square root.")
+square = _unary("square", np.square, "Square.")
+tanh = _unary("tanh", np.tanh, "Hyperbolic tangent.")
+maximum = _binary("maximum", np.maximum, "The larger of two values, element by element.")
+minimum = _binary("minimum", np.minimum, "The smaller of two values, element by element.")
+
+
+def matmul(a: Any, b: Any, name: str | None = None) -> Any:
+    """Matrix product."""
+    return np.matmul(convert_to_tensor(a), convert_to_tensor(b))
+
+
+def cast(x: Any, dtype: Any, name: str | None = None) -> Any:
+    """The values in another dtype."""
+    return convert_to_tensor(x).astype(dtype)
+
+
+def reshape(tensor: Any, shape: Sequence[int], name: str | None = None) -> Any:
+    """The same values in another shape; -1 stands for what is left."""
+    return np.reshape(convert_to_tensor(tensor), tuple(shape))
+
+
+def zeros_like(input: Any, dtype: Any = None, name: str | None = None) -> Any:
+    """Zeros of the same shape."""
+    return convert_to_tensor(np.zeros_like(np.asarray(convert_to_tensor(input)), dtype))
+
+
+def ones_like(input: Any, dtype: Any = None, name: str | None = None) -> Any:
+    """Ones of the same shape."""
+    return convert_to_tensor(np.ones_like(np.asarray(convert_to_tensor(input)), dtype))
 
 
 def clip_by_value(t: Any, clip_value_min: Any, clip_value_max: Any, name: str | None = None) -> Any:

@@ -481,3 +481,12 @@ def test_notebooks_show_models_and_histories(monkeypatch):
     assert history._repr_html_().startswith("<svg")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "<th>val_loss</th>" in history._repr_html_()
+
+
+def test_functions_in_files_are_called_as_tensorflow_calls_them():
+    keras.backend.clear_session()
+    config = with_symbolic_loss().get_config()
+    calls = {layer["name"]: layer for layer in config["layers"]}
+    assert calls["tf.math.reduce_mean"]["config"]["function"] == "math.reduce_mean"
+    assert calls["tf.math.reduce_mean"]["inbound_nodes"] == [["tf.math.abs", 0, 0, {"axis": None, "keepdims": False}]]
+    assert calls["add_loss"]["config"]["unconditional"] is False

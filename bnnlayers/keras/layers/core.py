@@ -544,12 +544,18 @@ _SYMBOLS = {
     "math.sqrt": np.sqrt,
     "math.square": np.square,
     "math.tanh": np.tanh,
+    "math.sign": np.sign,
     "math.maximum": np.maximum,
     "math.minimum": np.minimum,
     "math.less": np.less,
     "math.less_equal": np.less_equal,
     "math.greater": np.greater,
     "math.greater_equal": np.greater_equal,
+    "math.reduce_sum": np.sum,
+    "math.reduce_mean": np.mean,
+    "math.reduce_max": np.max,
+    "math.reduce_min": np.min,
+    "math.reduce_prod": np.prod,
     "linalg.matmul": np.matmul,
     "nn.relu": elementwise.relu,
     "math.sigmoid": elementwise.sigmoid,
@@ -610,18 +616,16 @@ class TFOpLambda(Layer):
         self._symbol = symbol
         self.built = True
 
-    def call(self, x, y=None, args=(), arguments=None):
+    def call(self, x, y=None, args=(), training=None, **arguments):
+        # Whatever takes any keyword is given `training`, which is not the function's.
         others = args if y is None else (y, *args)
-        return self.function(*map(_constant, (x, *others)), **(arguments or {}))
+        return self.function(*map(_constant, (x, *others)), **arguments)
 
     def __call__(self, x, *args, name=None, **kwargs):
-        # Recorded under names, as a configuration holds the arguments of a call.
-        call = {k: kwargs.pop(k) for k in ("y", "args", "arguments") if k in kwargs}
+        # Recorded under names, as a configuration of TensorFlow's holds the arguments of a call.
         if args:
-            call.update({"y": args[0]} if len(args) == 1 else {"args": list(args)})
-        if kwargs:
-            call["arguments"] = kwargs
-        return super().__call__(x, **call)
+            kwargs.update({"y": args[0]} if len(args) == 1 else {"args": list(args)})
+        return super().__call__(x, **kwargs)
 
     def get_config(self):
         return {**super().get_config(), "function": self._symbol}

@@ -597,10 +597,14 @@ class AddLoss(Layer):
 
     def __init__(self, unconditional=False, **kwargs):
         super().__init__(**kwargs)
+        self.unconditional = unconditional
 
     def call(self, inputs):
         self.add_loss(inputs)
         return inputs
+
+    def get_config(self):
+        return {**super().get_config(), "unconditional": self.unconditional}
 
 
 class AddMetric(Layer):
@@ -613,6 +617,9 @@ class AddMetric(Layer):
     def call(self, inputs):
         self.add_metric(inputs, name=self.metric_name)
         return inputs
+
+    def get_config(self):
+        return {**super().get_config(), "aggregation": "mean", "metric_name": self.metric_name}
 
 
 class Functional(Model):
