@@ -1,5 +1,7 @@
 """Models and their weights in files."""
 
+import warnings
+
 import h5py
 import numpy as np
 import pytest
@@ -206,3 +208,15 @@ def test_a_named_function_in_a_lambda_layer(tmp_path):
     np.testing.assert_array_equal(twin(np.ones((1, 2))), [[0.5, 0.5]])
     with pytest.raises(ValueError, match="halve"):
         models.load_model(tmp_path / "model.h5", compile=False)
+
+
+def test_optimizer_that_has_made_no_step(tmp_path):
+    model = models.Sequential([layers.Dense(2, input_shape=(3,))])
+    model.compile("adam", "mse")
+    model.save(tmp_path / "model.h5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        twin = models.load_model(tmp_path / "model.h5")
+    assert twin.optimizer.iterations == 0
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    assert twin.train_on_batch(x, y) == model.train_on_batch(x, y)

@@ -193,7 +193,9 @@ def _write_optimizer(file, optimizer):
 
 def _read_optimizer(group, model):
     names = read_names(group, "weight_names") or []
-    model.optimizer.build(model.trainable_variables)
+    # Before the first step there is no state but their number.
+    if len(names) > len(model.optimizer.weights):
+        model.optimizer.build(model.trainable_variables)
     try:
         model.optimizer.set_weights([np.asarray(group[name]) for name in names])
     except ValueError as error:
