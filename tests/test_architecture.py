@@ -58,13 +58,13 @@ def test_the_binding_reaches_kernels_only_through_the_table():
         for name in includes(path):
             local = name.startswith('"') and "/" not in name
             ours = name in ('"../bnn.h"', '"../threads.h"', '"../ops.def"')
-            system = name.startswith("<") and name not in ("<math.h>", "<tgmath.h>", "<omp.h>")
+            system = name.startswith("<") and name not in ("<math.h>", "<tgmath.h>", "<pthread.h>")
             assert local or ours or system, f"{path} includes {name}"
 
 
-def test_openmp_has_one_home():
+def test_threads_have_one_home():
     for path in sources(CSRC, ".h", ".c"):
-        if "omp.h" in path.read_text() or "#pragma omp" in path.read_text():
+        if "pthread" in path.read_text() or "#pragma omp" in path.read_text():
             assert path.stem == "threads", path
 
 

@@ -719,7 +719,7 @@ def in_child(work):
 def test_a_fork_after_a_threaded_call(large):
     before = _core.get_num_threads()
     _core.set_num_threads(2)
-    count = _core.get_num_threads()  # 1 where the compiler has no OpenMP
+    count = _core.get_num_threads()  # 1 where there are no threads
     try:
         expected = call(_core, "xnor", large["xnor"])
 
@@ -762,5 +762,5 @@ def test_the_environment(monkeypatch, environment, threads, levels):
     assert parent.poll(60)
     seen_threads, seen_levels = parent.recv()
     process.join()
-    assert threads is None or seen_threads in (threads, 1)  # 1 where the compiler has no OpenMP
+    assert threads is None or seen_threads in (threads, 1)  # 1 where there are no threads
     assert levels is None or seen_levels == levels
