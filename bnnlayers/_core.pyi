@@ -79,6 +79,21 @@ def signed_reduce(
     x: Words, dy: NDArray[np.float32], geometry: Geometry, pad: float, transposed: bool = False
 ) -> NDArray[np.float32]: ...
 
+# Depthwise products: the geometry has as many groups as channels, and filters = channels * M.
+# x: packed signs; w: packed signs uint32[1, taps..., M, ceil(C/32)]; pad in {0, 1, -1}; dtype int32 or float32.
+def depthwise_xnor(x: Words, w: Words, geometry: Geometry, pad: float, dtype: Any) -> NDArray[Any]: ...
+
+# x: float32[batch, ..., C] with any pad, or packed signs with pad in {0, 1, -1}; w: float32[taps..., C, M] or, if x is
+# floats, packed signs. transposed: x has the geometry's output pixels and C * M channels, and is floats; pad must be 0.
+def depthwise_float(
+    x: NDArray[Any], w: NDArray[Any], geometry: Geometry, pad: float, transposed: bool
+) -> NDArray[np.float32]: ...
+
+# kernel gradient: x as above, dy float32[batch, ..., C * M] -> float32[taps, C, M].
+def depthwise_reduce(
+    x: NDArray[Any], dy: NDArray[np.float32], geometry: Geometry, pad: float
+) -> NDArray[np.float32]: ...
+
 # float32/float64 [batch, ..., C] -> [groups, batch*pixels, taps*C/groups], and its transpose (a sum over the taps).
 def im2col(x: NDArray[Any], geometry: Geometry, pad: float) -> NDArray[Any]: ...
 def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...

@@ -146,6 +146,19 @@ typedef struct {
   /* kernel gradient. left: packed as for xnor; right: float dy [images][pixels][groups * columns];
    * out: float [taps][depth][groups * columns] */
   bnn_kernel signed_reduce;
+
+  /* Depthwise: groups are channels, and depth or, backwards, columns are one. left: [images][sources][bnn_words(groups)]
+   * or floats [images][sources][groups * depth]; right: canonical words [taps][multiplier][bnn_words(groups)] or floats
+   * [taps][groups * depth * columns]; constant: a row of left. Backwards, left is floats. */
+  bnn_kernel depthwise_xnor;
+  bnn_kernel depthwise_right; /* float x bits */
+  bnn_kernel depthwise_left;  /* bits x float */
+  bnn_kernel depthwise_float; /* float x float */
+  /* Kernel gradients, of a left operand of bits or of floats. right: float dy [images][pixels][groups * columns]. Item
+   * i writes the i-th of out: float [items][taps][groups * columns], whose sum is the result. */
+  bnn_kernel depthwise_reduce, depthwise_float_reduce;
+  /* out[i] = parts[0][i] + parts[1][i] + ...; parts: [count][length]; items are 0 .. length - 1. */
+  void (*sum_parts)(const float *parts, int64_t count, int64_t length, float *out, int64_t begin, int64_t end);
 } bnn_kernels;
 
 /* The levels this machine runs, best first, capped by the environment variable BNNLAYERS_ISA; NULL-terminated. */

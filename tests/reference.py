@@ -325,6 +325,29 @@ def depthwise_convolution(x, kernel, strides, dilation, pads: Pads, pad_value=0.
     return y.reshape(*y.shape[:-2], channels * multiplier)
 
 
+def depthwise_input_gradient(dy, kernel, spatial, strides, dilation, pads: Pads):
+    """dy (batch, *outputs, C * M) -> (batch, *spatial, C): what reaches the padding is dropped."""
+    *taps, channels, multiplier = kernel.shape
+    outputs = dy.shape[1:-1]
+    terms = dy.reshape(*dy.shape[:-1], channels, multiplier)
+    padded = _pad(np.zeros((len(dy), *spatial, channels)), pads, 0.0)
+    for tap in np.ndindex(*taps):
+        padded[_window(tap, outputs, strides, dilation)] += np.sum(terms * kernel[tap], axis=-1, dtype=np.float64)
+    return _unpad(padded, pads)
+
+
+def depthwise_kernel_gradient(x, dy, taps, strides, dilation, pads: Pads, pad_value=0.0):
+    """x (batch, *spatial, C), dy (batch, *outputs, C * M) -> (*taps, C, M)."""
+    outputs, channels = dy.shape[1:-1], x.shape[-1]
+    dy = dy.reshape(*dy.shape[:-1], channels, dy.shape[-1] // channels)
+    padded = _pad(np.asarray(x, np.float64), pads, pad_value)
+    gradient = np.zeros((*taps, *dy.shape[-2:]))
+    for tap in np.ndindex(*taps):
+        window = padded[_window(tap, outputs, strides, dilation)]
+        gradient[tap] = np.sum(window[..., np.newaxis] * dy, axis=tuple(range(window.ndim - 1)))
+    return gradient
+
+
 def separable_convolution(x, depthwise, pointwise, strides, dilation, pads: Pads, pad_value=0.0):
     """A depthwise convolution, then pointwise (1, ..., C * M, F)."""
     y = depthwise_convolution(x, depthwise, strides, dilation, pads, pad_value)

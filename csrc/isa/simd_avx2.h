@@ -24,6 +24,8 @@ BNN_INLINE __m256i v_first(int64_t n) {
 }
 BNN_INLINE vu32 v_load_part(const void *p, int64_t n) { return _mm256_maskload_epi32((const int *)p, v_first(n)); }
 BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) { _mm256_maskstore_epi32((int *)p, v_first(n), x); }
+BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return _mm256_and_si256(a, b); }
+BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return _mm256_xor_si256(a, b); }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return _mm256_add_epi32(a, b); }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return _mm256_sub_epi32(a, b); }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return _mm256_xor_si256(_mm256_xor_si256(b, c), a); }
@@ -119,5 +121,20 @@ BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   return (vf64){_mm256_blendv_pd(no.low, yes.low, _mm256_castsi256_pd(low)),
                 _mm256_blendv_pd(no.high, yes.high, _mm256_castsi256_pd(high))};
 }
+
+/* ---- bytes and lanes out of order: the depthwise kernels -------------------------------------------------------- */
+
+typedef __m256i vbytes;
+
+BNN_INLINE vbytes v_no_bytes(void) { return _mm256_setzero_si256(); }
+BNN_INLINE vbytes v_append_bits(vbytes x, uint32_t bits) {
+  const __m256i source = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i digit = _mm256_set1_epi64x((long long)0x8040201008040201);
+  __m256i spread = _mm256_and_si256(_mm256_shuffle_epi8(v_set(bits), source), digit);
+  return _mm256_sub_epi8(_mm256_add_epi8(x, x), _mm256_cmpeq_epi8(spread, digit));
+}
+BNN_INLINE void v_store_bytes(uint8_t *p, vbytes x) { v_store(p, x); }
+BNN_INLINE vu32 v_load_bytes(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+BNN_INLINE vf32 v_pick_f32(vf32 x, vu32 index) { return _mm256_permutevar8x32_ps(x, index); }
 
 #endif

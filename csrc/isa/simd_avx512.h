@@ -20,6 +20,8 @@ BNN_INLINE void v_store(void *p, vu32 x) { _mm512_storeu_si512(p, x); }
 BNN_INLINE vmask v_first(int64_t n) { return (vmask)(n < BNN_LANES ? (1u << n) - 1 : 0xffffu); }
 BNN_INLINE vu32 v_load_part(const void *p, int64_t n) { return _mm512_maskz_loadu_epi32(v_first(n), p); }
 BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) { _mm512_mask_storeu_epi32(p, v_first(n), x); }
+BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return _mm512_and_si512(a, b); }
+BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return _mm512_xor_si512(a, b); }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return _mm512_add_epi32(a, b); }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return _mm512_sub_epi32(a, b); }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
@@ -137,5 +139,18 @@ BNN_INLINE void v_store_turned_f32(float *out, int64_t stride, vf32 a, vf32 b, v
   v_store_quarters_f32(out + 2 * stride, stride, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)));
   v_store_quarters_f32(out + 3 * stride, stride, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
 }
+
+/* ---- bytes and lanes out of order: the depthwise kernels -------------------------------------------------------- */
+
+typedef __m256i vbytes;
+
+BNN_INLINE vbytes v_no_bytes(void) { return _mm256_setzero_si256(); }
+BNN_INLINE vbytes v_append_bits(vbytes x, uint32_t bits) {
+  x = _mm256_add_epi8(x, x);
+  return _mm256_mask_add_epi8(x, bits, x, _mm256_set1_epi8(1));
+}
+BNN_INLINE void v_store_bytes(uint8_t *p, vbytes x) { _mm256_storeu_si256((__m256i *)p, x); }
+BNN_INLINE vu32 v_load_bytes(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+BNN_INLINE vf32 v_pick_f32(vf32 x, vu32 index) { return _mm512_permutexvar_ps(index, x); }
 
 #endif

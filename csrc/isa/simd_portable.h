@@ -32,6 +32,8 @@ BNN_INLINE vu32 v_load_part(const void *p, int64_t n) {
 BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) {
   __builtin_memcpy(p, &x, n < BNN_LANES ? (size_t)n * 4 : sizeof x);
 }
+BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return a & b; }
+BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return a ^ b; }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return a + b; }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return a - b; }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return a ^ b ^ c; }
@@ -113,6 +115,34 @@ BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return (vf32)((m & (v
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   return (vf64){{m[0] ? yes.lane[0] : no.lane[0], m[1] ? yes.lane[1] : no.lane[1], m[2] ? yes.lane[2] : no.lane[2],
                  m[3] ? yes.lane[3] : no.lane[3]}};
+}
+
+/* ---- bytes and lanes out of order: the depthwise kernels -------------------------------------------------------- */
+
+/* One byte for each bit of a word. */
+typedef uint64_t v_octets __attribute__((vector_size(16)));
+typedef uint8_t v_sixteen __attribute__((vector_size(16)));
+typedef struct {
+  v_sixteen low, high;
+} vbytes;
+
+BNN_INLINE vbytes v_no_bytes(void) { return (vbytes){{0}, {0}}; }
+BNN_INLINE v_sixteen v_append_half(v_sixteen x, uint32_t bits) {
+  const v_octets each = {UINT64_C(0x0101010101010101), UINT64_C(0x0101010101010101)};
+  const v_octets digit = {UINT64_C(0x8040201008040201), UINT64_C(0x8040201008040201)};
+  v_octets spread = (v_octets){bits & 0xff, bits >> 8 & 0xff} * each & digit;
+  return x + x - (v_sixteen)((v_sixteen)spread != 0);
+}
+/* Twice byte i plus bit i: counts from their digits, the highest first. */
+BNN_INLINE vbytes v_append_bits(vbytes x, uint32_t bits) {
+  return (vbytes){v_append_half(x.low, bits), v_append_half(x.high, bits >> 16)};
+}
+BNN_INLINE void v_store_bytes(uint8_t *p, vbytes x) { __builtin_memcpy(p, &x, sizeof x); }
+/* One lane for each byte. */
+BNN_INLINE vu32 v_load_bytes(const uint8_t *p) { return (vu32){p[0], p[1], p[2], p[3]}; }
+/* Lane i of the result is lane index[i] of x. */
+BNN_INLINE vf32 v_pick_f32(vf32 x, vu32 index) {
+  return (vf32){x[index[0] & 3], x[index[1] & 3], x[index[2] & 3], x[index[3] & 3]};
 }
 
 #endif

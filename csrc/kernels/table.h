@@ -27,6 +27,8 @@
 #include "prepare.h"
 
 #include "signed.h"
+
+#include "depthwise.h"
 #include "xnor.h"
 
 extern const bnn_kernels BNN_TABLE;
@@ -55,4 +57,11 @@ const bnn_kernels BNN_TABLE = {
     .signed_right = {signed_right_items, signed_right_scratch, signed_right_run},
     .signed_left = {signed_left_items, signed_left_scratch, signed_left_run},
     .signed_reduce = {signed_reduce_items, signed_reduce_scratch, signed_reduce_run},
+    .depthwise_xnor = {depthwise_positions, depthwise_xnor_scratch, depthwise_xnor_run},
+    .depthwise_right = {depthwise_positions, depthwise_right_scratch, depthwise_right_run},
+    .depthwise_left = {depthwise_positions, depthwise_left_scratch, depthwise_left_run},
+    .depthwise_float = {depthwise_positions, depthwise_both_scratch, depthwise_both_run},
+    .depthwise_reduce = {depthwise_parts, depthwise_left_scratch, depthwise_reduce_run},
+    .depthwise_float_reduce = {depthwise_parts, depthwise_both_scratch, depthwise_reduce_both_run},
+    .sum_parts = depthwise_sum,
 };

@@ -390,6 +390,120 @@ static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keyword
   return call_finish(&c, &c.kernels->signed_reduce, lengths, NPY_FLOAT32);
 }
 
+/* ---- depthwise ------------------------------------------------------------------------------------------------- */
+
+static int is_words(PyObject *x) { return PyArray_Check(x) && PyArray_TYPE((PyArrayObject *)x) == NPY_UINT32; }
+
+/* A product with as many groups as channels. */
+static int depthwise_begin(call *c, const char *function, PyObject *self, PyObject *geometry, PyObject *pad,
+                           int transposed, int packed, PyObject *x) {
+  if (call_begin(c, function, self, geometry, pad, transposed, packed) < 0) return -1;
+  if (c->geometry.groups != c->geometry.channels) {
+    check_raise(PyExc_ValueError, function, "geometry", geometry, "of as many groups as channels");
+    return -1;
+  }
+  return call_left(c, x);
+}
+
+/* The kernel (taps..., C, M): floats, or signs packed along C, which moves last. */
+static int depthwise_kernel(call *c, PyObject *w, int words) {
+  int64_t channels = c->geometry.channels, multiplier = c->geometry.filters / channels;
+  check_shape_of floats = {.middle = c->taps, .sizes = 2, .size = {channels, multiplier}};
+  check_shape_of signs = {
+      .has_first = 1, .first = 1, .middle = c->taps, .sizes = 2, .size = {multiplier, bnn_words(channels)}};
+  c->right = check_array(c->function, "w", w, words ? NPY_UINT32 : NPY_FLOAT32);
+  return c->right ? check_shape(c->function, "w", c->right, words ? &signs : &floats) : -1;
+}
+
+/* Without the GIL. -1 when memory is short. A kernel gradient comes in parts, which are added up. */
+static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce) {
+  const bnn_geometry *g = &c->geometry;
+  int64_t width = c->packed ? bnn_words(c->channels) : c->channels, multiplier = g->filters / g->channels;
+  void *constant = NULL, *parts = NULL;
+  int status = -1;
+  bnn_schedule *schedule = bnn_schedule_make(g, c->transposed, c->pad != 0);
+  if (!schedule) return -1;
+  if (c->pad != 0 && !(constant = constant_row(c, c->channels))) goto done;
+  bnn_product product = {.schedule = schedule,
+                         .images = g->batch,
+                         .groups = g->channels,
+                         .depth = c->transposed ? multiplier : 1,
+                         .columns = c->transposed ? 1 : multiplier,
+                         .left = PyArray_DATA(c->left),
+                         .right = PyArray_DATA(c->right),
+                         .constant = constant,
+                         .out = PyArray_DATA(c->out),
+                         .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32};
+  int64_t items = kernel->items(&product), length = c->taps * g->filters;
+  double work = (double)g->batch * (double)c->pixels * (double)(c->packed && !reduce ? width * multiplier : g->filters) *
+                (double)c->taps;
+  if (reduce && items > 1 && !(product.out = parts = run_alloc(4 * items * length))) goto done;
+  status = run_product(kernel, &product, work);
+  if (parts && status == 0) run_sum_parts(c->kernels, parts, items, length, PyArray_DATA(c->out));
+
+done:
+  free(schedule);
+  free(constant);
+  free(parts);
+  return status;
+}
+
+static PyObject *depthwise_finish(call *c, const bnn_kernel *kernel, int reduce, const int64_t *lengths, int type) {
+  int status = 0, empty = call_empty(c);
+  c->out = new_array(c->function, 3, lengths, type, empty);
+  if (c->out && !empty) {
+    Py_BEGIN_ALLOW_THREADS;
+    status = depthwise_run(c, kernel, reduce);
+    Py_END_ALLOW_THREADS;
+  }
+  return call_end(c, status);
+}
+
+static PyObject *depthwise_xnor(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "w", "geometry", "pad", "dtype", NULL};
+  PyObject *x, *w, *geometry, *pad, *dtype;
+  if (!PARSE("OOOOO:depthwise_xnor", &x, &w, &geometry, &pad, &dtype)) return NULL;
+  call c;
+  int type;
+  if (depthwise_begin(&c, "depthwise_xnor", self, geometry, pad, 0, 1, x) < 0 ||
+      check_dtype("depthwise_xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 || depthwise_kernel(&c, w, 1) < 0)
+    return call_end(&c, 0);
+  int64_t lengths[] = {c.geometry.batch, c.pixels, c.filters};
+  return depthwise_finish(&c, &c.kernels->depthwise_xnor, 0, lengths, type);
+}
+
+static PyObject *depthwise_float(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "w", "geometry", "pad", "transposed", NULL};
+  PyObject *x, *w, *geometry, *pad, *transposed;
+  if (!PARSE("OOOOO:depthwise_float", &x, &w, &geometry, &pad, &transposed)) return NULL;
+  call c;
+  int back = PyObject_IsTrue(transposed);
+  if (depthwise_begin(&c, "depthwise_float", self, geometry, pad, back, !back && is_words(x), x) < 0 ||
+      depthwise_kernel(&c, w, !c.packed && is_words(w)) < 0)
+    return call_end(&c, 0);
+  const bnn_kernels *k = c.kernels;
+  int64_t lengths[] = {c.geometry.batch, c.pixels, c.filters};
+  return depthwise_finish(&c, c.packed      ? &k->depthwise_left
+                              : is_words(w) ? &k->depthwise_right
+                                            : &k->depthwise_float,
+                          0, lengths, NPY_FLOAT32);
+}
+
+static PyObject *depthwise_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "dy", "geometry", "pad", NULL};
+  PyObject *x, *dy, *geometry, *pad;
+  if (!PARSE("OOOO:depthwise_reduce", &x, &dy, &geometry, &pad)) return NULL;
+  call c;
+  if (depthwise_begin(&c, "depthwise_reduce", self, geometry, pad, 0, is_words(x), x) < 0 ||
+      !(c.right = check_array("depthwise_reduce", "dy", dy, NPY_FLOAT32)))
+    return call_end(&c, 0);
+  check_shape_of shape = {.middle = c.geometry.batch * c.pixels, .sizes = 1, .size = {c.filters}};
+  if (check_shape("depthwise_reduce", "dy", c.right, &shape) < 0) return call_end(&c, 0);
+  int64_t lengths[] = {c.taps, c.channels, c.filters / c.channels};
+  return depthwise_finish(&c, c.packed ? &c.kernels->depthwise_reduce : &c.kernels->depthwise_float_reduce, 1, lengths,
+                          NPY_FLOAT32);
+}
+
 /* ---- im2col ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -495,6 +609,12 @@ PyMethodDef conv_methods[] = {
            "Convolution of packed signs with floats."),
     METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad, transposed=False",
            "Kernel gradient of a convolution whose input is packed signs."),
+    METHOD("depthwise_xnor", depthwise_xnor, "x, w, geometry, pad, dtype",
+           "Depthwise convolution of packed signs with packed signs."),
+    METHOD("depthwise_float", depthwise_float, "x, w, geometry, pad, transposed",
+           "Depthwise convolution where at least one of the operands is floats."),
+    METHOD("depthwise_reduce", depthwise_reduce, "x, dy, geometry, pad",
+           "Kernel gradient of a depthwise convolution whose input is packed signs or floats."),
     METHOD("im2col", im2col, "x, geometry, pad", "The inputs that each output pixel reads, one row per pixel."),
     METHOD("col2im", col2im, "columns, geometry", "Transpose of im2col: the sum of the entries that read each input."),
     {NULL, NULL, 0, NULL},

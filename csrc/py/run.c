@@ -52,6 +52,25 @@ int run_product(const bnn_kernel *kernel, const bnn_product *product, double wor
   return 0;
 }
 
+typedef struct {
+  const bnn_kernels *kernels;
+  const float *parts;
+  int64_t count, length;
+  float *out;
+} sum_range;
+
+static void sum_run(void *context, int thread, int64_t begin, int64_t end) {
+  (void)thread;
+  const sum_range *range = context;
+  range->kernels->sum_parts(range->parts, range->count, range->length, range->out, begin, end);
+}
+
+void run_sum_parts(const bnn_kernels *kernels, const float *parts, int64_t count, int64_t length, float *out) {
+  sum_range range = {kernels, parts, count, length, out};
+  double work = (double)count * (double)length;
+  bnn_parallel(run_threads(length, work), length, run_grain(length, work), sum_run, &range);
+}
+
 /* ---- packing --------------------------------------------------------------------------------------------------- */
 
 typedef struct {

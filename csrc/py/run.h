@@ -16,6 +16,9 @@ void run_unpack(const bnn_kernels *kernels, int wide, const bnn_unpack *unpack);
 void run_split_groups(const bnn_kernels *kernels, const uint32_t *words, int64_t rows, int64_t channels, int64_t groups,
                       uint32_t *out);
 
+/* out = the sum of `count` parts of `length` floats. */
+void run_sum_parts(const bnn_kernels *kernels, const float *parts, int64_t count, int64_t length, float *out);
+
 /* Threads for `items` independent items of `work` in all. */
 int run_threads(int64_t items, double work);
 

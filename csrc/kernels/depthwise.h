@@ -1,0 +1,554 @@
+/* Depthwise convolution: channel c gives the outputs c * columns .. + columns - 1 of a pixel, and only taps are summed.
+ * To a product its groups are the channels and its depth is one. Backwards, from outputs to channels, the depth is the
+ * multiplier and the columns are one.
+ *
+ * So nothing is reduced across lanes: they are neighbouring channels of neighbouring pixels. Positions are visited
+ * image by image, in runs of one class that a constant step leads through.
+ */
+
+#define DEPTHWISE_TAPS 255    /* most taps counted together: counts are bytes */
+#define DEPTHWISE_PLANES 8    /* of a count */
+#define DEPTHWISE_RUN 64      /* most positions of a run of floats: what they read stays in the first cache */
+#define DEPTHWISE_STAGED 2048 /* most positions staged for a run, if that is not less than the taps */
+#define DEPTHWISE_WIDTH (2 * BNN_LANES)
+#define DEPTHWISE_ROWS 4      /* positions of a tile */
+#define DEPTHWISE_TILE_TAPS 3 /* taps of a tile of the kernel gradient */
+
+typedef struct {
+  const bnn_class *class_;
+  int64_t count;                         /* positions */
+  int64_t source, source_step;           /* what the first position reads through an offset of zero, of all images */
+  int64_t target, target_step;           /* where its result goes */
+} depthwise_run;
+
+/* The run that begins at `item`, a position of all images; at most `most` positions, and none from `end` on. */
+static depthwise_run depthwise_next(const bnn_schedule *s, int64_t item, int64_t end, int64_t most) {
+  int64_t image = item / s->pixels, at = item % s->pixels;
+  const bnn_class *c = s->class_;
+  while (at >= c->first + c->count) c++;
+  const int32_t *base = s->base + at, *pixel = s->pixel + at;
+  depthwise_run run = {c, 1, image * s->sources + base[0], 1, image * s->pixels + pixel[0], 1};
+  int64_t left = c->first + c->count - at;
+  if (left > end - item) left = end - item;
+  if (left > most) left = most;
+  if (left > 1) {
+    run.source_step = base[1] - base[0];
+    run.target_step = pixel[1] - pixel[0];
+  }
+  while (run.count < left && base[run.count] - base[run.count - 1] == run.source_step &&
+         pixel[run.count] - pixel[run.count - 1] == run.target_step)
+    run.count++;
+  return run;
+}
+
+static int64_t depthwise_positions(const bnn_product *p) { return p->images * p->schedule->pixels; }
+
+/* ---- bits x bits ----------------------------------------------------------------------------------------------- */
+
+/* What a tap compares, word by word. A padded tap reads the same vector everywhere: `follow` is 0, else -1. */
+typedef struct {
+  const uint32_t *x, *w;
+  int64_t follow;
+} depthwise_pair;
+
+typedef struct {
+  const depthwise_pair *pair;
+  int64_t taps;
+  int add; /* to the integers that `out` holds */
+  bnn_type type;
+  int64_t stride; /* from the result of a channel to the next */
+} depthwise_count;
+
+/* One more bit in every column of the counters: planes are the digits of 512 (LANES * 32) counts. */
+BNN_INLINE void depthwise_increment(const int first, const int planes, vu32 *plane, vu32 carry) {
+  BNN_UNROLL
+  for (int k = first; k < planes; k++) {
+    vu32 both = v_and(plane[k], carry);
+    plane[k] = v_xor(plane[k], carry);
+    carry = both;
+  }
+}
+
+/* Results of the channels of one word, from lane `lane` of the planes. */
+BNN_INLINE void depthwise_expand(const int planes, const depthwise_count *count, uint32_t kept[][BNN_LANES], int64_t lane,
+                                 int64_t channels, uint32_t *out) {
+  vbytes bytes = v_no_bytes();
+  BNN_UNROLL
+  for (int k = planes - 1; k >= 0; k--) bytes = v_append_bits(bytes, kept[k][lane]);
+  uint8_t differ[BNN_WORD];
+  v_store_bytes(differ, bytes);
+  const vu32 taps = v_set((uint32_t)count->taps);
+  for (int64_t i = 0; i < channels; i += BNN_LANES) {
+    vu32 sum = v_load_bytes(differ + i);
+    sum = v_sub(taps, v_add(sum, sum));
+    int64_t here = channels - i;
+    uint32_t *to = out + i * count->stride, spread[BNN_LANES];
+    if (count->stride == 1) {
+      if (count->add) sum = v_add(sum, v_load_part(to, here));
+      if (count->type == BNN_FLOAT32) sum = v_bits_of(v_float(sum));
+      if (here >= BNN_LANES)
+        v_store(to, sum);
+      else
+        v_store_part(to, sum, here);
+      continue;
+    }
+    if (here > BNN_LANES) here = BNN_LANES;
+    if (count->add) {
+      v_store(spread, v_set(0));
+      for (int64_t k = 0; k < here; k++) spread[k] = to[k * count->stride];
+      sum = v_add(sum, v_load(spread));
+    }
+    if (count->type == BNN_FLOAT32) sum = v_bits_of(v_float(sum));
+    v_store(spread, sum);
+    for (int64_t k = 0; k < here; k++) to[k * count->stride] = spread[k];
+  }
+}
+
+/* Digits of the number of taps that differ, from word `at` on; `left` words are left in the run. */
+BNN_INLINE void depthwise_digits(const int planes, const int full, const depthwise_count *count, int64_t at, int64_t phase,
+                                 int64_t left, uint32_t kept[][BNN_LANES]) {
+  vu32 plane[DEPTHWISE_PLANES];
+  BNN_UNROLL
+  for (int k = 0; k < planes; k++) plane[k] = v_set(0);
+  const depthwise_pair *pair = count->pair, *end = pair + count->taps;
+#define DEPTHWISE_X(i) (full ? v_load(pair[i].x + (at & pair[i].follow)) : v_load_part(pair[i].x + (at & pair[i].follow), left))
+  for (; end - pair >= 2; pair += 2) {
+    vu32 half = v_xor3(plane[0], DEPTHWISE_X(0), v_load(pair[0].w + phase));
+    vu32 whole = v_xor3(half, DEPTHWISE_X(1), v_load(pair[1].w + phase));
+    depthwise_increment(1, planes, plane, v_carry(half, whole, plane[0]));
+    plane[0] = whole;
+  }
+  if (pair < end) depthwise_increment(0, planes, plane, v_xor(DEPTHWISE_X(0), v_load(pair->w + phase)));
+#undef DEPTHWISE_X
+  BNN_UNROLL
+  for (int k = 0; k < planes; k++) v_store(kept[k], plane[k]);
+}
+
+/* The results of a run of `pixels` pixels side by side for one of the columns. */
+BNN_INLINE void depthwise_count_run(const int planes, const depthwise_count *count, int64_t pixels, int64_t channels,
+                                    uint32_t *out) {
+  int64_t words = bnn_words(channels), all = pixels * words, step = BNN_LANES % words, phase = 0, word = 0;
+  uint32_t kept[DEPTHWISE_PLANES][BNN_LANES];
+  for (int64_t at = 0; at < all; at += BNN_LANES) {
+    int64_t left = all - at;
+    if (left >= BNN_LANES)
+      depthwise_digits(planes, 1, count, at, phase, left, kept);
+    else
+      depthwise_digits(planes, 0, count, at, phase, left, kept);
+    for (int64_t lane = 0; lane < BNN_LANES && lane < left; lane++) {
+      int64_t first = word * BNN_WORD, here = channels - first;
+      depthwise_expand(planes, count, kept, lane, here < BNN_WORD ? here : BNN_WORD, out + first * count->stride);
+      if (++word == words) {
+        word = 0;
+        out += channels * count->stride;
+      }
+    }
+    phase += step;
+    if (phase >= words) phase -= words;
+  }
+}
+
+static void depthwise_count_4(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
+  depthwise_count_run(4, count, pixels, channels, out);
+}
+static void depthwise_count_6(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
+  depthwise_count_run(6, count, pixels, channels, out);
+}
+static void depthwise_count_8(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
+  depthwise_count_run(8, count, pixels, channels, out);
+}
+
+/* Words of one tap's signs, repeated so that a vector can begin at each of them. */
+static int64_t depthwise_width(const bnn_product *p) { return bnn_words(p->groups) + BNN_LANES; }
+
+static size_t depthwise_xnor_scratch(const bnn_product *p) {
+  int64_t weights = p->columns * p->schedule->taps * depthwise_width(p);
+  int64_t pairs = p->schedule->taps < DEPTHWISE_TAPS ? p->schedule->taps : DEPTHWISE_TAPS;
+  return (size_t)pairs * sizeof(depthwise_pair) + (size_t)weights * sizeof(uint32_t);
+}
+
+static void depthwise_xnor_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  const bnn_schedule *s = p->schedule;
+  int64_t taps = s->taps, words = bnn_words(p->groups), width = depthwise_width(p);
+  depthwise_pair *pair = scratch;
+  uint32_t *weights = (uint32_t *)(pair + (taps < DEPTHWISE_TAPS ? taps : DEPTHWISE_TAPS)); /* [columns][taps][width] */
+  uint32_t constant[BNN_LANES];
+  v_store(constant, v_set(p->constant && *(const uint32_t *)p->constant & 1 ? ~0u : 0));
+  for (int64_t tap = 0; tap < taps; tap++)
+    for (int64_t j = 0; j < p->columns; j++) {
+      const uint32_t *row = (const uint32_t *)p->right + (tap * p->columns + j) * words;
+      uint32_t *repeated = weights + (j * taps + tap) * width;
+      for (int64_t i = 0; i < width; i++) repeated[i] = i < words ? row[i] : repeated[i - words];
+    }
+
+  while (begin < end) {
+    depthwise_run run = depthwise_next(s, begin, end, end - begin);
+    const bnn_class *c = run.class_;
+    if (run.source_step != 1 || run.target_step != 1) run.count = 1;
+    begin += run.count;
+    const uint32_t *x = (const uint32_t *)p->left + run.source * words;
+    uint32_t *out = (uint32_t *)p->out + run.target * p->groups * p->columns;
+    int64_t listed = 0, all = c->valid + c->padded;
+    do {
+      depthwise_count count = {.pair = pair, .add = listed > 0, .stride = p->columns};
+      count.taps = all - listed < DEPTHWISE_TAPS ? all - listed : DEPTHWISE_TAPS;
+      for (int64_t j = 0; j < p->columns; j++) {
+        for (int64_t i = 0; i < count.taps; i++) {
+          int64_t tap = listed + i;
+          pair[i] = (depthwise_pair){tap < c->valid ? x + c->offset[tap] * words : constant,
+                                     weights + (j * taps + c->tap[tap]) * width, -(tap < c->valid)};
+        }
+        count.type = listed + count.taps == all ? p->out_type : BNN_INT32;
+        if (count.taps < 16)
+          depthwise_count_4(&count, run.count, p->groups, out + j);
+        else if (count.taps < 64)
+          depthwise_count_6(&count, run.count, p->groups, out + j);
+        else
+          depthwise_count_8(&count, run.count, p->groups, out + j);
+      }
+      listed += count.taps;
+    } while (listed < all);
+  }
+}
+
+/* ---- floats ---------------------------------------------------------------------------------------------------- */
+
+/* What one tap of a run reads: floats of the first position, and how far it is to the next (0 where padded). */
+typedef struct {
+  const float *x;
+  int64_t step, tap;
+} depthwise_row;
+
+/* Sources at constant distances that taps side by side share. */
+typedef struct {
+  const char *source;
+  int64_t step, count; /* step in bytes */
+} depthwise_strip;
+
+/* A left operand of bits, or of channels that several outputs read, is staged: as floats in the order of the outputs,
+ * DEPTHWISE_WIDTH of them at a time, each source once for all taps of a strip. */
+typedef struct {
+  const bnn_product *product;
+  int bits, staged;
+  int64_t outputs, channels, spread; /* outputs = channels * spread */
+  int64_t most;                      /* positions of a run */
+  int64_t taps, strips;
+  depthwise_row *row;
+  depthwise_strip *strip;
+  float *stage, *signs, *sums; /* sums: of a run, before they are folded */
+} depthwise_work;
+
+/* Lays out the areas behind `scratch`; returns their size. */
+static size_t depthwise_areas(const bnn_product *p, int bits, int signs, void *scratch, depthwise_work *work) {
+  int64_t taps = p->schedule->taps;
+  *work = (depthwise_work){.product = p, .bits = bits, .staged = bits || p->columns > 1, .most = DEPTHWISE_RUN};
+  work->spread = p->columns;
+  work->channels = p->groups * p->depth;
+  work->outputs = work->channels * work->spread;
+  if (work->staged && work->most * taps > DEPTHWISE_STAGED) work->most = taps < DEPTHWISE_STAGED ? DEPTHWISE_STAGED / taps : 1;
+  size_t floats[] = {work->staged ? (size_t)(taps * work->most + 1) * DEPTHWISE_WIDTH : 0,
+                     signs ? (size_t)(taps * work->outputs) : 0,
+                     p->depth > 1 ? (size_t)(work->most * work->outputs) : 0};
+  size_t rows = (size_t)taps * sizeof(depthwise_row), strips = (size_t)(taps + 1) * sizeof(depthwise_strip);
+  if (scratch) {
+    work->row = scratch;
+    work->strip = (depthwise_strip *)((char *)scratch + rows);
+    work->stage = (float *)((char *)scratch + rows + strips);
+    work->signs = work->stage + floats[0];
+    work->sums = work->signs + floats[1];
+  }
+  return rows + strips + (floats[0] + floats[1] + floats[2]) * sizeof(float);
+}
+
+static void depthwise_list(depthwise_work *work, const depthwise_run *run) {
+  const bnn_product *p = work->product;
+  const bnn_class *c = run->class_;
+  int64_t length = work->bits ? bnn_words(work->channels) : work->channels; /* of a row, in items of four bytes */
+  work->taps = c->valid + c->padded;
+  work->strips = 0;
+  float *stage = work->stage;
+  for (int64_t i = 0, origin = 0; i < work->taps; i++) {
+    int padded = i >= c->valid;
+    const char *source = padded ? p->constant : (const char *)p->left + (run->source + c->offset[i]) * length * 4;
+    if (!work->staged) {
+      work->row[i] = (depthwise_row){(const float *)source, padded ? 0 : run->source_step * length, c->tap[i]};
+      continue;
+    }
+    depthwise_strip *strip = work->strip + work->strips - 1;
+    int64_t ahead = c->offset[i] - origin, count = padded ? 1 : run->count;
+    if (!padded && i && ahead >= 0 && ahead % run->source_step == 0 && ahead / run->source_step <= strip->count) {
+      ahead /= run->source_step;
+      if (ahead + count > strip->count) strip->count = ahead + count;
+    } else if (padded && i > c->valid) {
+      ahead = 0;
+    } else {
+      if (strip >= work->strip) stage += strip->count * DEPTHWISE_WIDTH;
+      *++strip = (depthwise_strip){source, run->source_step * length * 4, count};
+      work->strips++;
+      origin = c->offset[i];
+      ahead = 0;
+    }
+    work->row[i] = (depthwise_row){stage + ahead * DEPTHWISE_WIDTH, padded ? 0 : DEPTHWISE_WIDTH, c->tap[i]};
+  }
+}
+
+BNN_INLINE vf32 depthwise_signs(uint32_t bits) { return v_choose_f32(v_mask_of(bits), v_set_f32(-1), v_set_f32(1)); }
+
+/* One vector: the channels that outputs `at` .. at + LANES - 1 read. `index` says which of them, seen from the first;
+ * with a spread of one they are in order. */
+BNN_INLINE vf32 depthwise_read(const int bits, const int ordered, const depthwise_work *work, const char *source,
+                               int64_t at, int64_t first, vu32 index) {
+  if (ordered) return depthwise_signs(((const uint32_t *)source)[at / BNN_WORD] >> at % BNN_WORD);
+  int64_t left = work->channels - first;
+  if (!bits) {
+    const float *x = (const float *)source + first;
+    return v_pick_f32(left >= BNN_LANES ? v_load_f32(x) : v_load_part_f32(x, left), index);
+  }
+  const uint32_t *word = (const uint32_t *)source + first / BNN_WORD;
+  uint64_t pair = word[0];
+  if (left > BNN_WORD - first % BNN_WORD) pair |= (uint64_t)word[1] << BNN_WORD;
+  return v_pick_f32(depthwise_signs((uint32_t)(pair >> first % BNN_WORD)), index);
+}
+
+BNN_INLINE void depthwise_stage_vector(const int bits, const int ordered, const depthwise_work *work, int64_t at,
+                                       float *stage) {
+  uint32_t lane[BNN_LANES];
+  int64_t first = ordered ? at : at / work->spread, phase = at - first * work->spread;
+  for (int l = 0; l < BNN_LANES; l++) {
+    lane[l] = l ? lane[l - 1] : 0;
+    if (ordered || phase++ < work->spread) continue;
+    lane[l]++;
+    phase = 1;
+  }
+  const vu32 index = v_load(lane);
+  for (const depthwise_strip *strip = work->strip; strip < work->strip + work->strips; strip++) {
+    const char *source = strip->source;
+    for (int64_t i = 0; i < strip->count; i++, source += strip->step, stage += DEPTHWISE_WIDTH)
+      v_store_f32(stage, depthwise_read(bits, ordered, work, source, at, first, index));
+  }
+}
+
+static void depthwise_stage(const depthwise_work *work, int64_t at) {
+  for (int64_t v = 0; v < DEPTHWISE_WIDTH && at + v < work->outputs; v += BNN_LANES) {
+    if (work->spread == 1)
+      depthwise_stage_vector(1, 1, work, at + v, work->stage + v);
+    else if (work->bits)
+      depthwise_stage_vector(1, 0, work, at + v, work->stage + v);
+    else
+      depthwise_stage_vector(0, 0, work, at + v, work->stage + v);
+  }
+}
+
+/* The results of `rows` positions from `first` on, of which `used` are wanted, for one or two vectors of outputs. */
+BNN_INLINE void depthwise_tile(const int rows, const int vectors, const int full, const depthwise_work *work,
+                               const float *w, int64_t first, int64_t used, int64_t at, float *out, int64_t out_step) {
+  enum { CELLS = 2 * DEPTHWISE_ROWS };
+  const int cells = rows * vectors;
+  int64_t left = work->outputs - at, x_at = work->staged ? 0 : at;
+  vf32 sum[CELLS];
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++) sum[i] = v_set_f32(0);
+  for (const depthwise_row *row = work->row; row < work->row + work->taps; row++) {
+    const float *weight = w + row->tap * work->outputs + at, *x[DEPTHWISE_ROWS];
+    BNN_UNROLL
+    for (int r = 0; r < rows; r++) x[r] = row->x + (first + (r < used ? r : 0)) * row->step + x_at;
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      int lane = i % vectors * BNN_LANES;
+      vf32 a = full ? v_load_f32(x[i / vectors] + lane) : v_load_part_f32(x[i / vectors] + lane, left);
+      vf32 b = full ? v_load_f32(weight + lane) : v_load_part_f32(weight + lane, left);
+      sum[i] = v_fma_f32(a, b, sum[i]);
+    }
+  }
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++)
+    if (i / vectors < used) {
+      float *to = out + (first + i / vectors) * out_step + at + i % vectors * BNN_LANES;
+      if (full)
+        v_store_f32(to, sum[i]);
+      else
+        v_store_part_f32(to, sum[i], left);
+    }
+}
+
+static void depthwise_rows(const depthwise_work *work, const float *w, int64_t positions, float *out, int64_t out_step) {
+  for (int64_t at = 0; at < work->outputs;) {
+    int wide = work->outputs - at >= DEPTHWISE_WIDTH;
+    if (work->staged) depthwise_stage(work, at);
+    for (int64_t first = 0, used; first < positions; first += used) {
+      used = positions - first < DEPTHWISE_ROWS ? positions - first : DEPTHWISE_ROWS;
+      if (wide && used > 1)
+        depthwise_tile(DEPTHWISE_ROWS, 2, 1, work, w, first, used, at, out, out_step);
+      else if (wide)
+        depthwise_tile(1, 2, 1, work, w, first, used, at, out, out_step);
+      else if (used > 1)
+        depthwise_tile(DEPTHWISE_ROWS, 1, 0, work, w, first, used, at, out, out_step);
+      else
+        depthwise_tile(1, 1, 0, work, w, first, used, at, out, out_step);
+    }
+    at += wide ? DEPTHWISE_WIDTH : BNN_LANES;
+  }
+}
+
+/* Sums over the multiplier, when the product runs backwards. */
+static void depthwise_fold(const float *sums, int64_t outputs, int64_t depth, float *out) {
+  for (int64_t k = 0; k < outputs; k++, sums += depth) {
+    float sum = sums[0];
+    for (int64_t j = 1; j < depth; j++) sum += sums[j];
+    out[k] = sum;
+  }
+}
+
+/* Signs as floats in the order of the outputs, from words [taps][multiplier][bnn_words(channels)]. */
+static void depthwise_expand_signs(const uint32_t *words, int64_t taps, int64_t channels, int64_t multiplier, float *out) {
+  int64_t length = bnn_words(channels);
+  float part[BNN_WORD];
+  for (int64_t tap = 0; tap < taps; tap++, out += channels * multiplier)
+    for (int64_t j = 0; j < multiplier; j++, words += length) {
+      if (multiplier == 1) {
+        signed_expand(words, channels, out);
+        continue;
+      }
+      for (int64_t w = 0; w < length; w++) {
+        int64_t first = w * BNN_WORD, here = channels - first < BNN_WORD ? channels - first : BNN_WORD;
+        signed_expand(words + w, here, part);
+        for (int64_t k = 0; k < here; k++) out[(first + k) * multiplier + j] = part[k];
+      }
+    }
+}
+
+static void depthwise_float_run(const bnn_product *p, int left_bits, int right_bits, int64_t begin, int64_t end,
+                                void *scratch) {
+  const bnn_schedule *s = p->schedule;
+  depthwise_work work;
+  depthwise_areas(p, left_bits, right_bits, scratch, &work);
+  const float *w = p->right;
+  if (right_bits) {
+    depthwise_expand_signs(p->right, s->taps, p->groups, p->depth * p->columns, work.signs);
+    w = work.signs;
+  }
+  while (begin < end) {
+    depthwise_run run = depthwise_next(s, begin, end, work.most);
+    begin += run.count;
+    int64_t length = p->groups * p->columns, step = run.target_step * length;
+    float *out = (float *)p->out + run.target * length;
+    depthwise_list(&work, &run);
+    if (p->depth == 1) {
+      depthwise_rows(&work, w, run.count, out, step);
+      continue;
+    }
+    depthwise_rows(&work, w, run.count, work.sums, work.outputs);
+    for (int64_t i = 0; i < run.count; i++)
+      depthwise_fold(work.sums + i * work.outputs, p->groups, p->depth, out + i * step);
+  }
+}
+
+static size_t depthwise_right_scratch(const bnn_product *p) { return depthwise_areas(p, 0, 1, NULL, &(depthwise_work){0}); }
+static size_t depthwise_left_scratch(const bnn_product *p) { return depthwise_areas(p, 1, 0, NULL, &(depthwise_work){0}); }
+static size_t depthwise_both_scratch(const bnn_product *p) { return depthwise_areas(p, 0, 0, NULL, &(depthwise_work){0}); }
+
+static void depthwise_right_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  depthwise_float_run(p, 0, 1, begin, end, scratch);
+}
+static void depthwise_left_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  depthwise_float_run(p, 1, 0, begin, end, scratch);
+}
+static void depthwise_both_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  depthwise_float_run(p, 0, 0, begin, end, scratch);
+}
+
+/* ---- kernel gradient ------------------------------------------------------------------------------------------- */
+
+/* An item is a part of the positions with sums of its own, which the caller adds up: their number depends on nothing
+ * but the product. Within a part a run is one running sum from zero, added to the part's sum. */
+static int64_t depthwise_parts(const bnn_product *p) {
+  int64_t positions = depthwise_positions(p), least = 4 * p->schedule->taps;
+  if (least < 64) least = 64; /* the sums of all parts are few beside dy */
+  int64_t parts = positions / least;
+  return parts < 1 ? 1 : parts < 64 ? parts : 64;
+}
+
+/* Adds the sums of up to three taps over a run to `out`. */
+BNN_INLINE void depthwise_reduce_tile(const int vectors, const int full, const depthwise_work *work, int64_t tap,
+                                      int64_t positions, const float *dy, int64_t dy_step, int64_t at, float *out) {
+  enum { TAPS = DEPTHWISE_TILE_TAPS };
+  const int cells = TAPS * vectors;
+  int64_t left = work->outputs - at, used = work->taps - tap, step[TAPS];
+  const float *x[TAPS];
+  BNN_UNROLL
+  for (int t = 0; t < TAPS; t++) {
+    const depthwise_row *row = work->row + tap + (t < used ? t : 0);
+    x[t] = row->x + (work->staged ? 0 : at);
+    step[t] = row->step;
+  }
+  vf32 sum[2 * TAPS];
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++) sum[i] = v_set_f32(0);
+  dy += at;
+  for (int64_t r = 0; r < positions; r++, dy += dy_step) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      const float *a = x[i / vectors] + i % vectors * BNN_LANES, *b = dy + i % vectors * BNN_LANES;
+      sum[i] = v_fma_f32(full ? v_load_f32(a) : v_load_part_f32(a, left),
+                         full ? v_load_f32(b) : v_load_part_f32(b, left), sum[i]);
+    }
+    BNN_UNROLL
+    for (int t = 0; t < TAPS; t++) x[t] += step[t];
+  }
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++)
+    if (i / vectors < used) {
+      float *to = out + work->row[tap + i / vectors].tap * work->outputs + at + i % vectors * BNN_LANES;
+      if (full)
+        v_store_f32(to, v_add_f32(v_load_f32(to), sum[i]));
+      else
+        v_store_part_f32(to, v_add_f32(v_load_part_f32(to, left), sum[i]), left);
+    }
+}
+
+static void depthwise_reduce_rows(const depthwise_work *work, int64_t positions, const float *dy, int64_t dy_step,
+                                  float *out) {
+  for (int64_t at = 0; at < work->outputs;) {
+    int wide = work->outputs - at >= DEPTHWISE_WIDTH;
+    if (work->staged) depthwise_stage(work, at);
+    for (int64_t tap = 0; tap < work->taps; tap += DEPTHWISE_TILE_TAPS) {
+      if (wide)
+        depthwise_reduce_tile(2, 1, work, tap, positions, dy, dy_step, at, out);
+      else
+        depthwise_reduce_tile(1, 0, work, tap, positions, dy, dy_step, at, out);
+    }
+    at += wide ? DEPTHWISE_WIDTH : BNN_LANES;
+  }
+}
+
+static void depthwise_reduce_parts(const bnn_product *p, int bits, int64_t begin, int64_t end, void *scratch) {
+  const bnn_schedule *s = p->schedule;
+  int64_t parts = depthwise_parts(p), all = depthwise_positions(p);
+  depthwise_work work;
+  depthwise_areas(p, bits, 0, scratch, &work);
+  for (int64_t part = begin; part < end; part++) {
+    float *out = (float *)p->out + part * s->taps * work.outputs;
+    for (int64_t i = 0; i < s->taps * work.outputs; i++) out[i] = 0;
+    int64_t stop = all * (part + 1) / parts;
+    for (int64_t item = all * part / parts; item < stop;) {
+      depthwise_run run = depthwise_next(s, item, stop, work.most);
+      item += run.count;
+      depthwise_list(&work, &run);
+      depthwise_reduce_rows(&work, run.count, (const float *)p->right + run.target * work.outputs,
+                            run.target_step * work.outputs, out);
+    }
+  }
+}
+
+static void depthwise_reduce_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  depthwise_reduce_parts(p, 1, begin, end, scratch);
+}
+static void depthwise_reduce_both_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  depthwise_reduce_parts(p, 0, begin, end, scratch);
+}
+
+static void depthwise_sum(const float *parts, int64_t count, int64_t length, float *out, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i++) out[i] = parts[i];
+  for (int64_t part = 1; part < count; part++)
+    for (int64_t i = begin; i < end; i++) out[i] += parts[part * length + i];
+}
