@@ -15,7 +15,7 @@ def depthwise(channels=33, multiplier=1, **changes):
 WIDTHS = {
     f"{c} channels, {m} each": depthwise(c, m, pads=((1, 1), (0, 1)))
     for c in (1, 3, 31, 32, 33, 63, 64, 65, 127, 128, 129)
-    for m in (1, 2, 3)
+    for m in ((1, 2, 3) if c in (1, 3, 31, 33, 64, 129) else (1,))
 } | {"17 channels, 40 each": depthwise(17, 40), "520 channels": depthwise(520)}
 ONE = depthwise(40, spatial=(9,), kernel=(3,), strides=(1,), dilation=(1,), pads=((1, 1),))
 TWO = depthwise(34, spatial=(7, 6))

@@ -78,30 +78,32 @@ BNN_INLINE void depthwise_expand(const int planes, const depthwise_count *count,
   uint8_t differ[BNN_WORD];
   v_store_bytes(differ, bytes);
   const vu32 taps = v_set((uint32_t)count->taps);
-  for (int64_t i = 0; i < channels; i += BNN_LANES) {
-    vu32 sum = v_load_bytes(differ + i);
-    sum = v_sub(taps, v_add(sum, sum));
-    int64_t here = channels - i;
-    uint32_t *to = out + i * count->stride, spread[BNN_LANES];
-    if (count->stride == 1) {
-      if (count->add) sum = v_add(sum, v_load_part(to, here));
-      if (count->type == BNN_FLOAT32) sum = v_bits_of(v_float(sum));
-      if (here >= BNN_LANES)
-        v_store(to, sum);
-      else
-        v_store_part(to, sum, here);
-      continue;
-    }
-    if (here > BNN_LANES) here = BNN_LANES;
-    if (count->add) {
-      v_store(spread, v_set(0));
-      for (int64_t k = 0; k < here; k++) spread[k] = to[k * count->stride];
-      sum = v_add(sum, v_load(spread));
-    }
-    if (count->type == BNN_FLOAT32) sum = v_bits_of(v_float(sum));
-    v_store(spread, sum);
-    for (int64_t k = 0; k < here; k++) to[k * count->stride] = spread[k];
+  vu32 sum[BNN_WORD / BNN_LANES];
+  BNN_UNROLL
+  for (int i = 0; i < BNN_WORD / BNN_LANES; i++) {
+    vu32 differs = v_load_bytes(differ + i * BNN_LANES);
+    sum[i] = v_sub(taps, v_add(differs, differs));
   }
+  if (channels == BNN_WORD && count->stride == 1 && !count->add) {
+    if (count->type == BNN_FLOAT32) {
+      BNN_UNROLL
+      for (int i = 0; i < BNN_WORD / BNN_LANES; i++) sum[i] = v_bits_of(v_float(sum[i]));
+    }
+    BNN_UNROLL
+    for (int i = 0; i < BNN_WORD / BNN_LANES; i++) v_store(out + i * BNN_LANES, sum[i]);
+    return;
+  }
+  uint32_t result[BNN_WORD];
+  BNN_UNROLL
+  for (int i = 0; i < BNN_WORD / BNN_LANES; i++) v_store(result + i * BNN_LANES, sum[i]);
+  if (count->add)
+    for (int64_t k = 0; k < channels; k++) result[k] += out[k * count->stride];
+  if (count->type == BNN_FLOAT32) {
+    BNN_UNROLL
+    for (int i = 0; i < BNN_WORD / BNN_LANES; i++)
+      v_store(result + i * BNN_LANES, v_bits_of(v_float(v_load(result + i * BNN_LANES))));
+  }
+  for (int64_t k = 0; k < channels; k++) out[k * count->stride] = result[k];
 }
 
 /* Digits of the number of taps that differ, from word `at` on; `left` words are left in the run. */
@@ -250,14 +252,15 @@ static size_t depthwise_areas(const bnn_product *p, int bits, int signs, void *s
                      signs ? (size_t)(taps * work->outputs) : 0,
                      p->depth > 1 ? (size_t)(work->most * work->outputs) : 0};
   size_t rows = (size_t)taps * sizeof(depthwise_row), strips = (size_t)(taps + 1) * sizeof(depthwise_strip);
+  size_t all = (floats[0] + floats[1] + floats[2]) * sizeof(float) / 8 * 8 + 8;
   if (scratch) {
-    work->row = scratch;
-    work->strip = (depthwise_strip *)((char *)scratch + rows);
-    work->stage = (float *)((char *)scratch + rows + strips);
+    work->stage = scratch; /* aligned, and so are its vectors */
     work->signs = work->stage + floats[0];
     work->sums = work->signs + floats[1];
+    work->row = (depthwise_row *)((char *)scratch + all);
+    work->strip = (depthwise_strip *)((char *)scratch + all + rows);
   }
-  return rows + strips + (floats[0] + floats[1] + floats[2]) * sizeof(float);
+  return all + rows + strips;
 }
 
 static void depthwise_list(depthwise_work *work, const depthwise_run *run) {
@@ -355,38 +358,47 @@ BNN_INLINE void depthwise_tile(const int rows, const int vectors, const int full
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
       int lane = i % vectors * BNN_LANES;
-      vf32 a = full ? v_load_f32(x[i / vectors] + lane) : v_load_part_f32(x[i / vectors] + lane, left);
-      vf32 b = full ? v_load_f32(weight + lane) : v_load_part_f32(weight + lane, left);
+      vf32 a = full ? v_load_f32(x[i / vectors] + lane) : v_load_part_f32(x[i / vectors] + lane, left - lane);
+      vf32 b = full ? v_load_f32(weight + lane) : v_load_part_f32(weight + lane, left - lane);
       sum[i] = v_fma_f32(a, b, sum[i]);
     }
   }
   BNN_UNROLL
   for (int i = 0; i < cells; i++)
     if (i / vectors < used) {
-      float *to = out + (first + i / vectors) * out_step + at + i % vectors * BNN_LANES;
+      int lane = i % vectors * BNN_LANES;
+      float *to = out + (first + i / vectors) * out_step + at + lane;
       if (full)
         v_store_f32(to, sum[i]);
       else
-        v_store_part_f32(to, sum[i], left);
+        v_store_part_f32(to, sum[i], left - lane);
     }
 }
 
+/* The results of `used` positions from `first` on, for up to two vectors of outputs. */
+BNN_INLINE void depthwise_some(const depthwise_work *work, const float *w, int64_t first, int64_t used, int64_t at,
+                               float *out, int64_t out_step) {
+  int64_t left = work->outputs - at;
+  if (left >= DEPTHWISE_WIDTH && used > 1)
+    depthwise_tile(DEPTHWISE_ROWS, 2, 1, work, w, first, used, at, out, out_step);
+  else if (left >= DEPTHWISE_WIDTH)
+    depthwise_tile(1, 2, 1, work, w, first, used, at, out, out_step);
+  else if (left > BNN_LANES)
+    depthwise_tile(DEPTHWISE_ROWS, 2, 0, work, w, first, used, at, out, out_step);
+  else
+    depthwise_tile(DEPTHWISE_ROWS, 1, 0, work, w, first, used, at, out, out_step);
+}
+
+/* The results of a run. Rows that are read where they lie are best read as they lie: all outputs of a few positions. */
 static void depthwise_rows(const depthwise_work *work, const float *w, int64_t positions, float *out, int64_t out_step) {
-  for (int64_t at = 0; at < work->outputs;) {
-    int wide = work->outputs - at >= DEPTHWISE_WIDTH;
-    if (work->staged) depthwise_stage(work, at);
-    for (int64_t first = 0, used; first < positions; first += used) {
-      used = positions - first < DEPTHWISE_ROWS ? positions - first : DEPTHWISE_ROWS;
-      if (wide && used > 1)
-        depthwise_tile(DEPTHWISE_ROWS, 2, 1, work, w, first, used, at, out, out_step);
-      else if (wide)
-        depthwise_tile(1, 2, 1, work, w, first, used, at, out, out_step);
-      else if (used > 1)
-        depthwise_tile(DEPTHWISE_ROWS, 1, 0, work, w, first, used, at, out, out_step);
-      else
-        depthwise_tile(1, 1, 0, work, w, first, used, at, out, out_step);
+  int64_t block = work->staged ? positions : 2 * DEPTHWISE_ROWS;
+  for (int64_t begin = 0; begin < positions; begin += block) {
+    int64_t end = positions - begin < block ? positions : begin + block;
+    for (int64_t at = 0; at < work->outputs; at += DEPTHWISE_WIDTH) {
+      if (work->staged) depthwise_stage(work, at);
+      for (int64_t first = begin; first < end; first += DEPTHWISE_ROWS)
+        depthwise_some(work, w, first, end - first < DEPTHWISE_ROWS ? end - first : DEPTHWISE_ROWS, at, out, out_step);
     }
-    at += wide ? DEPTHWISE_WIDTH : BNN_LANES;
   }
 }
 
@@ -427,11 +439,12 @@ static void depthwise_float_run(const bnn_product *p, int left_bits, int right_b
     depthwise_expand_signs(p->right, s->taps, p->groups, p->depth * p->columns, work.signs);
     w = work.signs;
   }
+  int64_t length = p->groups * p->columns;
   while (begin < end) {
     depthwise_run run = depthwise_next(s, begin, end, work.most);
     begin += run.count;
-    int64_t length = p->groups * p->columns, step = run.target_step * length;
     float *out = (float *)p->out + run.target * length;
+    int64_t step = run.target_step * length;
     depthwise_list(&work, &run);
     if (p->depth == 1) {
       depthwise_rows(&work, w, run.count, out, step);
@@ -489,8 +502,9 @@ BNN_INLINE void depthwise_reduce_tile(const int vectors, const int full, const d
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
       const float *a = x[i / vectors] + i % vectors * BNN_LANES, *b = dy + i % vectors * BNN_LANES;
-      sum[i] = v_fma_f32(full ? v_load_f32(a) : v_load_part_f32(a, left),
-                         full ? v_load_f32(b) : v_load_part_f32(b, left), sum[i]);
+      int64_t here = left - i % vectors * BNN_LANES;
+      sum[i] = v_fma_f32(full ? v_load_f32(a) : v_load_part_f32(a, here),
+                         full ? v_load_f32(b) : v_load_part_f32(b, here), sum[i]);
     }
     BNN_UNROLL
     for (int t = 0; t < TAPS; t++) x[t] += step[t];
@@ -498,26 +512,25 @@ BNN_INLINE void depthwise_reduce_tile(const int vectors, const int full, const d
   BNN_UNROLL
   for (int i = 0; i < cells; i++)
     if (i / vectors < used) {
-      float *to = out + work->row[tap + i / vectors].tap * work->outputs + at + i % vectors * BNN_LANES;
+      int64_t lane = i % vectors * BNN_LANES;
+      float *to = out + work->row[tap + i / vectors].tap * work->outputs + at + lane;
       if (full)
         v_store_f32(to, v_add_f32(v_load_f32(to), sum[i]));
       else
-        v_store_part_f32(to, v_add_f32(v_load_part_f32(to, left), sum[i]), left);
+        v_store_part_f32(to, v_add_f32(v_load_part_f32(to, left - lane), sum[i]), left - lane);
     }
 }
 
 static void depthwise_reduce_rows(const depthwise_work *work, int64_t positions, const float *dy, int64_t dy_step,
-                                  float *out) {
-  for (int64_t at = 0; at < work->outputs;) {
-    int wide = work->outputs - at >= DEPTHWISE_WIDTH;
-    if (work->staged) depthwise_stage(work, at);
-    for (int64_t tap = 0; tap < work->taps; tap += DEPTHWISE_TILE_TAPS) {
-      if (wide)
-        depthwise_reduce_tile(2, 1, work, tap, positions, dy, dy_step, at, out);
-      else
-        depthwise_reduce_tile(1, 0, work, tap, positions, dy, dy_step, at, out);
-    }
-    at += wide ? DEPTHWISE_WIDTH : BNN_LANES;
+                                  int64_t at, float *out) {
+  int64_t left = work->outputs - at;
+  for (int64_t tap = 0; tap < work->taps; tap += DEPTHWISE_TILE_TAPS) {
+    if (left >= DEPTHWISE_WIDTH)
+      depthwise_reduce_tile(2, 1, work, tap, positions, dy, dy_step, at, out);
+    else if (left > BNN_LANES)
+      depthwise_reduce_tile(2, 0, work, tap, positions, dy, dy_step, at, out);
+    else
+      depthwise_reduce_tile(1, 0, work, tap, positions, dy, dy_step, at, out);
   }
 }
 
@@ -533,9 +546,12 @@ static void depthwise_reduce_parts(const bnn_product *p, int bits, int64_t begin
     for (int64_t item = all * part / parts; item < stop;) {
       depthwise_run run = depthwise_next(s, item, stop, work.most);
       item += run.count;
+      const float *dy = (const float *)p->right + run.target * work.outputs;
       depthwise_list(&work, &run);
-      depthwise_reduce_rows(&work, run.count, (const float *)p->right + run.target * work.outputs,
-                            run.target_step * work.outputs, out);
+      for (int64_t at = 0; at < work.outputs; at += DEPTHWISE_WIDTH) {
+        if (work.staged) depthwise_stage(&work, at);
+        depthwise_reduce_rows(&work, run.count, dy, run.target_step * work.outputs, at, out);
+      }
     }
   }
 }
