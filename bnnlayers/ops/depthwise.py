@@ -6,7 +6,7 @@ either side, multiplies the output and takes no bits from the operands.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
 from . import product
-from .product import Image, Product, admitted, per_axis
+from .product import Image, Product, admitted, per_axis, sum_of_terms
 
 
 def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
@@ -29,104 +29,33 @@ def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> 
     if isinstance(x, BitArray) and x.scale is not None:
         by_channel = np.repeat(x.scale, geometry.filters // geometry.channels)
         scale, x = by_channel if scale is None else scale * by_channel, x.scaled(None)
-    if isinstance(x, BitArray) or isinstance(w, BitArray):
-        y = product.times(x, _by_group(w), geometry, pad, transposed)
+    if _in_kernels(x, w):
+        y = sum_of_terms(lambda x, w: _product_of(x, w, geometry, pad, transposed), x, w)
     else:
-        y = (_float_transposed if transposed else _float_times)(x, w, geometry, pad)
+        y = product.times(x, w.reshape(*w.shape[:-2], 1, -1), geometry, pad, transposed)
     return y if scale is None else y * scale
+
+
+def _product_of(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+    left, right = (a.words if isinstance(a, BitArray) else a for a in (x, w))
+    if isinstance(x, BitArray) and isinstance(w, BitArray):
+        return _core.depthwise_xnor(left, right, geometry, pad, np.float32)
+    return _core.depthwise_float(left, right, geometry, pad, transposed)
 
 
 def _reduce(x: Any, dy: Any, geometry: Geometry, pad: float) -> Any:
     """The kernel gradient (taps, C, M)."""
-    taps, shape = int(np.prod(geometry.kernel)), (geometry.channels, geometry.filters // geometry.channels)
+    if not _in_kernels(x, dy):
+        return product.reduce(x, dy, geometry, pad, False)
     if not isinstance(x, BitArray):
-        return _float_reduce(x, dy, geometry, pad).reshape(taps, *shape)
-    dw = product.reduce(x.scaled(None), dy, geometry, pad, False).reshape(taps, *shape)
+        return _core.depthwise_reduce(x, dy, geometry, pad)
+    dw = sum_of_terms(lambda x, dy: _core.depthwise_reduce(x.words, dy, geometry, pad), x, dy)
     return dw if x.scale is None else dw * x.scale[:, np.newaxis]
 
 
-def _by_group(w: Any) -> Any:
-    """(taps..., C, M) as the kernel (taps..., 1, C * M) of a convolution with C groups."""
-    shape = (*w.shape[:-2], 1, w.shape[-2] * w.shape[-1])
-    if not isinstance(w, BitArray):
-        return w.reshape(shape)
-    return w.derived("by group", lambda: _bits_by_group(w, shape))
-
-
-def _bits_by_group(w: BitArray, shape: tuple[int, ...]) -> BitArray:
-    planes = [_core.unpack(plane, w.shape[w.axis], w.axis).reshape(shape) for plane in w.words]
-    return BitArray(np.concatenate([_core.pack(p, -2, None)[0] for p in planes]), shape, -2, w.kind, w.divisor)
-
-
-# ---- floats: one tap after the other, since a matrix product of one column per group would be slower ----------------
-#
-# Every image by itself, which stays in the cache, and with every channel M times, so that all is elementwise.
-
-
-def _windows(geometry: Geometry) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Each tap, and what all output pixels read of a padded image through it."""
-    axes = list(zip(geometry.outputs, geometry.strides, geometry.dilation, strict=True))
-    for i, tap in enumerate(np.ndindex(*geometry.kernel)):
-        spans = (slice(t * d, t * d + n * s, s) for t, (n, s, d) in zip(tap, axes, strict=True))
-        yield i, tuple(spans)
-
-
-def _pads(geometry: Geometry) -> list[tuple[int, int]]:
-    axes = zip(
-        geometry.inputs,
-        geometry.outputs,
-        geometry.kernel,
-        geometry.strides,
-        geometry.dilation,
-        geometry.pad,
-        strict=True,
-    )
-    return [(low, max(0, (out - 1) * s + (k - 1) * d + 1 - low - n)) for n, out, k, s, d, low in axes]
-
-
-def _images(x: Any, geometry: Geometry, pad: float) -> Iterator[Any]:
-    """Images with padding around them, channels repeated."""
-    pads, times = [*_pads(geometry), (0, 0)], geometry.filters // geometry.channels
-    for image in x.reshape(geometry.batch, *geometry.inputs, geometry.channels):
-        image = np.pad(image, pads, constant_values=pad) if any(map(any, pads)) else image
-        yield np.repeat(image, times, axis=-1) if times > 1 else image
-
-
-def _float_times(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
-    w = w.reshape(-1, geometry.filters)
-    y = np.zeros((geometry.batch, *geometry.outputs, geometry.filters), np.result_type(x, w))
-    term = np.empty(y.shape[1:], y.dtype)
-    for image, out in zip(_images(x, geometry, pad), y, strict=True):
-        for tap, window in _windows(geometry):
-            out += np.multiply(image[window], w[tap], out=term)
-    return y
-
-
-def _float_transposed(dy: Any, w: Any, geometry: Geometry, pad: float) -> Any:
-    w = w.reshape(-1, geometry.filters)
-    dy = dy.reshape(geometry.batch, *geometry.outputs, geometry.filters)
-    pads = _pads(geometry)
-    dx = np.empty((geometry.batch, *geometry.inputs, geometry.channels), np.result_type(dy, w))
-    padded = np.empty((*(sum(p) + n for p, n in zip(pads, geometry.inputs, strict=True)), geometry.filters), dx.dtype)
-    inside = tuple(slice(low, low + n) for (low, _), n in zip(pads, geometry.inputs, strict=True))
-    term = np.empty(dy.shape[1:], dx.dtype)
-    for image, out in zip(dy, dx, strict=True):
-        padded[...] = 0
-        for tap, window in _windows(geometry):
-            padded[window] += np.multiply(image, w[tap], out=term)
-        found = padded[inside]
-        out[...] = found if found.shape == out.shape else found.reshape(*out.shape, -1).sum(axis=-1)
-    return dx
-
-
-def _float_reduce(x: Any, dy: Any, geometry: Geometry, pad: float) -> Any:
-    dy = dy.reshape(geometry.batch, *geometry.outputs, geometry.filters)
-    dw = np.zeros((int(np.prod(geometry.kernel)), geometry.filters), np.result_type(x, dy))
-    term = np.empty(dy.shape[1:], dw.dtype)
-    for image, out in zip(_images(x, geometry, pad), dy, strict=True):
-        for tap, window in _windows(geometry):
-            dw[tap] += np.multiply(image[window], out, out=term).reshape(-1, geometry.filters).sum(axis=0)
-    return dw
+def _in_kernels(x: Any, w: Any) -> bool:
+    """Whether the depthwise kernels take these operands: they know bits and float32, no other floats."""
+    return all(isinstance(a, BitArray) or a.dtype == np.float32 for a in (x, w))
 
 
 # ---- as an operation of the tape -----------------------------------------------------------------------------------

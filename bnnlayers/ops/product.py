@@ -81,10 +81,10 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
             return _core.xnor(x.words, right, geometry, pad, transposed, np.float32)
         return _core.signed_right(x, right, geometry, pad, transposed)
 
-    return _sum_of_terms(one, x, np.swapaxes(w, -1, -2) if transposed and not isinstance(w, BitArray) else w)
+    return sum_of_terms(one, x, np.swapaxes(w, -1, -2) if transposed and not isinstance(w, BitArray) else w)
 
 
-def _sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any) -> Any:
+def sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any) -> Any:
     """A product that knows signs and floats, of operands that are sums of signs."""
     total: Any = None
     divisor = 1
@@ -115,7 +115,7 @@ def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) ->
         columns = _columns(inputs, geometry, pad)
         dw = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs, geometry.groups)))
         return dw.reshape(-1, geometry.channels // geometry.groups, geometry.filters)
-    dw = _sum_of_terms(lambda x, dy: _core.signed_reduce(x.words, dy, geometry, pad, transposed), x, dy)
+    dw = sum_of_terms(lambda x, dy: _core.signed_reduce(x.words, dy, geometry, pad, transposed), x, dy)
     if transposed:
         dw = np.swapaxes(dw, -1, -2)
     return dw if x.scale is None else dw * _along_depth(x.scale, geometry, transposed)

@@ -1,0 +1,187 @@
+/* Every depthwise kernel of every level against loops written to be read, on random geometries. Floats are small
+ * integers, so all sums are exact. Every array is a malloc of exactly its size. */
+#include "bnn.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t state = 7;
+
+static uint32_t draw(void) {
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)(state >> 33);
+}
+
+static void *array(int64_t count, size_t size) {
+  void *p = malloc((size_t)count * size);
+  if (!p && count) exit(2);
+  return count ? memset(p, 0xa5, (size_t)count * size) : p;
+}
+
+static float *draw_floats(int64_t count) {
+  float *x = array(count, sizeof *x);
+  for (int64_t i = 0; i < count; i++) x[i] = (float)(draw() % 17) - 8;
+  return x;
+}
+
+/* The signs of `rows` rows of floats, tails zero. */
+static uint32_t *pack(const float *x, int64_t rows, int64_t count) {
+  int64_t length = bnn_words(count);
+  uint32_t *words = calloc((size_t)(rows * length) + 1, sizeof *words);
+  uint32_t *exact = array(rows * length, sizeof *exact);
+  for (int64_t i = 0; i < rows * count; i++)
+    words[i / count * length + i % count / BNN_WORD] |= (uint32_t)(x[i] < 0) << i % count % BNN_WORD;
+  if (rows > 0 && length > 0) memcpy(exact, words, (size_t)(rows * length) * sizeof *words);
+  free(words);
+  return exact;
+}
+
+static float *signs(const float *x, int64_t count) {
+  float *out = array(count, sizeof *out);
+  for (int64_t i = 0; i < count; i++) out[i] = x[i] < 0 ? -1 : 1;
+  return out;
+}
+
+static int64_t volume(const int64_t size[3]) { return size[0] * size[1] * size[2]; }
+
+/* The input pixel that a tap of an output pixel reads, or -1. */
+static int64_t source_pixel(const bnn_geometry *g, int64_t target, int64_t tap) {
+  int64_t source = 0;
+  int64_t t[3] = {target / g->out[2] / g->out[1], target / g->out[2] % g->out[1], target % g->out[2]};
+  int64_t k[3] = {tap / g->kernel[2] / g->kernel[1], tap / g->kernel[2] % g->kernel[1], tap % g->kernel[2]};
+  for (int axis = 0; axis < 3; axis++) {
+    int64_t at = t[axis] * g->stride[axis] + k[axis] * g->dilation[axis] - g->pad[axis];
+    if (at < 0 || at >= g->in[axis]) return -1;
+    source = source * g->in[axis] + at;
+  }
+  return source;
+}
+
+typedef struct {
+  const bnn_geometry *g;
+  const float *x, *w, *dy;
+  float pad;
+  float *y, *dx, *dw;
+} sums;
+
+static void reference(const sums *s) {
+  const bnn_geometry *g = s->g;
+  int64_t pixels = volume(g->out), sources = volume(g->in), taps = volume(g->kernel);
+  int64_t channels = g->channels, filters = g->filters, multiplier = filters / channels;
+  for (int64_t i = 0; i < g->batch * pixels * filters; i++) s->y[i] = 0;
+  for (int64_t i = 0; i < g->batch * sources * channels; i++) s->dx[i] = 0;
+  for (int64_t i = 0; i < taps * filters; i++) s->dw[i] = 0;
+  for (int64_t image = 0; image < g->batch; image++)
+    for (int64_t pixel = 0; pixel < pixels; pixel++)
+      for (int64_t tap = 0; tap < taps; tap++) {
+        int64_t source = source_pixel(g, pixel, tap);
+        for (int64_t f = 0; f < filters; f++) {
+          int64_t from = (image * sources + source) * channels + f / multiplier;
+          int64_t to = (image * pixels + pixel) * filters + f, at = tap * filters + f;
+          float x = source < 0 ? s->pad : s->x[from];
+          s->y[to] += x * s->w[at];
+          s->dw[at] += x * s->dy[to];
+          if (source >= 0) s->dx[from] += s->dy[to] * s->w[at];
+        }
+      }
+}
+
+/* In one range and in three, with fresh scratch, as threads would; parts are added up. */
+static void run(const char *level, const char *name, const bnn_kernels *kernels, const bnn_kernel *kernel,
+                bnn_product product, int64_t parts_of, const float *want, int64_t size) {
+  int64_t items = kernel->items(&product), parts = parts_of ? items : 1;
+  for (int64_t ranges = 1; ranges < 4; ranges += 2) {
+    float *out = array(parts * size, sizeof *out), *sum = array(size, sizeof *sum);
+    product.out = out;
+    for (int64_t i = 0; i < ranges; i++) {
+      size_t bytes = kernel->scratch(&product);
+      void *scratch = NULL;
+      if (posix_memalign(&scratch, BNN_ALIGN, bytes ? bytes : 1)) exit(2);
+      memset(scratch, 0x5a, bytes);
+      kernel->run(&product, items * i / ranges, items * (i + 1) / ranges, scratch);
+      free(scratch);
+    }
+    if (parts_of) {
+      kernels->sum_parts(out, parts, size, sum, 0, size / 2);
+      kernels->sum_parts(out, parts, size, sum, size / 2, size);
+    }
+    for (int64_t i = 0; i < size; i++) {
+      float got = parts_of ? sum[i] : product.out_type == BNN_INT32 ? (float)((int32_t *)product.out)[i] : out[i];
+      if (got == want[i]) continue;
+      fprintf(stderr, "%s %s: %g at %ld, expected %g\n", level, name, got, (long)i, want[i]);
+      exit(1);
+    }
+    free(out), free(sum);
+  }
+}
+
+static void check(const bnn_geometry *g, int pad) {
+  int64_t pixels = volume(g->out), sources = volume(g->in), taps = volume(g->kernel), channels = g->channels;
+  int64_t filters = g->filters, multiplier = filters / channels, inputs = g->batch * sources * channels;
+  int64_t outputs = g->batch * pixels * filters, weights = taps * filters;
+  float *x = draw_floats(inputs), *w = draw_floats(weights), *dy = draw_floats(outputs), *turned = draw_floats(weights);
+  float *x_signs = signs(x, inputs), *w_signs = signs(w, weights), *constant = array(channels, sizeof *constant);
+  for (int64_t i = 0; i < weights; i++) /* (taps, C, M) -> (taps, M, C) */
+    turned[(i / filters * multiplier + i % multiplier) * channels + i % filters / multiplier] = w[i];
+  for (int64_t i = 0; i < channels; i++) constant[i] = (float)pad;
+  uint32_t *x_bits = pack(x, g->batch * sources, channels), *w_bits = pack(turned, taps * multiplier, channels);
+  uint32_t *constant_bits = pack(constant, 1, channels);
+  float *y = array(outputs, sizeof *y), *dx = array(inputs, sizeof *dx), *dw = array(weights, sizeof *dw);
+
+  bnn_schedule *forward = bnn_schedule_make(g, 0, pad != 0), *backward = bnn_schedule_make(g, 1, 0);
+  for (const bnn_kernels *const *levels = bnn_supported(); *levels; levels++) {
+    const bnn_kernels *k = *levels;
+    for (int bits = 0; bits < 4; bits++) { /* 1: of x, 2: of w */
+      const void *left = bits & 1 ? (void *)x_bits : x, *right = bits & 2 ? (void *)w_bits : w;
+      const void *row = bits & 1 ? (void *)constant_bits : constant;
+      reference(&(sums){g, bits & 1 ? x_signs : x, bits & 2 ? w_signs : w, dy, (float)pad, y, dx, dw});
+      const bnn_kernel *kernels[] = {&k->depthwise_float, &k->depthwise_left, &k->depthwise_right, &k->depthwise_xnor};
+      bnn_product p = {forward, g->batch, channels, 1, multiplier, left, right, row, NULL, BNN_FLOAT32};
+      run(k->level, "forward", k, kernels[bits], p, 0, y, outputs);
+      p.out_type = BNN_INT32;
+      if (bits == 3) run(k->level, "forward to integers", k, kernels[bits], p, 0, y, outputs);
+      p.out_type = BNN_FLOAT32;
+      p.right = dy;
+      run(k->level, "kernel gradient", k, bits & 1 ? &k->depthwise_reduce : &k->depthwise_float_reduce, p, 1, dw,
+          weights);
+      bnn_product back = {backward, g->batch, channels, multiplier, 1, dy, right, NULL, NULL, BNN_FLOAT32};
+      run(k->level, "input gradient", k, kernels[bits & 2], back, 0, dx, inputs);
+    }
+  }
+  free(x), free(w), free(dy), free(turned), free(x_signs), free(w_signs), free(constant), free(x_bits), free(w_bits);
+  free(constant_bits), free(y), free(dx), free(dw), free(forward), free(backward);
+}
+
+static bnn_geometry draw_geometry(int large) {
+  static const int64_t widths[] = {1, 2, 3, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 129, 140};
+  bnn_geometry g = {.batch = 1 + draw() % 3};
+  g.channels = g.groups = widths[draw() % 16];
+  g.filters = g.channels * (draw() % 2 ? 1 : 1 + draw() % 5);
+  for (int axis = 0; axis < 3; axis++) {
+    int plain = axis == 0 ? draw() % 4 != 0 : draw() % 5 == 0;
+    g.in[axis] = plain ? 1 : 1 + draw() % (large ? 24 : 7);
+    g.kernel[axis] = plain ? 1 : 1 + draw() % 4;
+    g.stride[axis] = plain ? 1 : 1 + draw() % 3;
+    g.dilation[axis] = plain ? 1 : 1 + draw() % 2;
+    g.pad[axis] = plain ? 0 : draw() % 3;
+    int64_t room = g.in[axis] + 2 * g.pad[axis] - (g.kernel[axis] - 1) * g.dilation[axis] - 1;
+    g.out[axis] = room < 0 ? 0 : room / g.stride[axis] + 1;
+  }
+  if (volume(g.in) * volume(g.kernel) > 9000) g.in[0] = g.out[0] = g.kernel[0] = g.stride[0] = 1, g.pad[0] = 0;
+  return g;
+}
+
+int main(int argc, char **argv) {
+  int rounds = argc > 1 ? atoi(argv[1]) : 120;
+  for (int round = 0; round < rounds; round++) {
+    bnn_geometry g = draw_geometry(round % 8 == 0);
+    check(&g, (int)(draw() % 3) - 1);
+  }
+  bnn_geometry many = {1,           34,          34,        68,        {1, 1, 700}, {1, 1, 141},
+                       {1, 1, 600}, {1, 1, 1},   {1, 1, 1}, {0, 0, 20}};
+  check(&many, -1);
+  check(&many, 0);
+  puts("depthwise kernels: ok");
+  return 0;
+}
