@@ -108,7 +108,7 @@ def calls(layer, x, dy):
     return forward, both
 
 
-def measure(case, rounds, budget):
+def measure(case, rounds, budget, threads):
     name, make, shape, product = case
     rng = np.random.default_rng(0)
     x = lq.constant(rng.standard_normal(shape, dtype=np.float32))
@@ -128,6 +128,8 @@ def measure(case, rounds, budget):
     for _ in range(rounds):
         for key, run in runs.items():
             times[key].append(shortest(run, budget))
+            if threads > 1:
+                time.sleep(0.1)  # BLAS workers spin for tens of milliseconds after a call
     ms = {key: 1e3 * statistics.median(values) for key, values in times.items() if values}
     return {"layer": name, "arithmetic": packed.arithmetic, "milliseconds": ms}
 
@@ -145,7 +147,7 @@ def main():
     print(f"{'layer':<26}{'arithmetic':<14}" + "".join(f"{head:>16}" for head in heads))
     with threadpool_limits(options.threads, user_api="blas"):
         for case in CASES:
-            row = measure(case, options.rounds, options.budget)
+            row = measure(case, options.rounds, options.budget, options.threads)
             rows.append(row)
             ms = row["milliseconds"]
             sgemm = f"{ms['sgemm']:.3f}" if "sgemm" in ms else "-"

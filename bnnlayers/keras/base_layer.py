@@ -215,7 +215,7 @@ def to_tensor(x, dtype=None):
         )
     if dtype is not None and x.dtype.kind == "f" and x.dtype != dtype:
         x = x.astype(dtype)
-    return x if isinstance(x, Tensor) else constant(x)
+    return x if isinstance(x, Tensor) else x.view(Tensor)
 
 
 def as_shapes(shapes):
