@@ -30,9 +30,12 @@ def _packed(x: Any, axis: int, clip: float | None, memo: Memo | None, kind: str 
     if memo is not None and key in memo:
         return memo[key]
     words, mask, nan = _PACKERS[kind](x, axis, clip, *parameter)
-    found = (None if nan else BitArray(words, x.shape, axis, kind), mask)
-    if memo is not None:
-        memo[key] = found
+    if memo is None:
+        return None if nan else BitArray(words, x.shape, axis, kind), mask
+    # Weights that are clipped to the interval of their gradient all have one: then there is nothing to select.
+    if mask is not None and int(np.bitwise_count(mask).sum(dtype=np.int64)) == x.size:
+        mask = None
+    memo[key] = found = (None if nan else BitArray(words, x.shape, axis, kind), mask)
     return found
 
 
