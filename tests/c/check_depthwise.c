@@ -178,8 +178,7 @@ int main(int argc, char **argv) {
     bnn_geometry g = draw_geometry(round % 8 == 0);
     check(&g, (int)(draw() % 3) - 1);
   }
-  bnn_geometry many = {1,           34,          34,        68,        {1, 1, 700}, {1, 1, 141},
-                       {1, 1, 600}, {1, 1, 1},   {1, 1, 1}, {0, 0, 20}};
+  bnn_geometry many = {1, 34, 34, 68, {1, 1, 700}, {1, 1, 141}, {1, 1, 600}, {1, 1, 1}, {1, 1, 1}, {0, 0, 20}};
   check(&many, -1);
   check(&many, 0);
   puts("depthwise kernels: ok");
