@@ -44,9 +44,14 @@ xnor_matmul: np.ufunc  # gufunc (m,k),(k,n)->(m,n), float32/float64 signs in, in
 def get_num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...  # a forked child stays at 1
 
-# Signs of x along `axis`: (words uint32[1, ..., ceil(n/32)] with the axis moved last, mask words of the same shape
+# Bits of x along `axis`: (words uint32[planes, ..., ceil(n/32)] with the axis moved last, mask words of the same shape
 # without the leading plane axis where |x| <= clip, or None if clip is None, whether x holds a NaN).
-def pack(x: ArrayLike, axis: int, clip: float | None) -> tuple[Words, Words | None, bool]: ...
+# kind "sign": x < 0. "unit": x > 0. "ternary": the signs of what is not zero, and what is not zero, which is where
+# |x| >= parameter and x != 0. "levels": the integer nearest to parameter * clip(x, 0, 1), halves to even, with bit i in
+# plane i; parameter is 2**k - 1 for k planes, 1 to 16, and the mask is where 0 <= x <= clip.
+def pack(
+    x: ArrayLike, axis: int, clip: float | None, kind: str = "sign", parameter: float = 0.0
+) -> tuple[Words, Words | None, bool]: ...
 
 # +-1 from sign words[..., ceil(count/32)] (no plane axis), the packed axis moved back to `axis`.
 def unpack(words: Words, count: int, axis: int, dtype: Any = np.float32) -> NDArray[Any]: ...
@@ -57,11 +62,20 @@ def select(dy: ArrayLike, mask: Words, axis: int) -> NDArray[Any]: ...
 # words: uint32[planes, taps..., filters, ceil(channels/groups/32)].
 def prepare(words: Words, groups: int, channels: int, transposed: bool) -> NDArray[np.uint8]: ...
 
-# x: uint32[planes=1, batch, ..., ceil(C/32)]; pad in {0, 1, -1}; dtype int32 or float32.
+# x: uint32[planes, batch, ..., ceil(C/32)]; pad in {0, 1, -1}, times the largest value of x; dtype int32 or float32.
+# left, right_kind: "sign", "unit" or "ternary", with 1 to 16 planes (ternary: 2) each, whose sums fit int32.
 # transposed: runs from the geometry's outputs to its inputs (x then has the geometry's output pixels and `filters`
 # bits); pad must be 0.
 def xnor(
-    x: Words, right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool, dtype: Any
+    x: Words,
+    right: NDArray[np.uint8],
+    geometry: Geometry,
+    pad: float,
+    transposed: bool,
+    dtype: Any,
+    left: str = "sign",
+    right_kind: str = "sign",
+    right_planes: int = 1,  # ternary: 2
 ) -> NDArray[Any]: ...
 
 # x: float32[batch, ..., C] and prepared signs. pad: any float.

@@ -147,6 +147,12 @@ class BitArray:
         one = (2**self.planes - 1) / 2, self._signs(np.zeros_like(self.words[:1]))
         return (one, *((2.0**i / 2, self._signs(self._inverse(self.words[i : i + 1]))) for i in range(self.planes)))
 
+    def halves(self) -> tuple[BitArray, int, BitArray]:
+        """Low planes, the weight of the high ones, and those; their sum is the value before divisor and scale."""
+        half = self.planes // 2
+        low, high = (BitArray(words, self.shape, self.axis, self.kind) for words in np.split(self.words, [half]))
+        return low, 2**half, high
+
     def _signs(self, words: Words) -> BitArray:
         return BitArray(words, self.shape, self.axis)
 

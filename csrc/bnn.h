@@ -55,13 +55,26 @@ bnn_schedule *bnn_schedule_make(const bnn_geometry *geometry, int transposed, in
 
 /* ---- packing --------------------------------------------------------------------------------------------------- */
 
+/* What the bits of an operand stand for. Plane p of signs is +1, or -1 where the bit is 1, and counts 2^p times; plane
+ * p of BNN_UNIT is 0 or 1 and counts 2^p times. BNN_TERNARY has two planes: signs, 0 where the value is, and which
+ * values are not zero. */
 typedef enum { BNN_SIGN, BNN_UNIT, BNN_TERNARY } bnn_kind;
 
-/* x is C-contiguous [outer][count][inner]; words and mask are [outer][inner][bnn_words(count)]. An item is one packed
- * vector (outer * inner of them). The mask bit is 1 where |x| <= clip. */
+#define BNN_PLANES 16 /* at most */
+
+/* How values become bits: x < 0; x > 0; the sign of what is not below a threshold in magnitude; and the nearest of
+ * `levels` equal steps from 0 to 1, as an integer of `planes` bits. */
+typedef enum { BNN_PACK_SIGN, BNN_PACK_UNIT, BNN_PACK_TERNARY, BNN_PACK_LEVELS } bnn_packing;
+
+/* x is C-contiguous [outer][count][inner]; words are [planes][outer][inner][bnn_words(count)] and the mask is like one
+ * plane. An item is one packed vector (outer * inner of them). The mask bit is 1 where |x| <= clip; of levels, also
+ * x >= 0. */
 typedef struct {
   const void *x;
   int64_t outer, count, inner;
+  bnn_packing packing;
+  int planes;
+  double parameter; /* threshold >= 0, or levels = 2^planes - 1 */
   double clip;
   uint32_t *words;
   uint32_t *mask; /* or NULL */
@@ -93,9 +106,13 @@ typedef struct {
   int64_t columns; /* results per pixel and group */
   const void *left;
   const void *right;
-  const void *constant; /* row read by padded taps, for one group; packed or float as the left operand */
+  const void *constant; /* row read by padded taps, for one group; packed or float as the left operand. Not for xnor */
   void *out;
   bnn_type out_type;
+  /* Of xnor, whose sums fit int32. Padded taps read `pad` (-1 or +1) times the largest value of the left operand. */
+  bnn_kind left_kind, right_kind;
+  int left_planes, right_planes;
+  int pad;
 } bnn_product;
 
 typedef struct {
@@ -136,12 +153,12 @@ typedef struct {
   size_t (*prepared_size)(const bnn_weights *weights);
   void (*prepare)(const bnn_weights *weights, const uint32_t *words, void *blob);
 
-  /* left: packed [images][sources][groups][bnn_words(depth)], right: prepared, out: [images][pixels][groups * columns]
-   */
+  /* left: packed [planes][images][sources][groups][bnn_words(depth)], right: prepared,
+   * out: [images][pixels][groups * columns] */
   bnn_kernel xnor;
   /* left: float [images][sources][groups * depth], right: prepared, out: float */
   bnn_kernel signed_right;
-  /* left: packed as for xnor, right: float [taps][depth][groups * columns], out: float */
+  /* left: packed as for xnor, one plane of signs, right: float [taps][depth][groups * columns], out: float */
   bnn_kernel signed_left;
   /* kernel gradient. left: packed as for xnor; right: float dy [images][pixels][groups * columns];
    * out: float [taps][depth][groups * columns] */

@@ -132,7 +132,8 @@ def test_another_rank(valid, name, argument):
 def test_another_length(valid, name, argument, axis):
     array = valid[name][argument]
     longer = np.concatenate([array, array], axis=axis)
-    if name == "pack" or (axis == 0 and (name, argument) in {("unpack", "words"), ("prepare", "words")}):
+    open_ended = {("unpack", "words"), ("prepare", "words"), ("xnor", "x")}  # xnor: more planes
+    if name == "pack" or (axis == 0 and (name, argument) in open_ended):
         call(_core, name, {**valid[name], argument: longer})  # every length is right
         return
     if (name, argument) == ("select", "dy"):
@@ -146,8 +147,42 @@ def test_another_blob(valid, name, size):
     refused(ValueError, valid, name, "right", np.zeros(size, np.uint8), f"shape ({size},)")
 
 
-def test_more_than_one_plane(valid):
-    refused(ValueError, valid, "xnor", "x", np.concatenate([valid["xnor"]["x"]] * 2), "(1, ..., 2)")
+def test_another_number_of_planes(valid):
+    x = valid["xnor"]["x"]
+    refused(ValueError, valid, "xnor", "x", np.concatenate([x] * 17), "(16, ..., 2)")
+    refused(ValueError, valid, "xnor", "x", x[:0], "(1, ..., 2)")
+    ternary = {"xnor": {**valid["xnor"], "left": "ternary", "right_kind": "ternary"}}
+    refused(ValueError, ternary, "xnor", "x", x, "(2, ..., 2)")
+    refused(ValueError, ternary, "xnor", "right_planes", 3, "at most 2")
+    refused(ValueError, valid, "xnor", "right_planes", 0, "at least 1")
+    refused(ValueError, valid, "xnor", "right_planes", 17, "at most 16")
+    refused(TypeError, valid, "xnor", "right_planes", 1.0)
+    several = {"xnor": {**valid["xnor"], "right_planes": 2}}
+    refused(ValueError, several, "xnor", "right", valid["xnor"]["right"], "shape")
+
+
+@pytest.mark.parametrize(("name", "argument"), [("xnor", "left"), ("xnor", "right_kind"), ("pack", "kind")])
+def test_another_kind(valid, name, argument):
+    last = "levels" if name == "pack" else "ternary"
+    refused(ValueError, valid, name, argument, "signs", "'sign', 'unit'", f" or '{last}'")
+    refused(TypeError, valid, name, argument, 1, "int")
+
+
+def test_another_parameter_of_pack(valid):
+    ternary, levels = ({"pack": {**valid["pack"], "kind": kind}} for kind in ("ternary", "levels"))
+    for threshold in (-1.0, np.nan):
+        refused(ValueError, ternary, "pack", "parameter", threshold)
+    for count in (0.0, 2.0, 2.0**17 - 1, np.inf, np.nan):
+        refused(ValueError, levels, "pack", "parameter", count, "2**k - 1")
+    refused(TypeError, levels, "pack", "parameter", "3")
+
+
+def test_sums_beyond_int32():
+    geometry = geo.dense(1, 40000, 1)
+    words = np.zeros((8, 1, 1250), np.uint32)
+    right = _core.prepare(words[:, np.newaxis], 1, 40000, False)
+    with pytest.raises(ValueError, match=r"xnor\(\).*40000 products of 8 and 8 planes"):
+        _core.xnor(words[:, np.newaxis], right, geometry, 0.0, False, np.int32, "unit", "unit", 8)
 
 
 def test_the_message_says_what_was_expected_and_received(valid):

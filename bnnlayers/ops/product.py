@@ -11,6 +11,7 @@ Every product is a convolution; a matrix product has one tap. Inside, images are
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -73,30 +74,80 @@ def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> A
 
 
 def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
-    def one(x: Any, w: Any) -> Any:
-        if not isinstance(w, BitArray):
+    if isinstance(x, BitArray) and isinstance(w, BitArray):
+        y = _integer_times(x, w, geometry, pad, transposed)
+        divisor = x.divisor * w.divisor
+        return y if divisor == 1 else np.divide(y, y.dtype.type(divisor), out=y)
+    if transposed and isinstance(x, BitArray):
+        w = np.swapaxes(w, -1, -2)
+
+    def one(x: Any, w: Any, geometry: Geometry = geometry) -> Any:
+        if isinstance(x, BitArray):
             return _core.signed_left(x.words, w, geometry, pad, transposed)
         right = w.prepare(geometry.groups, geometry.channels, transposed)
-        if isinstance(x, BitArray):
-            return _core.xnor(x.words, right, geometry, pad, transposed, np.float32)
         return _core.signed_right(x, right, geometry, pad, transposed)
 
-    return sum_of_terms(one, x, np.swapaxes(w, -1, -2) if transposed and not isinstance(w, BitArray) else w)
+    def of_ones() -> Any:
+        if isinstance(x, BitArray):  # the same for every image
+            image = geometry._replace(batch=1)
+            if geometry.kernel == geometry.strides == (1, 1, 1) and geometry.inputs == geometry.outputs:
+                image = image._replace(inputs=(1, 1, 1), outputs=(1, 1, 1))
+            pixels = math.prod(image.outputs if transposed else image.inputs)
+            return one(_ones((1, pixels, x.shape[-1])), w, image)
+        # The same for every column of a group.
+        groups, shape = geometry.groups, w.shape
+        if transposed:
+            narrow, shape = geometry._replace(channels=groups), (*shape[:-2], 1, shape[-1])
+        else:
+            narrow, shape = geometry._replace(filters=groups), (*shape[:-1], groups)
+        columns = geometry.channels if transposed else geometry.filters
+        return np.repeat(one(x, _ones(shape, -2), narrow), columns // groups, axis=-1)
+
+    return sum_of_terms(one, x, w, of_ones)
 
 
-def sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any) -> Any:
-    """A product that knows signs and floats, of operands that are sums of signs."""
+def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> Any:
+    """Bits times bits, before divisors. What could exceed the kernel's int32 is put together from fewer planes."""
+    depth = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels) // geometry.groups
+    if depth << (x.planes + w.planes) > np.iinfo(np.int32).max and max(x.planes, w.planes) > 2:
+        low, weight, high = max(x, w, key=lambda a: a.planes).halves()
+        pairs = [(half, w) if x.planes >= w.planes else (x, half) for half in (low, high)]
+        y, more = (_integer_times(*pair, geometry, pad, transposed) for pair in pairs)
+        more *= more.dtype.type(weight)
+        return np.add(y, more, out=y)
+    right = w.prepare(geometry.groups, geometry.channels, transposed)
+    return _core.xnor(x.words, right, geometry, pad, transposed, np.float32, x.kind, w.kind, w.planes)
+
+
+def sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any, of_ones: Callable[[], Any] | None = None) -> Any:
+    """A product that knows signs and floats, of operands that are sums of signs.
+
+    The first term of {0, 1} is +1 everywhere. Its product is `of_ones()` where that is given, for one packed operand:
+    most of its results are the same, so it may have axes of length one.
+    """
     total: Any = None
-    divisor = 1
-    for c, left in x.split() if isinstance(x, BitArray) else [(1.0, x)]:
-        for d, right in w.terms if isinstance(w, BitArray) else [(1.0, w)]:
-            y = product(left, right)
-            if c * d != 1:
-                y *= y.dtype.type(c * d)
-            total = y if total is None else np.add(total, y, out=total)
+    divisor, constant = 1, 0.0
+    left: Any = x.split() if isinstance(x, BitArray) else [(1.0, x)]
+    right: Any = w.terms if isinstance(w, BitArray) else [(1.0, w)]
+    pairs = [(c * d, a, b) for c, a in left for d, b in right]
     for a in (x, w):
-        divisor *= a.divisor if isinstance(a, BitArray) else 1
+        if isinstance(a, BitArray):
+            divisor *= a.divisor
+            if of_ones and a.kind == "unit":
+                constant = pairs.pop(0)[0]
+    for c, a, b in pairs:
+        y = product(a, b)
+        if c != 1:
+            y *= y.dtype.type(c)
+        total = y if total is None else np.add(total, y, out=total)
+    if constant and of_ones:
+        total += total.dtype.type(constant) * of_ones()
     return total if divisor == 1 else np.divide(total, total.dtype.type(divisor), out=total)
+
+
+def _ones(shape: Sequence[int], axis: int = -1) -> BitArray:
+    others = [n for i, n in enumerate(shape) if i != axis % len(shape)]
+    return BitArray(np.zeros((1, *others, -(-shape[axis] // 32)), np.uint32), tuple(shape), axis)
 
 
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
@@ -115,7 +166,16 @@ def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) ->
         columns = _columns(inputs, geometry, pad)
         dw = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs, geometry.groups)))
         return dw.reshape(-1, geometry.channels // geometry.groups, geometry.filters)
-    dw = sum_of_terms(lambda x, dy: _core.signed_reduce(x.words, dy, geometry, pad, transposed), x, dy)
+
+    def one(x: BitArray, dy: Any, geometry: Geometry = geometry) -> Any:
+        return _core.signed_reduce(x.words, dy, geometry, pad, transposed)
+
+    def of_ones() -> Any:  # the same for every channel of a group
+        groups = geometry.groups
+        narrow = geometry._replace(filters=groups) if transposed else geometry._replace(channels=groups)
+        return one(_ones((*x.shape[:-1], groups)), dy, narrow)
+
+    dw = sum_of_terms(one, x, dy, of_ones)
     if transposed:
         dw = np.swapaxes(dw, -1, -2)
     return dw if x.scale is None else dw * _along_depth(x.scale, geometry, transposed)

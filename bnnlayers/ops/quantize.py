@@ -29,7 +29,7 @@ def _packed(x: Any, axis: int, clip: float | None, memo: Memo | None, kind: str 
     key = (axis, clip, kind, *parameter)
     if memo is not None and key in memo:
         return memo[key]
-    words, mask, nan = _PACKERS[kind](x, axis, clip, *parameter)
+    words, mask, nan = _core.pack(x, axis, clip, kind, *parameter)
     if memo is None:
         return None if nan else BitArray(words, x.shape, axis, kind), mask
     # Weights that are clipped to the interval of their gradient all have one: then there is nothing to select.
@@ -37,25 +37,6 @@ def _packed(x: Any, axis: int, clip: float | None, memo: Memo | None, kind: str 
         mask = None
     memo[key] = found = (None if nan else BitArray(words, x.shape, axis, kind), mask)
     return found
-
-
-def _pack_units(x: Any, axis: int, clip: float | None) -> Any:
-    return _core.pack(-x, axis, clip)
-
-
-def _pack_ternary(x: Any, axis: int, clip: float | None, threshold: float) -> Any:
-    # What counts as zero is |x| < threshold, which as a clip mask is |x| <= the number before it.
-    size = x.dtype.type(abs(threshold))
-    below = float(np.nextafter(size, x.dtype.type(0)))
-    sign, zero, nan = _core.pack(x, axis, below)
-    mask = None if clip is None else _core.pack(x, axis, clip)[1]
-    nonzero: Any = ~zero  # type: ignore[operator]
-    if tail := x.shape[axis] % 32:
-        nonzero[..., -1] &= np.uint32(2**tail - 1)
-    return np.stack([sign[0] & nonzero, nonzero]), mask, nan or not np.isfinite(threshold)
-
-
-_PACKERS: dict[str, Any] = {"sign": _core.pack, "unit": _pack_units, "ternary": _pack_ternary}
 
 
 def _clip(clip_value: float | None, traced: tuple[bool, ...], memo: Memo | None) -> float | None:
@@ -175,7 +156,9 @@ def ste_tern(x, *, threshold=0.05, clip_value=1.0, axis=None, memo=None, traced)
     Li et al., "Ternary Weight Networks", arXiv:1605.04711.
     """
     x = _floating("ste_tern", x)
-    threshold = float(threshold)
+    threshold = abs(float(threshold))
+    if not np.isfinite(threshold):
+        axis = None  # gives values that are not of this kind
 
     def value(x):
         return _core.ste_tern(x, threshold)
@@ -186,13 +169,6 @@ def ste_tern(x, *, threshold=0.05, clip_value=1.0, axis=None, memo=None, traced)
 @ste_tern.backward
 def ste_tern(residual, dy, needed):
     return (_selected(dy, *residual),)
-
-
-def _codes(codes: Any, axis: int, planes: int, *, negative: bool) -> Any:
-    """Words of integers in [0, 2**planes): bit i of a code is plane i, turned round where a set bit is +1."""
-    bits = [codes.astype(np.uint32) >> np.uint32(i) & np.uint32(1) for i in range(planes)]
-    signs = [np.where(bit == negative, np.float32(-1), np.float32(1)) for bit in bits]
-    return np.concatenate([_core.pack(sign, axis, None)[0] for sign in signs])
 
 
 @operation
@@ -207,21 +183,18 @@ def dorefa_activations(x, *, k_bit=2, axis=None, traced):
     """
     x = _floating("dorefa_quantizer", x)
     levels = 2**k_bit - 1
-    inside = None
-    if traced[0]:
-        inside = np.packbits((x >= 0) & (x <= 1))
-    value = _core.dorefa_activations(x, float(levels))
-    if axis is not None and not np.isnan(value).any():
-        words = _codes(np.rint(value * value.dtype.type(levels)), axis, k_bit, negative=True)
-        value = BitArray(words, x.shape, axis, "unit", levels)
-    return value, (inside, x.shape)
+    clip = 1.0 if traced[0] else None
+    if axis is None:
+        mask = None if clip is None else _core.pack(x.reshape(-1), 0, clip, "levels", 1.0)[1]
+        return _core.dorefa_activations(x, float(levels)), (mask, None)
+    words, mask, nan = _core.pack(x, axis, clip, "levels", float(levels))
+    value = BitArray(words, x.shape, axis, "unit", levels)
+    return (_core.dorefa_activations(x, float(levels)) if nan else value), (mask, axis)
 
 
 @dorefa_activations.backward
 def dorefa_activations(residual, dy, needed):
-    inside, shape = residual
-    inside = np.unpackbits(inside, count=dy.size).reshape(shape).view(bool)
-    return (np.where(inside, dy, dy.dtype.type(0)),)
+    return (_selected(dy, *residual),)
 
 
 @operation
@@ -240,9 +213,10 @@ def dorefa_weights(x, *, k_bit=2, axis=None, memo=None):
     limited = np.tanh(floats)
     maximum = float(np.max(np.abs(limited), initial=0))
     value = _core.dorefa_weights(limited, maximum, float(levels))
-    if axis is not None and not np.isnan(value).any():
-        codes = np.rint((value + value.dtype.type(1)) * value.dtype.type(levels / 2))
-        value = BitArray(_codes(codes, axis, k_bit, negative=False), x.shape, axis, "sign", levels)
+    if axis is not None:
+        # The integer of the levels from +1 down to -1 has a bit where the sign of its plane is negative.
+        words, _, nan = _core.pack((1 - value) / 2, axis, None, "levels", float(levels))
+        value = value if nan else BitArray(words, x.shape, axis, "sign", levels)
     if memo is not None:
         memo[key] = value, maximum
     return value, (x, maximum)

@@ -28,7 +28,10 @@ BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return _mm256_and_si256(a, b); }
 BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return _mm256_xor_si256(a, b); }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return _mm256_add_epi32(a, b); }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return _mm256_sub_epi32(a, b); }
+BNN_INLINE vu32 v_mul(vu32 a, vu32 b) { return _mm256_mullo_epi32(a, b); }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return _mm256_xor_si256(_mm256_xor_si256(b, c), a); }
+BNN_INLINE vu32 v_xor_and(vu32 a, vu32 b, vu32 c) { return _mm256_xor_si256(a, _mm256_and_si256(b, c)); }
+BNN_INLINE vu32 v_and_xor(vu32 a, vu32 b, vu32 c) { return _mm256_and_si256(a, _mm256_xor_si256(b, c)); }
 BNN_INLINE vu32 v_carry(vu32 t, vu32 s, vu32 ones) {
   return _mm256_or_si256(_mm256_andnot_si256(s, t), _mm256_andnot_si256(t, ones));
 }
@@ -81,9 +84,7 @@ BNN_INLINE void v_store_part_f64(double *p, vf64 x, int64_t n) {
 
 BNN_INLINE vf32 v_absolute_f32(vf32 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 BNN_INLINE __m256d v_absolute_pd(__m256d x) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x); }
-BNN_INLINE vmask v_negative_f32(vf32 x) {
-  return _mm256_castps_si256(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ));
-}
+BNN_INLINE vmask v_less_f32(vf32 a, vf32 b) { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 BNN_INLINE vmask v_within_f32(vf32 x, vf32 limit) {
   return _mm256_castps_si256(_mm256_cmp_ps(v_absolute_f32(x), limit, _CMP_LE_OQ));
 }
@@ -94,9 +95,8 @@ BNN_INLINE vmask v_join(__m256d low, __m256d high) {
   __m256 mixed = _mm256_shuffle_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high), 0x88);
   return _mm256_permute4x64_epi64(_mm256_castps_si256(mixed), 0xd8);
 }
-BNN_INLINE vmask v_negative_f64(vf64 x) {
-  return v_join(_mm256_cmp_pd(x.low, _mm256_setzero_pd(), _CMP_LT_OQ),
-                _mm256_cmp_pd(x.high, _mm256_setzero_pd(), _CMP_LT_OQ));
+BNN_INLINE vmask v_less_f64(vf64 a, vf64 b) {
+  return v_join(_mm256_cmp_pd(a.low, b.low, _CMP_LT_OQ), _mm256_cmp_pd(a.high, b.high, _CMP_LT_OQ));
 }
 BNN_INLINE vmask v_within_f64(vf64 x, vf64 limit) {
   return v_join(_mm256_cmp_pd(v_absolute_pd(x.low), limit.low, _CMP_LE_OQ),
@@ -108,6 +108,7 @@ BNN_INLINE vmask v_nan_f64(vf64 x) {
 
 BNN_INLINE vmask v_mask_none(void) { return _mm256_setzero_si256(); }
 BNN_INLINE vmask v_mask_or(vmask a, vmask b) { return _mm256_or_si256(a, b); }
+BNN_INLINE vmask v_mask_without(vmask a, vmask b) { return _mm256_andnot_si256(b, a); }
 BNN_INLINE uint32_t v_mask_bits(vmask m) { return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m)); }
 BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return _mm256_cmpeq_epi32(_mm256_and_si256(x, bit), bit); }
 BNN_INLINE vmask v_mask_of(uint32_t bits) {
@@ -120,6 +121,18 @@ BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(m, 1));
   return (vf64){_mm256_blendv_pd(no.low, yes.low, _mm256_castsi256_pd(low)),
                 _mm256_blendv_pd(no.high, yes.high, _mm256_castsi256_pd(high))};
+}
+
+BNN_INLINE vu32 v_level_f32(vf32 x, vf32 levels) {
+  vf32 inside = _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(1)), _mm256_setzero_ps());
+  return _mm256_cvtps_epi32(_mm256_mul_ps(inside, levels));
+}
+BNN_INLINE __m128i v_level_pd(__m256d x, __m256d levels) {
+  __m256d inside = _mm256_max_pd(_mm256_min_pd(x, _mm256_set1_pd(1)), _mm256_setzero_pd());
+  return _mm256_cvtpd_epi32(_mm256_mul_pd(inside, levels));
+}
+BNN_INLINE vu32 v_level_f64(vf64 x, vf64 levels) {
+  return _mm256_set_m128i(v_level_pd(x.high, levels.high), v_level_pd(x.low, levels.low));
 }
 
 /* ---- bytes and lanes out of order: the depthwise kernels -------------------------------------------------------- */

@@ -24,7 +24,10 @@ BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return _mm512_and_si512(a, b); }
 BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return _mm512_xor_si512(a, b); }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return _mm512_add_epi32(a, b); }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return _mm512_sub_epi32(a, b); }
+BNN_INLINE vu32 v_mul(vu32 a, vu32 b) { return _mm512_mullo_epi32(a, b); }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+BNN_INLINE vu32 v_xor_and(vu32 a, vu32 b, vu32 c) { return _mm512_ternarylogic_epi32(a, b, c, 0x78); }
+BNN_INLINE vu32 v_and_xor(vu32 a, vu32 b, vu32 c) { return _mm512_ternarylogic_epi32(a, b, c, 0x60); }
 BNN_INLINE vu32 v_carry(vu32 t, vu32 s, vu32 ones) { return _mm512_ternarylogic_epi32(t, s, ones, 0x3a); }
 
 /* ---- floats ---------------------------------------------------------------------------------------------------- */
@@ -61,12 +64,11 @@ BNN_INLINE void v_store_part_f64(double *p, vf64 x, int64_t n) {
 /* ---- masks ----------------------------------------------------------------------------------------------------- */
 
 BNN_INLINE vmask v_join(__mmask8 low, __mmask8 high) { return (vmask)(low | high << 8); }
-BNN_INLINE vmask v_negative_f32(vf32 x) { return _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ); }
+BNN_INLINE vmask v_less_f32(vf32 a, vf32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 BNN_INLINE vmask v_within_f32(vf32 x, vf32 limit) { return _mm512_cmp_ps_mask(_mm512_abs_ps(x), limit, _CMP_LE_OQ); }
 BNN_INLINE vmask v_nan_f32(vf32 x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
-BNN_INLINE vmask v_negative_f64(vf64 x) {
-  return v_join(_mm512_cmp_pd_mask(x.low, _mm512_setzero_pd(), _CMP_LT_OQ),
-                _mm512_cmp_pd_mask(x.high, _mm512_setzero_pd(), _CMP_LT_OQ));
+BNN_INLINE vmask v_less_f64(vf64 a, vf64 b) {
+  return v_join(_mm512_cmp_pd_mask(a.low, b.low, _CMP_LT_OQ), _mm512_cmp_pd_mask(a.high, b.high, _CMP_LT_OQ));
 }
 BNN_INLINE vmask v_within_f64(vf64 x, vf64 limit) {
   return v_join(_mm512_cmp_pd_mask(_mm512_abs_pd(x.low), limit.low, _CMP_LE_OQ),
@@ -78,6 +80,7 @@ BNN_INLINE vmask v_nan_f64(vf64 x) {
 
 BNN_INLINE vmask v_mask_none(void) { return 0; }
 BNN_INLINE vmask v_mask_or(vmask a, vmask b) { return a | b; }
+BNN_INLINE vmask v_mask_without(vmask a, vmask b) { return (vmask)(a & ~b); }
 BNN_INLINE uint32_t v_mask_bits(vmask m) { return m; }
 BNN_INLINE vmask v_mask_of(uint32_t bits) { return (vmask)bits; }
 BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return _mm512_test_epi32_mask(x, bit); }
@@ -86,6 +89,18 @@ BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return _mm512_mask_bl
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   return (vf64){_mm512_mask_blend_pd((__mmask8)m, no.low, yes.low),
                 _mm512_mask_blend_pd((__mmask8)(m >> 8), no.high, yes.high)};
+}
+
+BNN_INLINE vu32 v_level_f32(vf32 x, vf32 levels) {
+  vf32 inside = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(1)), _mm512_setzero_ps());
+  return _mm512_cvtps_epi32(_mm512_mul_ps(inside, levels));
+}
+BNN_INLINE __m256i v_level_pd(__m512d x, __m512d levels) {
+  __m512d inside = _mm512_max_pd(_mm512_min_pd(x, _mm512_set1_pd(1)), _mm512_setzero_pd());
+  return _mm512_cvtpd_epi32(_mm512_mul_pd(inside, levels));
+}
+BNN_INLINE vu32 v_level_f64(vf64 x, vf64 levels) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(v_level_pd(x.low, levels.low)), v_level_pd(x.high, levels.high), 1);
 }
 
 /* ---- register tables and bit transposes: the signed kernels ------------------------------------------------------ */

@@ -36,7 +36,10 @@ BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return a & b; }
 BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return a ^ b; }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return a + b; }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return a - b; }
+BNN_INLINE vu32 v_mul(vu32 a, vu32 b) { return a * b; }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return a ^ b ^ c; }
+BNN_INLINE vu32 v_xor_and(vu32 a, vu32 b, vu32 c) { return a ^ (b & c); }
+BNN_INLINE vu32 v_and_xor(vu32 a, vu32 b, vu32 c) { return a & (b ^ c); }
 /* t ? ~s : ones, bit by bit: the carry of a full adder whose sum is s and whose first half sum is t. */
 BNN_INLINE vu32 v_carry(vu32 t, vu32 s, vu32 ones) { return (t & ~s) | (ones & ~t); }
 
@@ -81,14 +84,14 @@ BNN_INLINE void v_store_f64(double *p, vf64 x) { v_store_part_f64(p, x, BNN_LANE
 
 /* ---- masks ----------------------------------------------------------------------------------------------------- */
 
-BNN_INLINE vmask v_negative_f32(vf32 x) { return (vmask)(x < 0); }
+BNN_INLINE vmask v_less_f32(vf32 a, vf32 b) { return (vmask)(a < b); }
 BNN_INLINE vmask v_within_f32(vf32 x, vf32 limit) { return (vmask)((x <= limit) & (x >= -limit)); }
 BNN_INLINE vmask v_nan_f32(vf32 x) { return (vmask)(x != x); }
 
 #define BNN_EACH_LANE(test) \
   { -(uint32_t)(test(0)), -(uint32_t)(test(1)), -(uint32_t)(test(2)), -(uint32_t)(test(3)) }
-BNN_INLINE vmask v_negative_f64(vf64 x) {
-#define BNN_TEST(i) (x.lane[i] < 0)
+BNN_INLINE vmask v_less_f64(vf64 a, vf64 b) {
+#define BNN_TEST(i) (a.lane[i] < b.lane[i])
   return (vmask)BNN_EACH_LANE(BNN_TEST);
 #undef BNN_TEST
 }
@@ -106,6 +109,7 @@ BNN_INLINE vmask v_nan_f64(vf64 x) {
 
 BNN_INLINE vmask v_mask_none(void) { return v_set(0); }
 BNN_INLINE vmask v_mask_or(vmask a, vmask b) { return a | b; }
+BNN_INLINE vmask v_mask_without(vmask a, vmask b) { return a & ~b; }
 /* Lane i of a mask is bit i. */
 BNN_INLINE uint32_t v_mask_bits(vmask m) { return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8); }
 BNN_INLINE vmask v_mask_of(uint32_t bits) { return (vmask)((v_set(bits) & (vu32){1, 2, 4, 8}) != 0); }
@@ -115,6 +119,23 @@ BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return (vf32)((m & (v
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   return (vf64){{m[0] ? yes.lane[0] : no.lane[0], m[1] ? yes.lane[1] : no.lane[1], m[2] ? yes.lane[2] : no.lane[2],
                  m[3] ? yes.lane[3] : no.lane[3]}};
+}
+
+/* The integer nearest to `levels` times x, of x clipped to [0, 1]; halves go to the even one. Adding a number that
+ * leaves no room for a fraction rounds. */
+BNN_INLINE vu32 v_level_f32(vf32 x, vf32 levels) {
+  vf32 one = v_set_f32(1), big = v_set_f32(8388608);
+  vf32 below = v_choose_f32(v_less_f32(x, one), x, one);
+  vf32 inside = v_choose_f32(v_less_f32(v_set_f32(0), below), below, v_set_f32(0));
+  return v_bits_of(inside * levels + big) - v_bits_of(big);
+}
+BNN_INLINE uint32_t v_level_of(double x, double levels) {
+  double below = x < 1 ? x : 1, inside = below > 0 ? below : 0, big = 4503599627370496;
+  return (uint32_t)(int32_t)(inside * levels + big - big);
+}
+BNN_INLINE vu32 v_level_f64(vf64 x, vf64 levels) {
+  return (vu32){v_level_of(x.lane[0], levels.lane[0]), v_level_of(x.lane[1], levels.lane[1]),
+                v_level_of(x.lane[2], levels.lane[2]), v_level_of(x.lane[3], levels.lane[3])};
 }
 
 /* ---- bytes and lanes out of order: the depthwise kernels -------------------------------------------------------- */

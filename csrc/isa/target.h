@@ -29,5 +29,7 @@
 #endif
 
 #define BNN_INLINE static inline __attribute__((always_inline, unused))
+/* Called now and then from a loop whose registers it would take if it were inlined. */
+#define BNN_APART static __attribute__((noinline))
 
 #endif

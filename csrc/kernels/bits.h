@@ -3,113 +3,178 @@
  * The packed axis is either contiguous (inner == 1), and a word is put together from vector compares, or strided, and
  * the lanes of a vector are neighbouring vectors whose words grow by one bit per row. */
 
-/* One contiguous row; returns the lanes where a NaN was met. */
-BNN_INLINE vmask OF(pack_row)(const REAL *x, int64_t count, int masked, VREAL limit, uint32_t *words, uint32_t *mask) {
-  vmask nan = v_mask_none();
-  int64_t w = 0;
-  for (; (w + 1) * BNN_WORD <= count; w++) {
-    uint32_t sign = 0, within = 0;
-    for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
-      VREAL value = OF(v_load)(x + w * BNN_WORD + lane);
-      sign |= v_mask_bits(OF(v_negative)(value)) << lane;
-      if (masked) within |= v_mask_bits(OF(v_within)(value, limit)) << lane;
-      nan = v_mask_or(nan, OF(v_nan)(value));
-    }
-    words[w] = sign;
-    if (masked) mask[w] = within;
+/* What values are compared with. */
+typedef struct {
+  VREAL zero, clip, parameter, minus; /* minus the parameter */
+} OF(pack_limits);
+
+/* The planes of a vector of values, but those of levels; `packing` is a literal wherever this is inlined. */
+BNN_INLINE void OF(pack_masks)(bnn_packing packing, VREAL x, const OF(pack_limits) * limits, vmask *plane) {
+  if (packing == BNN_PACK_UNIT) {
+    plane[0] = OF(v_less)(limits->zero, x);
+  } else {
+    plane[0] = OF(v_less)(x, limits->zero);
   }
-  int64_t rest = count - w * BNN_WORD;
-  if (rest) {
-    uint32_t sign = 0, within = 0;
-    for (int lane = 0; lane < rest; lane += BNN_LANES) {
-      VREAL value = OF(v_load_part)(x + w * BNN_WORD + lane, rest - lane);
-      sign |= v_mask_bits(OF(v_negative)(value)) << lane;
-      if (masked) within |= v_mask_bits(OF(v_within)(value, limit)) << lane;
-      nan = v_mask_or(nan, OF(v_nan)(value));
-    }
-    words[w] = sign;
-    if (masked) mask[w] = within & ((1u << rest) - 1);
+  if (packing == BNN_PACK_TERNARY) {
+    plane[0] = v_mask_without(plane[0], OF(v_less)(limits->minus, x));
+    plane[1] = v_mask_without(OF(v_less)(limits->zero, x), OF(v_less)(x, limits->parameter));
+    plane[1] = v_mask_or(plane[0], plane[1]);
   }
+}
+
+BNN_INLINE vmask OF(pack_within)(bnn_packing packing, VREAL x, const OF(pack_limits) * limits) {
+  vmask within = OF(v_within)(x, limits->clip);
+  return packing == BNN_PACK_LEVELS ? v_mask_without(within, OF(v_less)(x, limits->zero)) : within;
+}
+
+/* The word of each plane and of the mask for `count` neighbouring values, at most BNN_WORD of them; returns the lanes
+ * where a NaN was met. */
+BNN_INLINE vmask OF(pack_word)(bnn_packing packing, int planes, int masked, const REAL *x, int64_t count,
+                               const OF(pack_limits) * limits, uint32_t *words, int64_t stride, uint32_t *mask) {
+  vmask nan = v_mask_none(), plane[2];
+  vu32 level[BNN_WORD / BNN_LANES];
+  uint32_t word[2] = {0}, within = 0;
+  for (int v = 0; v < BNN_WORD / BNN_LANES; v++) level[v] = v_set(0);
+  for (int lane = 0; lane < count; lane += BNN_LANES) {
+    VREAL value = count == BNN_WORD ? OF(v_load)(x + lane) : OF(v_load_part)(x + lane, count - lane);
+    if (packing == BNN_PACK_LEVELS) {
+      level[lane / BNN_LANES] = OF(v_level)(value, limits->parameter);
+    } else {
+      OF(pack_masks)(packing, value, limits, plane);
+      for (int p = 0; p < planes; p++) word[p] |= v_mask_bits(plane[p]) << lane;
+    }
+    if (masked) within |= v_mask_bits(OF(pack_within)(packing, value, limits)) << lane;
+    nan = v_mask_or(nan, OF(v_nan)(value));
+  }
+  for (int p = 0; p < planes; p++) {
+    uint32_t bits = packing == BNN_PACK_LEVELS ? 0 : word[p];
+    for (int lane = 0; lane < count && packing == BNN_PACK_LEVELS; lane += BNN_LANES)
+      bits |= v_mask_bits(v_test(level[lane / BNN_LANES], v_set(1u << p))) << lane;
+    words[p * stride] = bits;
+  }
+  if (masked) *mask = count == BNN_WORD ? within : within & ((1u << count) - 1);
   return nan;
 }
 
-/* One word of `here` neighbouring vectors from up to BNN_WORD rows that lie `inner` apart: `registers` full of lanes,
- * or one in part. */
-BNN_INLINE vmask OF(pack_word)(int registers, const REAL *x, int64_t rows, int64_t inner, int64_t here, int masked,
-                               VREAL limit, uint32_t *word, uint32_t *mask) {
+/* One contiguous row. */
+BNN_INLINE vmask OF(pack_row)(bnn_packing packing, int planes, int masked, const REAL *x, int64_t count,
+                              const OF(pack_limits) * limits, uint32_t *words, int64_t stride, uint32_t *mask) {
   vmask nan = v_mask_none();
-  vu32 sign[STRIP_REGISTERS], within[STRIP_REGISTERS];
+  int64_t w = 0, rest = count % BNN_WORD;
+  for (; w < count / BNN_WORD; w++)
+    nan = v_mask_or(nan, OF(pack_word)(packing, planes, masked, x + w * BNN_WORD, BNN_WORD, limits, words + w, stride,
+                                       masked ? mask + w : NULL));
+  if (rest)
+    nan = v_mask_or(nan, OF(pack_word)(packing, planes, masked, x + w * BNN_WORD, rest, limits, words + w, stride,
+                                       masked ? mask + w : NULL));
+  return nan;
+}
+
+/* One word of each plane of `here` neighbouring vectors from up to BNN_WORD rows that lie `inner` apart: `registers`
+ * full of lanes, or one in part. The words of the planes are `stride` lines of a strip apart. */
+BNN_INLINE vmask OF(pack_strip)(bnn_packing packing, int planes, int masked, int registers, const REAL *x, int64_t rows,
+                                int64_t inner, int64_t here, const OF(pack_limits) * limits, uint32_t *word,
+                                int64_t stride, uint32_t *mask) {
+  vmask nan = v_mask_none(), plane[2];
+  vu32 bits[2][STRIP_REGISTERS], within[STRIP_REGISTERS], level[BNN_WORD][STRIP_REGISTERS];
   BNN_UNROLL
-  for (int r = 0; r < registers; r++) sign[r] = within[r] = v_set(0);
+  for (int r = 0; r < registers; r++) bits[0][r] = bits[1][r] = within[r] = v_set(0);
   for (int64_t k = 0; k < rows; k++, x += inner) {
     vu32 bit = v_set(1u << k);
     BNN_UNROLL
     for (int r = 0; r < registers; r++) {
       VREAL value = here >= BNN_LANES ? OF(v_load)(x + r * BNN_LANES) : OF(v_load_part)(x, here);
-      sign[r] = v_or_where(sign[r], OF(v_negative)(value), bit);
-      if (masked) within[r] = v_or_where(within[r], OF(v_within)(value, limit), bit);
+      if (packing == BNN_PACK_LEVELS) {
+        level[k][r] = OF(v_level)(value, limits->parameter);
+      } else {
+        OF(pack_masks)(packing, value, limits, plane);
+        for (int p = 0; p < planes; p++) bits[p][r] = v_or_where(bits[p][r], plane[p], bit);
+      }
+      if (masked) within[r] = v_or_where(within[r], OF(pack_within)(packing, value, limits), bit);
       nan = v_mask_or(nan, OF(v_nan)(value));
     }
   }
-  BNN_UNROLL
-  for (int r = 0; r < registers; r++) {
-    v_store(word + r * BNN_LANES, sign[r]);
-    if (masked) v_store(mask + r * BNN_LANES, within[r]);
+  for (int p = 0; p < planes; p++, word += stride * STRIP_LANES) {
+    BNN_UNROLL
+    for (int r = 0; r < registers; r++) {
+      vu32 all = packing == BNN_PACK_LEVELS ? v_set(0) : bits[p][r];
+      for (int64_t k = 0; k < rows && packing == BNN_PACK_LEVELS; k++)
+        all = v_or_where(all, v_test(level[k][r], v_set(1u << p)), v_set(1u << k));
+      v_store(word + r * BNN_LANES, all);
+    }
   }
+  BNN_UNROLL
+  for (int r = 0; r < registers && masked; r++) v_store(mask + r * BNN_LANES, within[r]);
   return nan;
 }
 
 /* `lanes` neighbouring vectors of `count` elements that lie `inner` apart. */
-BNN_INLINE vmask OF(pack_lanes)(const REAL *x, int64_t count, int64_t inner, int64_t lanes, int masked, VREAL limit,
-                                uint32_t *words, uint32_t *mask) {
+BNN_INLINE vmask OF(pack_lanes)(bnn_packing packing, int planes, int masked, const REAL *x, int64_t count,
+                                int64_t inner, int64_t lanes, const OF(pack_limits) * limits, uint32_t *words,
+                                int64_t stride, uint32_t *mask) {
   vmask nan = v_mask_none();
-  int64_t length = bnn_words(count);
-  for (int64_t first = 0; first < length; first += STRIP_WORDS)
+  int64_t length = bnn_words(count), most = STRIP_WORDS / planes; /* all planes share a strip */
+  for (int64_t first = 0; first < length; first += most)
     for (int64_t j = 0; j < lanes; j += STRIP_LANES) {
-      uint32_t signs[STRIP_WORDS][STRIP_LANES], masks[STRIP_WORDS][STRIP_LANES];
-      int64_t strip = length - first < STRIP_WORDS ? length - first : STRIP_WORDS;
+      uint32_t bits[STRIP_WORDS][STRIP_LANES], masks[STRIP_WORDS][STRIP_LANES];
+      int64_t strip = length - first < most ? length - first : most;
       int64_t here = lanes - j < STRIP_LANES ? lanes - j : STRIP_LANES;
       for (int64_t w = 0; w < strip; w++) {
         int64_t row = (first + w) * BNN_WORD, rows = count - row < BNN_WORD ? count - row : BNN_WORD;
         const REAL *from = x + row * inner + j;
         int64_t i = 0;
         for (; i + STRIP_REGISTERS * BNN_LANES <= here; i += STRIP_REGISTERS * BNN_LANES)
-          nan = v_mask_or(nan, OF(pack_word)(STRIP_REGISTERS, from + i, rows, inner, BNN_LANES, masked, limit,
-                                             signs[w] + i, masks[w] + i));
+          nan = v_mask_or(nan, OF(pack_strip)(packing, planes, masked, STRIP_REGISTERS, from + i, rows, inner,
+                                              BNN_LANES, limits, bits[w] + i, most, masks[w] + i));
         for (; i < here; i += BNN_LANES)
-          nan = v_mask_or(nan,
-                          OF(pack_word)(1, from + i, rows, inner, here - i, masked, limit, signs[w] + i, masks[w] + i));
+          nan = v_mask_or(nan, OF(pack_strip)(packing, planes, masked, 1, from + i, rows, inner, here - i, limits,
+                                              bits[w] + i, most, masks[w] + i));
       }
-      strip_out(signs, here, strip, words + j * length + first, length);
+      for (int p = 0; p < planes; p++)
+        strip_out(bits + p * most, here, strip, words + p * stride + j * length + first, length);
       if (masked) strip_out(masks, here, strip, mask + j * length + first, length);
     }
   return nan;
 }
 
-BNN_INLINE int OF(pack_range)(const bnn_pack *pack, int64_t begin, int64_t end, int masked) {
+BNN_INLINE int OF(pack_range)(bnn_packing packing, int planes, const bnn_pack *pack, int64_t begin, int64_t end) {
   const REAL *x = pack->x;
-  int64_t count = pack->count, inner = pack->inner, length = bnn_words(count);
-  VREAL limit = OF(v_set)((REAL)pack->clip);
+  const int masked = pack->mask != NULL;
+  int64_t count = pack->count, inner = pack->inner, length = bnn_words(count), stride = pack->outer * inner * length;
+  const OF(pack_limits) limits = {OF(v_set)(0), OF(v_set)((REAL)pack->clip), OF(v_set)((REAL)pack->parameter),
+                                  OF(v_set)((REAL)-pack->parameter)};
   vmask nan = v_mask_none();
-  if (inner == 1 && count % BNN_WORD == 0)
-    nan = OF(pack_row)(x + begin * count, (end - begin) * count, masked, limit, pack->words + begin * length,
-                       masked ? pack->mask + begin * length : NULL);
-  else if (inner == 1)
-    for (int64_t i = begin; i < end; i++)
-      nan = v_mask_or(nan, OF(pack_row)(x + i * count, count, masked, limit, pack->words + i * length,
-                                        masked ? pack->mask + i * length : NULL));
-  else
-    for (int64_t i = begin, lanes; i < end; i += lanes) {
-      int64_t outer = i / inner, first = i % inner;
-      lanes = inner - first < end - i ? inner - first : end - i;
-      nan = v_mask_or(nan, OF(pack_lanes)(x + outer * count * inner + first, count, inner, lanes, masked, limit,
-                                          pack->words + i * length, masked ? pack->mask + i * length : NULL));
+  if (inner == 1) {
+    /* Rows without a tail are one row. */
+    int64_t rows = count % BNN_WORD ? end - begin : 1, width = count % BNN_WORD ? count : (end - begin) * count;
+    for (int64_t i = 0; i < rows; i++) {
+      int64_t at = begin * length + i * bnn_words(width);
+      nan = v_mask_or(nan, OF(pack_row)(packing, planes, masked, x + begin * count + i * width, width, &limits,
+                                        pack->words + at, stride, masked ? pack->mask + at : NULL));
     }
+    return v_mask_bits(nan) != 0;
+  }
+  for (int64_t i = begin, lanes; i < end; i += lanes) {
+    int64_t outer = i / inner, first = i % inner;
+    lanes = inner - first < end - i ? inner - first : end - i;
+    nan = v_mask_or(
+        nan, OF(pack_lanes)(packing, planes, masked, x + outer * count * inner + first, count, inner, lanes, &limits,
+                            pack->words + i * length, stride, masked ? pack->mask + i * length : NULL));
+  }
   return v_mask_bits(nan) != 0;
 }
 
 static int OF(pack)(const bnn_pack *pack, int64_t begin, int64_t end) {
-  return pack->mask ? OF(pack_range)(pack, begin, end, 1) : OF(pack_range)(pack, begin, end, 0);
+  switch (pack->packing) {
+    case BNN_PACK_SIGN:
+      return OF(pack_range)(BNN_PACK_SIGN, 1, pack, begin, end);
+    case BNN_PACK_UNIT:
+      return OF(pack_range)(BNN_PACK_UNIT, 1, pack, begin, end);
+    case BNN_PACK_TERNARY:
+      return OF(pack_range)(BNN_PACK_TERNARY, 2, pack, begin, end);
+    default:
+      return OF(pack_range)(BNN_PACK_LEVELS, pack->planes, pack, begin, end);
+  }
 }
 
 /* A set bit chooses -1, or dy; a clear one +1, or 0. */

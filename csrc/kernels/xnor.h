@@ -1,8 +1,17 @@
-/* bits x bits -> integers: every dense and convolutional product of two sign operands.
+/* bits x bits -> integers: every dense and convolutional product of two packed operands.
+ *
+ * The value of an operand is a constant plus the bits of its planes, each times a weight: 2^k - 1 and -2, -4, -8 .. for
+ * signs, 0 and 1, 2, 4 .. for units, 0 and -2 (sign), 1 (not zero) for ternary values. So a product is a sum of
+ * *terms*, each the count of the bits where a plane of the left and a plane of the right meet, times a coefficient; and
+ * of counts of one operand alone, which belong to a row or to a column and are taken once for it:
+ *
+ *   sign x sign        xor, for a sign and a sign differ where their product is -1
+ *   ternary x sign     xor where the value is not zero; ternary x ternary likewise, and where neither is zero
+ *   unit x anything    and, of every plane with every plane
  *
  * A tile is a few rows (output pixels of one class) by BNN_TILE_VECTORS vectors of columns. Its bits are counted with a
- * carry-save adder: two xors and what was left over go into one full adder, the sum stays, and only the carry is
- * counted, so two words cost one population count. More levels would pay only where counting is slow. */
+ * carry-save adder: two words of combined bits and what was left over go into one full adder, the sum stays, and only
+ * the carry is counted, so two words cost one population count. More levels would pay only where counting is slow. */
 
 #define BNN_TILE_VECTORS 2
 #define XNOR_TILE (BNN_TILE_VECTORS * BNN_LANES)
@@ -16,14 +25,27 @@ typedef struct {
   int64_t left[2], right[2];
 } xnor_pair;
 
+/* How the bits of two words meet. The masks are the planes that say which ternary values are not zero. */
+typedef enum { XNOR_XOR, XNOR_AND, XNOR_LEFT, XNOR_RIGHT, XNOR_BOTH } xnor_meeting;
+
+/* What a tile sums: one term. Distances are in words. */
 typedef struct {
   const xnor_pair *pair;
   int64_t words; /* an odd last one is the first half of a pair */
   const uint32_t *panel;
-  const int32_t *start; /* result of a lane before any bit differs */
-  int64_t columns;      /* of the panel from here on; may exceed the tile */
+  int64_t left_mask, right_mask; /* from a plane to its mask */
+  const int32_t *const *from;    /* the sums so far, for each row */
+  int32_t factor;
   bnn_type type;
+  int64_t columns; /* of the panel from here on; may exceed the tile */
 } xnor_sum;
+
+typedef struct {
+  xnor_meeting meeting;
+  int64_t left;  /* the plane, from that of the last term */
+  int64_t right; /* the plane, from the first */
+  xnor_sum sum;
+} xnor_term;
 
 /* Lists the words of `taps` taps; returns how many. */
 static int64_t xnor_pairs(const int32_t *tap, const int32_t *offset, int64_t taps, int64_t words, int64_t reach,
@@ -37,8 +59,28 @@ static int64_t xnor_pairs(const int32_t *tap, const int32_t *offset, int64_t tap
   return n;
 }
 
-/* Cell i is row i / BNN_TILE_VECTORS, vector i % BNN_TILE_VECTORS: one loop, so that one hint unrolls it. */
-BNN_INLINE void xnor_tile(int rows, const xnor_sum *sum, const uint32_t *const *left, void *const *out) {
+/* ones + the meeting bits, without carry. */
+BNN_INLINE vu32 xnor_add(xnor_meeting meeting, const xnor_sum *sum, vu32 ones, const uint32_t *row,
+                         const uint32_t *column) {
+  vu32 a = v_set(row[0]), b = v_load(column);
+  switch (meeting) {
+    case XNOR_XOR:
+      return v_xor3(ones, a, b);
+    case XNOR_AND:
+      return v_xor_and(ones, a, b);
+    case XNOR_LEFT:
+      return v_xor_and(ones, v_set(row[sum->left_mask]), v_xor(a, b));
+    case XNOR_RIGHT:
+      return v_xor_and(ones, v_load(column + sum->right_mask), v_xor(a, b));
+    default:
+      return v_xor_and(ones, v_load(column + sum->right_mask), v_and_xor(v_set(row[sum->left_mask]), a, b));
+  }
+}
+
+/* to = from - factor * count, for `rows` rows. Cell i is row i / BNN_TILE_VECTORS, vector i % BNN_TILE_VECTORS:
+ * one loop, so that one hint unrolls it. */
+BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, const uint32_t *const *left,
+                          void *const *to) {
   enum { VECTORS = BNN_TILE_VECTORS, CELLS = BNN_TILE_ROWS * VECTORS };
   const int cells = rows * VECTORS;
   const uint32_t *panel = sum->panel;
@@ -57,8 +99,8 @@ BNN_INLINE void xnor_tile(int rows, const xnor_sum *sum, const uint32_t *const *
       BNN_UNROLL
       for (int i = 0; i < cells; i++) {
         const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
-        vu32 half = v_xor3(ones[i], v_set(row[pair->left[0]]), v_load(column + pair->right[0]));
-        vu32 whole = v_xor3(half, v_set(row[pair->left[1]]), v_load(column + pair->right[1]));
+        vu32 half = xnor_add(meeting, sum, ones[i], row + pair->left[0], column + pair->right[0]);
+        vu32 whole = xnor_add(meeting, sum, half, row + pair->left[1], column + pair->right[1]);
         twos[i] = v_add_counts(twos[i], v_count(v_carry(half, whole, ones[i])));
         ones[i] = whole;
       }
@@ -71,16 +113,18 @@ BNN_INLINE void xnor_tile(int rows, const xnor_sum *sum, const uint32_t *const *
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
       const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
-      vu32 half = v_xor3(ones[i], v_set(row[end->left[0]]), v_load(column + end->right[0]));
+      vu32 half = xnor_add(meeting, sum, ones[i], row + end->left[0], column + end->right[0]);
       total[i] = v_add(total[i], v_widen_counts(v_count(v_carry(half, half, ones[i]))));
       ones[i] = half;
     }
   }
 
+  const int twice = sum->factor == 2; /* as mostly, and a multiplication takes long */
   BNN_UNROLL
   for (int i = 0; i < cells; i++) {
-    vu32 differ = v_add(v_add(total[i], total[i]), v_widen_counts(v_count(ones[i])));
-    total[i] = v_sub(v_load(sum->start + i % VECTORS * BNN_LANES), v_add(differ, differ));
+    vu32 count = v_add(v_add(total[i], total[i]), v_widen_counts(v_count(ones[i])));
+    count = twice ? v_add(count, count) : v_mul(count, v_set((uint32_t)sum->factor));
+    total[i] = v_sub(v_load(sum->from[i / VECTORS] + i % VECTORS * BNN_LANES), count);
   }
   if (sum->type == BNN_FLOAT32) {
     BNN_UNROLL
@@ -88,35 +132,111 @@ BNN_INLINE void xnor_tile(int rows, const xnor_sum *sum, const uint32_t *const *
   }
   if (sum->columns >= XNOR_TILE) {
     BNN_UNROLL
-    for (int i = 0; i < cells; i++) v_store((uint32_t *)out[i / VECTORS] + i % VECTORS * BNN_LANES, total[i]);
+    for (int i = 0; i < cells; i++) v_store((uint32_t *)to[i / VECTORS] + i % VECTORS * BNN_LANES, total[i]);
   } else {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
       int lane = i % VECTORS * BNN_LANES;
-      if (lane < sum->columns) v_store_part((uint32_t *)out[i / VECTORS] + lane, total[i], sum->columns - lane);
+      if (lane < sum->columns) v_store_part((uint32_t *)to[i / VECTORS] + lane, total[i], sum->columns - lane);
     }
   }
 }
 
-/* The tile sizes as functions of their own: the row count is a literal in each, and every loop over it unrolls. */
-static void xnor_tile_1(const xnor_sum *sum, const uint32_t *const *left, void *const *out) {
-  xnor_tile(1, sum, left, out);
-}
-static void xnor_tile_2(const xnor_sum *sum, const uint32_t *const *left, void *const *out) {
-  xnor_tile(2, sum, left, out);
-}
+/* The tile sizes as functions of their own: meeting and row count are literals in each, and every loop over rows
+ * unrolls. */
+typedef void xnor_tile_of(const xnor_sum *sum, const uint32_t *const *left, void *const *to);
+#define XNOR_TILES(meeting) XNOR_SIZE(meeting, 1) XNOR_SIZE(meeting, 2) XNOR_SIZE_3(meeting)
+#define XNOR_SIZE(meeting, rows)                                                                                \
+  static void xnor_tile_##meeting##_##rows(const xnor_sum *sum, const uint32_t *const *left, void *const *to) { \
+    xnor_tile(XNOR_##meeting, rows, sum, left, to);                                                             \
+  }
 #if BNN_TILE_ROWS == 3
-static void xnor_tile_3(const xnor_sum *sum, const uint32_t *const *left, void *const *out) {
-  xnor_tile(3, sum, left, out);
-}
+#define XNOR_SIZE_3(meeting) XNOR_SIZE(meeting, 3)
+#define XNOR_ROW(meeting) \
+  { xnor_tile_##meeting##_1, xnor_tile_##meeting##_2, xnor_tile_##meeting##_3 }
+#else
+#define XNOR_SIZE_3(meeting)
+#define XNOR_ROW(meeting) \
+  { xnor_tile_##meeting##_1, xnor_tile_##meeting##_2 }
 #endif
-static void (*const xnor_tiles[])(const xnor_sum *, const uint32_t *const *, void *const *) = {
-    xnor_tile_1,
-    xnor_tile_2,
-#if BNN_TILE_ROWS == 3
-    xnor_tile_3,
-#endif
+XNOR_TILES(XOR)
+XNOR_TILES(AND)
+XNOR_TILES(LEFT)
+XNOR_TILES(RIGHT)
+XNOR_TILES(BOTH)
+static xnor_tile_of *const xnor_tiles[][BNN_TILE_ROWS] = {
+    [XNOR_XOR] = XNOR_ROW(XOR),     [XNOR_AND] = XNOR_ROW(AND),   [XNOR_LEFT] = XNOR_ROW(LEFT),
+    [XNOR_RIGHT] = XNOR_ROW(RIGHT), [XNOR_BOTH] = XNOR_ROW(BOTH),
 };
+#undef XNOR_TILES
+#undef XNOR_SIZE
+#undef XNOR_SIZE_3
+#undef XNOR_ROW
+
+/* ---- operands as weighted planes ------------------------------------------------------------------------------- */
+
+static int32_t xnor_constant(bnn_kind kind, int planes) { return kind == BNN_SIGN ? (1 << planes) - 1 : 0; }
+
+static int32_t xnor_weight(bnn_kind kind, int plane) {
+  if (kind == BNN_TERNARY) return plane ? 1 : -2;
+  return kind == BNN_SIGN ? -(2 << plane) : 1 << plane;
+}
+
+/* What a bit counts by itself, where the other operand's constant meets it. Two signs meet by xor, which has counted
+ * it; so has the xor of a ternary sign. */
+static int32_t xnor_alone(bnn_kind kind, int plane, bnn_kind other, int other_planes) {
+  if ((kind == BNN_SIGN && other == BNN_SIGN) || (kind == BNN_TERNARY && plane == 0)) return 0;
+  return xnor_weight(kind, plane) * xnor_constant(other, other_planes);
+}
+
+static int64_t xnor_left_plane(const bnn_product *p) {
+  return p->images * p->schedule->sources * p->groups * bnn_words(p->depth);
+}
+
+static int64_t xnor_right_plane(const bnn_product *p) {
+  return p->groups * bnn_panels(p->columns) * p->schedule->taps * bnn_words(p->depth) * BNN_PANEL;
+}
+
+/* Lists the terms; returns how many, never more than left_planes * right_planes. */
+static int xnor_terms(const bnn_product *p, xnor_term *term) {
+  int64_t left = xnor_left_plane(p), right = xnor_right_plane(p);
+  int by_and = p->left_kind == BNN_UNIT || p->right_kind == BNN_UNIT;
+  int left_masked = !by_and && p->left_kind == BNN_TERNARY, right_masked = !by_and && p->right_kind == BNN_TERNARY;
+  xnor_meeting meeting = by_and         ? XNOR_AND
+                         : !left_masked ? right_masked ? XNOR_RIGHT : XNOR_XOR
+                         : right_masked ? XNOR_BOTH
+                                        : XNOR_LEFT;
+  int n = 0;
+  if (meeting == XNOR_BOTH) /* where neither is zero: then the product is 1, or -1 if their signs differ */
+    term[n++] = (xnor_term){.meeting = XNOR_AND, .left = left, .right = right, .sum.factor = -1};
+  for (int i = 0; i < (left_masked ? 1 : p->left_planes); i++)
+    for (int j = 0; j < (right_masked ? 1 : p->right_planes); j++) {
+      int32_t factor = by_and ? -xnor_weight(p->left_kind, i) * xnor_weight(p->right_kind, j) : 2 << (i + j);
+      term[n++] = (xnor_term){meeting, i * left, j * right, {.left_mask = left, .right_mask = right, .factor = factor}};
+    }
+  return n;
+}
+
+/* start[lane] += weight * bits of that column in the listed words of a plane. */
+static void xnor_count_columns(const xnor_pair *pair, int64_t words, const uint32_t *panel, int32_t weight,
+                               int32_t *start) {
+  for (int v = 0; v < BNN_TILE_VECTORS; v++) {
+    vu32 total = v_set(0);
+    for (int64_t n = 0; n < words; n++)
+      total = v_add(total, v_widen_counts(v_count(v_load(panel + v * BNN_LANES + pair[n / 2].right[n % 2]))));
+    int32_t *lanes = start + v * BNN_LANES;
+    v_store(lanes, v_add(v_load(lanes), v_mul(total, v_set((uint32_t)weight))));
+  }
+}
+
+/* The bits of the listed words of a row. */
+static int32_t xnor_count_row(const xnor_pair *pair, int64_t words, const uint32_t *row) {
+  int64_t count = 0;
+  for (int64_t n = 0; n < words; n++) count += __builtin_popcount(row[pair[n / 2].left[n % 2]]);
+  return (int32_t)count;
+}
+
+/* ---- items ------------------------------------------------------------------------------------------------------ */
 
 static int64_t xnor_blocks(const bnn_product *product, const bnn_class *class_) {
   return (class_->count * product->images + XNOR_BLOCK - 1) / XNOR_BLOCK;
@@ -130,71 +250,154 @@ static int64_t xnor_items(const bnn_product *product) {
   return blocks * product->groups * bnn_panels(product->columns);
 }
 
-static size_t xnor_scratch(const bnn_product *product) {
-  return (size_t)(product->schedule->taps * bnn_words(product->depth) / 2 + 2) * sizeof(xnor_pair);
-}
-
-/* What the items of one class share. */
+/* What the items of one call, of one class, and of one block and group share. */
 typedef struct {
+  xnor_term *term;
+  int terms;
+  const uint32_t *left; /* the plane of the last term */
+  int counted;          /* whether bits of a row count by themselves */
   const bnn_class *class_;
   xnor_pair *valid, *padded;
   int64_t valid_words, padded_words;
-} xnor_lists;
+  int64_t block, group;
+  int32_t *rows; /* what they count, for each pixel of the block */
+} xnor_work;
 
-static void xnor_item(const bnn_product *product, const xnor_lists *lists, int64_t block, int64_t group,
-                      int64_t panel) {
+static size_t xnor_scratch(const bnn_product *product) {
+  return (size_t)(product->left_planes * product->right_planes) * sizeof(xnor_term) +
+         (size_t)(product->schedule->taps * bnn_words(product->depth) / 2 + 2) * sizeof(xnor_pair) +
+         XNOR_BLOCK * sizeof(int32_t);
+}
+
+BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *work) {
+  xnor_term *term = scratch;
+  *work = (xnor_work){.term = term, .terms = xnor_terms(product, term)};
+  int64_t last = term[work->terms - 1].left;
+  for (int t = 0; t < work->terms; t++) term[t].left -= last;
+  work->left = (const uint32_t *)product->left + last;
+  for (int i = 0; i < product->left_planes; i++)
+    work->counted |= xnor_alone(product->left_kind, i, product->right_kind, product->right_planes) != 0;
+  work->rows = (int32_t *)(term + product->left_planes * product->right_planes);
+  work->valid = (xnor_pair *)(work->rows + XNOR_BLOCK);
+}
+
+BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *class_, xnor_work *work) {
+  int64_t words = bnn_words(product->depth);
+  work->class_ = class_;
+  work->block = -1;
+  work->valid_words =
+      xnor_pairs(class_->tap, class_->offset, class_->valid, words, words * product->groups, work->valid);
+  work->padded = work->valid + (work->valid_words + 1) / 2;
+  work->padded_words =
+      xnor_pairs(class_->tap + class_->valid, class_->offset + class_->valid, class_->padded, words, 0, work->padded);
+}
+
+BNN_APART void xnor_count_rows(const bnn_product *p, const xnor_work *work, int64_t pixels) {
+  const bnn_class *class_ = work->class_;
+  int64_t words = bnn_words(p->depth), reach = words * p->groups;
+  for (int64_t i = 0; i < pixels; i++) {
+    int64_t at = work->block * XNOR_BLOCK + i, position = class_->first + at % class_->count;
+    int64_t row = (at / class_->count * p->schedule->sources + p->schedule->base[position]) * reach;
+    work->rows[i] = 0;
+    for (int plane = 0; plane < p->left_planes; plane++) {
+      const uint32_t *left = (const uint32_t *)p->left + plane * xnor_left_plane(p) + work->group * words;
+      int32_t weight = xnor_alone(p->left_kind, plane, p->right_kind, p->right_planes);
+      if (weight) work->rows[i] += weight * xnor_count_row(work->valid, work->valid_words, left + row);
+    }
+  }
+}
+
+/* Points the terms to a panel. `start` is what is the same for every pixel of the class: products of
+ * constants, of columns with constants, and padded taps. */
+BNN_APART void xnor_begin_panel(const bnn_product *p, const xnor_work *work, const uint32_t *panel, int64_t columns,
+                                int32_t *start) {
+  int32_t right = xnor_constant(p->right_kind, p->right_planes);
+  int32_t padded = p->pad * (p->left_kind == BNN_TERNARY ? 1 : (1 << p->left_planes) - 1);
+  int64_t constant = work->class_->valid * xnor_constant(p->left_kind, p->left_planes) + work->class_->padded * padded;
+  for (int i = 0; i < XNOR_TILE; i++) start[i] = (int32_t)(constant * right * p->depth);
+  for (int plane = 0; plane < p->right_planes; plane++) {
+    const uint32_t *words = panel + plane * xnor_right_plane(p);
+    int32_t alone = xnor_alone(p->right_kind, plane, p->left_kind, p->left_planes);
+    int32_t weight = padded * xnor_weight(p->right_kind, plane);
+    if (alone) xnor_count_columns(work->valid, work->valid_words, words, alone, start);
+    if (weight) xnor_count_columns(work->padded, work->padded_words, words, weight, start);
+  }
+  xnor_term *last = work->term + work->terms - 1;
+  for (xnor_term *term = work->term; term <= last; term++) {
+    term->sum.pair = work->valid;
+    term->sum.words = work->valid_words;
+    term->sum.panel = panel + term->right;
+    term->sum.columns = term == last ? columns : XNOR_TILE;
+    term->sum.type = term == last ? p->out_type : BNN_INT32;
+  }
+}
+
+/* The sums of a tile's first rows up to the last term. They are whole lanes of integers. */
+BNN_APART void xnor_sums(const xnor_work *work, const xnor_term *last, int count, const uint32_t *const *rows,
+                         const int32_t *alone, const int32_t *start, int32_t (*sums)[XNOR_TILE], void *const *to) {
+  for (int k = 0; k < count && work->counted; k++)
+    for (int v = 0; v < XNOR_TILE; v += BNN_LANES)
+      v_store(sums[k] + v, v_add(v_load(start + v), v_set((uint32_t)alone[k])));
+  for (const xnor_term *term = work->term; term < last; term++) {
+    const uint32_t *plane[BNN_TILE_ROWS];
+    for (int k = 0; k < count; k++) plane[k] = rows[k] + term->left;
+    xnor_tiles[term->meeting][count - 1](&term->sum, plane, to);
+  }
+}
+
+BNN_APART void xnor_item(const bnn_product *product, xnor_work *work, int64_t block, int64_t group, int64_t panel) {
   const bnn_schedule *schedule = product->schedule;
-  const bnn_class *class_ = lists->class_;
+  const bnn_class *class_ = work->class_;
   int64_t words = bnn_words(product->depth), reach = words * product->groups;
-  int64_t columns = product->columns - panel * BNN_PANEL, row = product->groups * product->columns;
-  const uint32_t *left = (const uint32_t *)product->left + group * words;
+  int64_t columns = product->columns - panel * BNN_PANEL, width = product->groups * product->columns;
+  const uint32_t *left = work->left + group * words;
   const uint32_t *right = (const uint32_t *)product->right +
                           (group * bnn_panels(product->columns) + panel) * schedule->taps * words * BNN_PANEL;
   char *out = (char *)product->out + (group * product->columns + panel * BNN_PANEL) * 4; /* both types have 4 bytes */
-  int64_t all = class_->count * product->images, begin = block * XNOR_BLOCK;
-  int64_t end = all - begin < XNOR_BLOCK ? all : begin + XNOR_BLOCK;
-  int32_t start[XNOR_TILE];
+  int64_t begin = block * XNOR_BLOCK, pixels = class_->count * product->images - begin;
+  if (pixels > XNOR_BLOCK) pixels = XNOR_BLOCK;
+  if (work->counted && (block != work->block || group != work->group)) {
+    work->block = block, work->group = group;
+    xnor_count_rows(product, work, pixels);
+  }
+
+  int32_t start[XNOR_TILE], sums[BNN_TILE_ROWS][XNOR_TILE];
+  const int32_t *from_start[BNN_TILE_ROWS], *from_sums[BNN_TILE_ROWS];
+  void *to_sums[BNN_TILE_ROWS];
+  for (int k = 0; k < BNN_TILE_ROWS; k++) from_start[k] = start, from_sums[k] = to_sums[k] = sums[k];
+  for (int t = 0; t < work->terms; t++) work->term[t].sum.from = t || work->counted ? from_sums : from_start;
+  const xnor_term *last = work->term + work->terms - 1;
+  xnor_tile_of *const *tiles = xnor_tiles[last->meeting];
+  int several = work->terms > 1 || work->counted;
 
   for (int64_t lane = 0; lane < BNN_PANEL && lane < columns; lane += XNOR_TILE) {
-    for (int i = 0; i < XNOR_TILE; i++) start[i] = (int32_t)((class_->valid + class_->padded) * product->depth);
-    xnor_sum sum = {lists->padded, lists->padded_words, right + lane, start, XNOR_TILE, BNN_INT32};
-    /* What padded taps add is the same for every pixel of the class. */
-    if (class_->padded) xnor_tile_1(&sum, (const uint32_t *const[]){product->constant}, (void *const[]){start});
-
-    sum = (xnor_sum){lists->valid, lists->valid_words, right + lane, start, columns - lane, product->out_type};
+    xnor_begin_panel(product, work, right + lane, columns - lane, start);
     int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
-    for (int64_t i = begin; i < end;) {
+    for (int64_t i = 0; i < pixels;) {
       const uint32_t *rows[BNN_TILE_ROWS];
       void *results[BNN_TILE_ROWS];
       int count = 0;
-      for (; count < BNN_TILE_ROWS && i < end; count++, i++) {
+      for (; count < BNN_TILE_ROWS && i < pixels; count++, i++) {
         rows[count] = left + (image * schedule->sources + schedule->base[position]) * reach;
-        results[count] = out + ((image * schedule->pixels + schedule->pixel[position]) * row + lane) * 4;
+        results[count] = out + ((image * schedule->pixels + schedule->pixel[position]) * width + lane) * 4;
         if (++position == class_->first + class_->count) position = class_->first, image++;
       }
-      xnor_tiles[count - 1](&sum, rows, results);
+      if (several) xnor_sums(work, last, count, rows, work->rows + i - count, start, sums, to_sums);
+      tiles[count - 1](&last->sum, rows, results);
     }
   }
 }
 
 static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, void *scratch) {
   int64_t panels = bnn_panels(product->columns), across = panels * product->groups;
-  int64_t words = bnn_words(product->depth);
   const bnn_class *class_ = product->schedule->class_;
   int64_t skipped = 0; /* blocks of the classes before */
-  xnor_lists lists = {0};
+  xnor_work work;
+  xnor_begin(product, scratch, &work);
   for (int64_t item = begin; item < end; item++) {
     int64_t block = item / across, rest = item % across;
     while (block - skipped >= xnor_blocks(product, class_)) skipped += xnor_blocks(product, class_++);
-    if (class_ != lists.class_) {
-      lists.class_ = class_;
-      lists.valid = scratch;
-      lists.valid_words =
-          xnor_pairs(class_->tap, class_->offset, class_->valid, words, words * product->groups, lists.valid);
-      lists.padded = lists.valid + (lists.valid_words + 1) / 2;
-      lists.padded_words = xnor_pairs(class_->tap + class_->valid, class_->offset + class_->valid, class_->padded,
-                                      words, 0, lists.padded);
-    }
-    xnor_item(product, &lists, block - skipped, rest / panels, rest % panels);
+    if (class_ != work.class_) xnor_begin_class(product, class_, &work);
+    xnor_item(product, &work, block - skipped, rest / panels, rest % panels);
   }
 }

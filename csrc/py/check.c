@@ -197,6 +197,20 @@ int check_float(const char *function, const char *argument, PyObject *value, dou
   return -1;
 }
 
+int check_choice(const char *function, const char *argument, PyObject *value, const char *const *choices, int *index) {
+  if (!PyUnicode_Check(value)) {
+    raise(PyExc_TypeError, function, argument, PyUnicode_FromString("a text"), describe_type(value));
+    return -1;
+  }
+  for (*index = 0; choices[*index]; ++*index)
+    if (PyUnicode_CompareWithASCIIString(value, choices[*index]) == 0) return 0;
+  PyObject *expected = PyUnicode_FromFormat("'%s'", choices[0]);
+  for (int i = 1; expected && choices[i]; i++)
+    Py_SETREF(expected, PyUnicode_FromFormat("%U%s'%s'", expected, choices[i + 1] ? ", " : " or ", choices[i]));
+  raise(PyExc_ValueError, function, argument, expected, PyUnicode_FromFormat("%R", value));
+  return -1;
+}
+
 int check_sign_pad(const char *function, PyObject *value, double *result) {
   if (check_float(function, "pad", value, result) < 0) return -1;
   if (*result == 0 || *result == 1 || *result == -1) return 0;

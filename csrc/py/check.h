@@ -33,6 +33,8 @@ int check_exact_shape(const char *function, const char *argument, PyArrayObject 
 int check_int(const char *function, const char *argument, PyObject *value, int64_t low, int64_t high, int64_t *result);
 int check_axis(const char *function, PyObject *value, int axes, int *axis);
 int check_float(const char *function, const char *argument, PyObject *value, double *result);
+/* The index of a text in a NULL-terminated list of them. */
+int check_choice(const char *function, const char *argument, PyObject *value, const char *const *choices, int *index);
 /* The pad value of a packed operand: 0, 1 or -1. */
 int check_sign_pad(const char *function, PyObject *value, double *result);
 /* One of two type numbers. */

@@ -34,18 +34,39 @@ static void around(const npy_intp *shape, int axes, int axis, int64_t *outer, in
 
 /* ---- packing --------------------------------------------------------------------------------------------------- */
 
+/* What pack's `kind` and `parameter` say. */
+static int read_packing(PyObject *kind, PyObject *parameter, bnn_pack *pack) {
+  static const char *const kinds[] = {"sign", "unit", "ternary", "levels", NULL}; /* in the order of bnn_packing */
+  int choice = BNN_PACK_SIGN;
+  if (kind && check_choice("pack", "kind", kind, kinds, &choice) < 0) return -1;
+  if (parameter && check_float("pack", "parameter", parameter, &pack->parameter) < 0) return -1;
+  pack->packing = (bnn_packing)choice;
+  pack->planes = choice == BNN_PACK_TERNARY ? 2 : 1;
+  if (choice == BNN_PACK_TERNARY && !(pack->parameter >= 0)) {
+    check_raise(PyExc_ValueError, "pack", "parameter", parameter, "a threshold >= 0");
+    return -1;
+  }
+  if (choice != BNN_PACK_LEVELS) return 0;
+  for (; pack->planes <= BNN_PLANES; pack->planes++)
+    if (pack->parameter == (double)((1 << pack->planes) - 1)) return 0;
+  check_raise(PyExc_ValueError, "pack", "parameter", parameter ? parameter : Py_None,
+              "2**k - 1 for levels of k bits, 1 to 16");
+  return -1;
+}
+
 static PyObject *pack(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "axis", "clip", NULL};
-  PyObject *x_arg, *axis_arg, *clip_arg, *result = NULL;
-  if (!PARSE("OOO:pack", &x_arg, &axis_arg, &clip_arg)) return NULL;
+  static char *names[] = {"x", "axis", "clip", "kind", "parameter", NULL};
+  PyObject *x_arg, *axis_arg, *clip_arg, *kind_arg = NULL, *parameter_arg = NULL, *result = NULL;
+  if (!PARSE("OOO|OO:pack", &x_arg, &axis_arg, &clip_arg, &kind_arg, &parameter_arg)) return NULL;
+  bnn_pack pack = {0};
+  if (read_packing(kind_arg, parameter_arg, &pack) < 0) return NULL;
   PyArrayObject *x = check_real("pack", "x", x_arg), *words = NULL, *mask = NULL;
   int axis, nan, masked = clip_arg != Py_None;
-  double clip = 0;
   if (!x || check_axis("pack", axis_arg, PyArray_NDIM(x), &axis) < 0) goto done;
-  if (masked && check_float("pack", "clip", clip_arg, &clip) < 0) goto done;
+  if (masked && check_float("pack", "clip", clip_arg, &pack.clip) < 0) goto done;
 
   int axes = PyArray_NDIM(x);
-  int64_t lengths[NPY_MAXDIMS + 1] = {1}, *length = lengths + 1;
+  int64_t lengths[NPY_MAXDIMS + 1] = {pack.planes}, *length = lengths + 1;
   for (int i = 0; i < axes; i++)
     if (i != axis) *length++ = PyArray_DIM(x, i);
   *length = bnn_words(PyArray_DIM(x, axis));
@@ -53,11 +74,10 @@ static PyObject *pack(PyObject *self, PyObject *args, PyObject *keywords) {
   mask = masked && words ? new_array("pack", axes, lengths + 1, NPY_UINT32, 0) : NULL;
   if (!words || (masked && !mask)) goto done;
 
-  bnn_pack pack = {.x = PyArray_DATA(x),
-                   .count = PyArray_DIM(x, axis),
-                   .clip = clip,
-                   .words = PyArray_DATA(words),
-                   .mask = mask ? PyArray_DATA(mask) : NULL};
+  pack.x = PyArray_DATA(x);
+  pack.count = PyArray_DIM(x, axis);
+  pack.words = PyArray_DATA(words);
+  pack.mask = mask ? PyArray_DATA(mask) : NULL;
   around(PyArray_DIMS(x), axes, axis, &pack.outer, &pack.inner);
   Py_BEGIN_ALLOW_THREADS;
   nan = run_pack(kernels_of(self), PyArray_TYPE(x) == NPY_FLOAT64, &pack);
@@ -203,6 +223,8 @@ done:
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
+#define ANY_PLANES 0
+
 /* A product being called. A transposed one runs from the geometry's outputs to its inputs. */
 typedef struct {
   const char *function;
@@ -210,6 +232,8 @@ typedef struct {
   bnn_geometry geometry;
   int transposed, packed; /* packed: the left operand is bits */
   double pad;
+  bnn_kind left_kind, right_kind;
+  int left_planes, right_planes;                    /* left: or ANY_PLANES until the operand has been read */
   int64_t sources, pixels, taps, channels, filters; /* channels and filters as this product sees them, of all groups */
   PyArrayObject *left, *right, *out;
 } call;
@@ -217,7 +241,12 @@ typedef struct {
 static int call_begin(call *c, const char *function, PyObject *self, PyObject *geometry, PyObject *pad, int transposed,
                       int packed) {
   bnn_geometry *g = &c->geometry;
-  *c = (call){.function = function, .kernels = kernels_of(self), .transposed = transposed, .packed = packed};
+  *c = (call){.function = function,
+              .kernels = kernels_of(self),
+              .transposed = transposed,
+              .packed = packed,
+              .left_planes = 1,
+              .right_planes = 1};
   if (transposed < 0 || check_geometry(function, geometry, g) < 0) return -1;
   if ((packed ? check_sign_pad(function, pad, &c->pad) : check_float(function, "pad", pad, &c->pad)) < 0) return -1;
   if (transposed && c->pad != 0) {
@@ -232,18 +261,26 @@ static int call_begin(call *c, const char *function, PyObject *self, PyObject *g
   return 0;
 }
 
-/* The left operand: words with one plane, or floats. */
+/* The left operand: words with `left_planes` planes, or floats. */
 static int call_left(call *c, PyObject *x) {
   int64_t last = c->packed ? bnn_words(c->channels) : c->channels;
-  check_shape_of shape = {
-      .has_first = c->packed, .first = 1, .middle = c->geometry.batch * c->sources, .sizes = 1, .size = {last}};
   c->left = check_array(c->function, "x", x, c->packed ? NPY_UINT32 : NPY_FLOAT32);
-  return c->left ? check_shape(c->function, "x", c->left, &shape) : -1;
+  if (!c->left) return -1;
+  if (c->left_planes == ANY_PLANES) {
+    npy_intp planes = PyArray_NDIM(c->left) ? PyArray_DIM(c->left, 0) : 0;
+    c->left_planes = planes < 1 ? 1 : planes > BNN_PLANES ? BNN_PLANES : (int)planes;
+  }
+  check_shape_of shape = {.has_first = c->packed,
+                          .first = c->left_planes,
+                          .middle = c->geometry.batch * c->sources,
+                          .sizes = 1,
+                          .size = {last}};
+  return check_shape(c->function, "x", c->left, &shape);
 }
 
 static int call_prepared(call *c, PyObject *right) {
   const bnn_geometry *g = &c->geometry;
-  bnn_weights weights = {1, c->taps, g->groups, g->channels, g->filters, c->transposed};
+  bnn_weights weights = {c->right_planes, c->taps, g->groups, g->channels, g->filters, c->transposed};
   if (check_weights(c->function, &weights) < 0) return -1;
   npy_intp size = (npy_intp)c->kernels->prepared_size(&weights);
   c->right = check_array(c->function, "right", right, NPY_UINT8);
@@ -273,17 +310,17 @@ static void *constant_row(const call *c, int64_t depth) {
 static int call_run(const call *c, const bnn_kernel *kernel) {
   const bnn_geometry *g = &c->geometry;
   int64_t depth = c->channels / g->groups, columns = c->filters / g->groups, rows = g->batch * c->sources;
-  int split = c->packed && g->groups > 1 && depth % BNN_WORD;
+  int split = c->packed && g->groups > 1 && depth % BNN_WORD, bits = kernel == &c->kernels->xnor;
   const void *right = PyArray_DATA(c->right);
   void *constant = NULL, *groups = NULL, *aligned = NULL;
   int status = -1;
   bnn_schedule *schedule = bnn_schedule_make(g, c->transposed, c->pad != 0);
   if (!schedule) return -1;
-  if (c->pad != 0 && !(constant = constant_row(c, depth))) goto done;
+  if (c->pad != 0 && !bits && !(constant = constant_row(c, depth))) goto done;
   if (split) {
-    groups = run_alloc(4 * rows * g->groups * bnn_words(depth));
+    groups = run_alloc(4 * c->left_planes * rows * g->groups * bnn_words(depth));
     if (!groups) goto done;
-    run_split_groups(c->kernels, PyArray_DATA(c->left), rows, c->channels, g->groups, groups);
+    run_split_groups(c->kernels, PyArray_DATA(c->left), c->left_planes * rows, c->channels, g->groups, groups);
   }
   if (PyArray_TYPE(c->right) == NPY_UINT8 && (uintptr_t)right % BNN_ALIGN) {
     aligned = run_alloc(PyArray_SIZE(c->right));
@@ -299,10 +336,14 @@ static int call_run(const call *c, const bnn_kernel *kernel) {
                          .right = right,
                          .constant = constant,
                          .out = PyArray_DATA(c->out),
-                         .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32};
-  int bits = kernel == &c->kernels->xnor;
+                         .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32,
+                         .left_kind = c->left_kind,
+                         .right_kind = c->right_kind,
+                         .left_planes = c->left_planes,
+                         .right_planes = c->right_planes,
+                         .pad = (int)c->pad};
   double work = (double)g->batch * (double)c->pixels * (double)c->taps * (double)c->filters *
-                (double)(bits ? bnn_words(depth) : depth);
+                (double)(bits ? c->left_planes * c->right_planes * bnn_words(depth) : depth);
   status = run_product(kernel, &product, work);
 
 done:
@@ -339,16 +380,47 @@ static PyObject *call_forward(call *c, const bnn_kernel *kernel, int type) {
   return call_finish(c, kernel, (int64_t[]){c->geometry.batch, c->pixels, c->filters}, type);
 }
 
+static int read_kind(const char *argument, PyObject *value, bnn_kind *kind) {
+  static const char *const kinds[] = {"sign", "unit", "ternary", NULL}; /* in the order of bnn_kind */
+  int choice = BNN_SIGN;
+  if (value && check_choice("xnor", argument, value, kinds, &choice) < 0) return -1;
+  *kind = (bnn_kind)choice;
+  return 0;
+}
+
+/* Ternary operands have two planes, of the others x says how many, and for the blob the caller does. */
+static int read_kinds(call *c, PyObject *left, PyObject *right, PyObject *right_planes) {
+  if (read_kind("left", left, &c->left_kind) < 0 || read_kind("right_kind", right, &c->right_kind) < 0) return -1;
+  int64_t ternary = c->right_kind == BNN_TERNARY, planes = ternary ? 2 : 1;
+  if (right_planes && check_int("xnor", "right_planes", right_planes, ternary ? 2 : 1, ternary ? 2 : BNN_PLANES,
+                                &planes) < 0)
+    return -1;
+  c->left_planes = c->left_kind == BNN_TERNARY ? 2 : ANY_PLANES;
+  c->right_planes = (int)planes;
+  return 0;
+}
+
+/* Whether every sum and every coefficient in it fits int32. */
+static int check_sums(const call *c) {
+  int64_t terms, factor[] = {c->taps, c->channels / c->geometry.groups, (int64_t)1 << c->left_planes,
+                             (int64_t)1 << c->right_planes};
+  if (check_count(c->function, 4, factor, &terms) < 0) return -1;
+  if (terms <= INT32_MAX) return 0;
+  PyErr_Format(PyExc_ValueError, "%s(): the sums of %lld products of %d and %d planes exceed int32: split the planes",
+               c->function, (long long)(factor[0] * factor[1]), c->left_planes, c->right_planes);
+  return -1;
+}
+
 static PyObject *xnor(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "right", "geometry", "pad", "transposed", "dtype", NULL};
-  PyObject *x, *right, *geometry, *pad, *transposed, *dtype;
-  if (!PARSE("OOOOOO:xnor", &x, &right, &geometry, &pad, &transposed, &dtype)) return NULL;
+  static char *names[] = {"x", "right", "geometry", "pad", "transposed", "dtype", "left", "right_kind", "right_planes", NULL};
+  PyObject *x, *right, *geometry, *pad, *transposed, *dtype, *left_kind = NULL, *right_kind = NULL, *planes = NULL;
+  if (!PARSE("OOOOOO|OOO:xnor", &x, &right, &geometry, &pad, &transposed, &dtype, &left_kind, &right_kind, &planes))
+    return NULL;
   call c;
   int type;
   if (call_begin(&c, "xnor", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 ||
-      check_dtype("xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 || call_left(&c, x) < 0 ||
-      call_prepared(&c, right) < 0)
-    return call_end(&c, 0);
+      check_dtype("xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 ||
+      read_kinds(&c, left_kind, right_kind, planes) < 0 || call_left(&c, x) < 0 || call_prepared(&c, right) < 0 || check_sums(&c) < 0) return call_end(&c, 0);
   return call_forward(&c, &c.kernels->xnor, type);
 }
 
@@ -594,15 +666,15 @@ static PyObject *col2im(PyObject *self, PyObject *args, PyObject *keywords) {
   }
 
 PyMethodDef conv_methods[] = {
-    METHOD("pack", pack, "x, axis, clip",
-           "Signs of x along an axis, which moves last: (words, words of |x| <= clip or None, whether x holds a NaN)."),
+    METHOD("pack", pack, "x, axis, clip, kind='sign', parameter=0.0",
+           "Bits of x along an axis, which moves last: (words, words of |x| <= clip or None, whether x holds a NaN)."),
     METHOD("unpack", unpack, "words, count, axis, dtype='float32'",
            "+1 and -1 from sign words, the packed axis moved back to its place."),
     METHOD("select", select_, "dy, mask, axis", "dy where the mask bit is 1, else 0."),
     METHOD("prepare", prepare, "words, groups, channels, transposed",
            "The right operand of a product in the layout of this level."),
-    METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype",
-           "Convolution of packed signs with packed signs."),
+    METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype, left='sign', right_kind='sign', right_planes=1",
+           "Convolution of a packed operand with a packed operand."),
     METHOD("signed_right", signed_right, "x, right, geometry, pad, transposed",
            "Convolution of floats with packed signs."),
     METHOD("signed_left", signed_left, "x, w, geometry, pad, transposed=False",

@@ -212,7 +212,9 @@ static int matmul_loop(PyArrayMethod_Context *context, char *const *data, const 
                          .left = memory.left,
                          .right = memory.right,
                          .out = memory.out,
-                         .out_type = BNN_INT32};
+                         .out_type = BNN_INT32,
+                         .left_planes = 1,
+                         .right_planes = 1};
   double work = (double)m * (double)n * (double)bnn_words(k);
 
   PyObject *error = NULL;

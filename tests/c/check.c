@@ -73,7 +73,26 @@ static float *draw_floats(int64_t count) {
   return x;
 }
 
-static int sign_of(const uint32_t *row, int64_t bit) { return row[bit / BNN_WORD] >> bit % BNN_WORD & 1 ? -1 : 1; }
+static int bit_of(const uint32_t *row, int64_t bit) { return row[bit / BNN_WORD] >> bit % BNN_WORD & 1; }
+
+static int sign_of(const uint32_t *row, int64_t bit) { return bit_of(row, bit) ? -1 : 1; }
+
+/* What the planes of a kind hold in one place; `plane` words lie between them. */
+static int value_of(bnn_kind kind, int planes, const uint32_t *row, int64_t plane, int64_t bit) {
+  if (kind == BNN_TERNARY) return bit_of(row + plane, bit) ? sign_of(row, bit) : 0;
+  int value = 0;
+  for (int p = 0; p < planes; p++, row += plane)
+    value += (kind == BNN_SIGN ? sign_of(row, bit) : bit_of(row, bit)) * (1 << p);
+  return value;
+}
+
+/* Random words as the planes of a kind; a ternary value that is zero has no sign. */
+static uint32_t *draw_planes(bnn_kind kind, int planes, int64_t rows, int64_t bits) {
+  uint32_t *words = draw_words(planes * rows, bits);
+  int64_t plane = rows * bnn_words(bits);
+  for (int64_t i = 0; i < plane && kind == BNN_TERNARY; i++) words[i] &= words[plane + i];
+  return words;
+}
 
 /* ---- elementwise ----------------------------------------------------------------------------------------------- */
 
@@ -185,8 +204,26 @@ static void check_loops(const bnn_kernels *kernels) {
 
 /* ---- packing --------------------------------------------------------------------------------------------------- */
 
+/* The integer whose bit p is plane p of a value. */
+static int packed_value(const bnn_pack *pack, double x, int real64) {
+  switch (pack->packing) {
+    case BNN_PACK_SIGN:
+      return x < 0;
+    case BNN_PACK_UNIT:
+      return x > 0;
+    case BNN_PACK_TERNARY: {
+      double threshold = real64 ? pack->parameter : (float)pack->parameter;
+      return x == 0 || fabs(x) < threshold ? 0 : x < 0 ? 3 : 2;
+    }
+    default: {
+      double inside = fmax(0, fmin(1, x)) * pack->parameter;
+      return (int)rint(real64 ? inside : (float)inside);
+    }
+  }
+}
+
 static void check_pack_of(const bnn_kernels *kernels, int64_t outer, int64_t count, int64_t inner, int real64,
-                          int masked, int nan) {
+                          int masked, int nan, bnn_packing packing) {
   int64_t total = outer * count * inner, rows = outer * inner, length = bnn_words(count);
   size_t size = real64 ? sizeof(double) : sizeof(float);
   double *values = array(total, sizeof(double));
@@ -199,7 +236,12 @@ static void check_pack_of(const bnn_kernels *kernels, int64_t outer, int64_t cou
     else
       values[i] = ((float *)x)[i] = (float)values[i], ((float *)dy)[i] = (float)i + 1;
   }
-  bnn_pack pack = {x, outer, count, inner, 1.0, array(rows * length, 4), masked ? array(rows * length, 4) : NULL};
+  bnn_pack pack = {.x = x, .outer = outer, .count = count, .inner = inner, .packing = packing, .planes = 1, .clip = 1};
+  if (packing == BNN_PACK_TERNARY) pack.planes = 2, pack.parameter = draw() % 3 ? 1.3 : 0;
+  if (packing == BNN_PACK_LEVELS) pack.planes = 1 + (int)(draw() % 9), pack.parameter = (1 << pack.planes) - 1;
+  if (packing == BNN_PACK_LEVELS && draw() % 4 == 0) pack.planes = BNN_PLANES, pack.parameter = (1 << BNN_PLANES) - 1;
+  pack.words = array(pack.planes * rows * length, 4);
+  pack.mask = masked ? array(rows * length, 4) : NULL;
   int64_t half = rows / 2;
   int (*run)(const bnn_pack *, int64_t, int64_t) = real64 ? kernels->pack_f64 : kernels->pack_f32;
   int met = run(&pack, 0, half);
@@ -208,14 +250,17 @@ static void check_pack_of(const bnn_kernels *kernels, int64_t outer, int64_t cou
 
   for (int64_t row = 0; row < rows; row++)
     for (int64_t bit = 0; bit < length * BNN_WORD; bit++) {
-      uint32_t sign = pack.words[row * length + bit / BNN_WORD] >> bit % BNN_WORD & 1;
-      uint32_t within = masked ? pack.mask[row * length + bit / BNN_WORD] >> bit % BNN_WORD & 1 : 0;
-      double value = bit < count ? values[(row / inner * count + bit) * inner + row % inner] : INFINITY;
-      CHECK(isnan(value) || sign == (value < 0), "sign of %g at %ld of %ld", value, (long)bit, (long)count);
-      CHECK(!masked || within == (fabs(value) <= 1), "mask of %g at %ld of %ld", value, (long)bit, (long)count);
+      int within = masked ? bit_of(pack.mask + row * length, bit) : 0, got = 0;
+      for (int p = 0; p < pack.planes; p++) got |= bit_of(pack.words + (p * rows + row) * length, bit) << p;
+      double value = bit < count ? values[(row / inner * count + bit) * inner + row % inner] : 0;
+      int want = packed_value(&pack, value, real64), lets = fabs(value) <= 1 && bit < count;
+      if (packing == BNN_PACK_LEVELS) lets &= value >= 0;
+      CHECK(isnan(value) || got == want, "packing %d of %g at %ld of %ld: %d, expected %d", packing, value, (long)bit,
+            (long)count, got, want);
+      CHECK(!masked || within == lets, "mask %d of %g at %ld of %ld", packing, value, (long)bit, (long)count);
     }
 
-  for (int select = 0; select < 1 + masked; select++) {
+  for (int select = 0; select < 1 + masked && packing == BNN_PACK_SIGN; select++) {
     bnn_unpack unpack = {select ? pack.mask : pack.words, select ? dy : NULL, outer, count, inner, out};
     void (*back)(const bnn_unpack *, int64_t, int64_t) = real64 ? kernels->unpack_f64 : kernels->unpack_f32;
     back(&unpack, 0, half);
@@ -234,9 +279,11 @@ static void check_pack(const bnn_kernels *kernels) {
   static const int64_t inners[] = {1, 2, 7, 8, 9, 15, 16, 17, 33};
   for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
     for (size_t i = 0; i < sizeof inners / sizeof *inners; i++)
-      for (int variant = 0; variant < 8; variant++)
-        check_pack_of(kernels, draw() % 4, counts[c], inners[i], variant & 1, variant >> 1 & 1, variant >> 2);
-  check_pack_of(kernels, 2, 545, 521, 0, 1, 0); /* longer than a strip both ways */
+      for (int variant = 0; variant < 32; variant++)
+        check_pack_of(kernels, draw() % 4, counts[c], inners[i], variant & 1, variant >> 1 & 1, variant >> 2 & 1,
+                      (bnn_packing)(variant >> 3));
+  for (int packing = BNN_PACK_SIGN; packing <= BNN_PACK_LEVELS; packing++) /* longer than a strip both ways */
+    check_pack_of(kernels, 2, 545, 521, 0, 1, 0, (bnn_packing)packing);
 }
 
 static void check_split(const bnn_kernels *kernels) {
@@ -261,7 +308,15 @@ static void check_split(const bnn_kernels *kernels) {
 typedef struct {
   bnn_geometry geometry;
   int pad; /* 0, 1 or -1 */
+  bnn_kind left_kind, right_kind;
+  int left_planes, right_planes;
 } problem;
+
+static void draw_kinds(problem *p) {
+  p->left_kind = (bnn_kind)(draw() % 3), p->right_kind = (bnn_kind)(draw() % 3);
+  p->left_planes = p->left_kind == BNN_TERNARY ? 2 : 1 + (int)(draw() % 4);
+  p->right_planes = p->right_kind == BNN_TERNARY ? 2 : 1 + (int)(draw() % 4);
+}
 
 /* Run a kernel in a few ranges, as threads would, its scratch fresh for each. */
 static void run_kernel(const bnn_kernel *kernel, const bnn_product *product) {
@@ -307,14 +362,14 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
   int64_t taps = volume(g->kernel), words = bnn_words(depth), row = columns * g->groups;
   CHECK(schedule->pixels == pixels && schedule->sources == sources && schedule->taps == taps, "schedule sizes");
 
-  uint32_t *left = draw_words(g->batch * sources * g->groups, depth);
-  uint32_t *kernel = draw_words(taps * g->filters, g->channels / g->groups);
+  uint32_t *left = draw_planes(p->left_kind, p->left_planes, g->batch * sources * g->groups, depth);
+  uint32_t *kernel = draw_planes(p->right_kind, p->right_planes, taps * g->filters, g->channels / g->groups);
   uint32_t *constant = array(words, 4);
   for (int64_t w = 0; w < words; w++) {
     int64_t rest = depth - w * BNN_WORD;
     constant[w] = p->pad < 0 ? rest < BNN_WORD ? (1u << rest) - 1 : ~0u : 0;
   }
-  bnn_weights weights = {1, taps, g->groups, g->channels, g->filters, transposed};
+  bnn_weights weights = {p->right_planes, taps, g->groups, g->channels, g->filters, transposed};
   void *right = aligned(kernels->prepared_size(&weights));
   kernels->prepare(&weights, kernel, right);
 
@@ -329,7 +384,20 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
   float *floats = array(size, 4), *signed_right = array(size, 4), *signed_left = array(size, 4);
   float *reduced = array(taps * depth * row, 4);
   double *reduced_want = calloc((size_t)(taps * depth * row) + 1, sizeof(double));
-  bnn_product product = {schedule, g->batch, g->groups, depth, columns, left, right, constant, ints, BNN_INT32};
+  bnn_product product = {.schedule = schedule,
+                         .images = g->batch,
+                         .groups = g->groups,
+                         .depth = depth,
+                         .columns = columns,
+                         .left = left,
+                         .right = right,
+                         .out = ints,
+                         .out_type = BNN_INT32,
+                         .left_kind = p->left_kind,
+                         .right_kind = p->right_kind,
+                         .left_planes = p->left_planes,
+                         .right_planes = p->right_planes,
+                         .pad = p->pad};
   run_kernel(&kernels->xnor, &product);
   product.out = floats;
   product.out_type = BNN_FLOAT32;
@@ -362,15 +430,21 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
           int64_t from = (image * sources + source) * g->groups + group;
           for (int64_t k = 0; k < depth; k++) {
             int64_t filter = transposed ? group * depth + k : c, channel = transposed ? c % columns : k;
-            int weight = sign_of(kernel + (tap * g->filters + filter) * length, channel);
-            int value = source < 0 ? p->pad : sign_of(left + from * words, k);
-            sum += weight * value;
+            const uint32_t *filter_row = kernel + (tap * g->filters + filter) * length, *left_row = left + from * words;
+            int largest = p->left_kind == BNN_TERNARY ? 1 : (1 << p->left_planes) - 1;
+            sum += value_of(p->right_kind, p->right_planes, filter_row, taps * g->filters * length, channel) *
+                   (source < 0
+                        ? p->pad * largest
+                        : value_of(p->left_kind, p->left_planes, left_row, g->batch * sources * g->groups * words, k));
+            /* The signed kernels read signs, here those of the first planes. */
+            int weight = sign_of(filter_row, channel), value = source < 0 ? p->pad : sign_of(left_row, k);
             right_sum += weight * (double)(source < 0 ? constant_floats[k] : left_floats[from * depth + k]);
             left_sum += value * (double)right_floats[(tap * depth + k) * row + c];
             reduced_want[(tap * depth + k) * row + c] += value * (double)dy[at];
           }
         }
-        CHECK(ints[at] == sum, "xnor at %ld: %d, expected %ld", (long)at, ints[at], (long)sum);
+        CHECK(ints[at] == sum, "xnor of %d x %d, %d x %d planes at %ld: %d, expected %ld", p->left_kind, p->right_kind,
+              p->left_planes, p->right_planes, (long)at, ints[at], (long)sum);
         CHECK(floats[at] == (float)sum, "xnor to float at %ld", (long)at);
         CHECK(fabs(signed_right[at] - right_sum) <= tolerance(taps * depth, (double)(taps * depth)),
               "signed_right at %ld: %g, expected %g", (long)at, signed_right[at], right_sum);
@@ -441,7 +515,10 @@ static problem draw_problem(void) {
 }
 
 static problem dense(int64_t rows, int64_t depth, int64_t columns) {
-  return (problem){{1, 1, depth, columns, {1, 1, rows}, {1, 1, rows}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}}, 0};
+  return (problem){
+      .geometry = {1, 1, depth, columns, {1, 1, rows}, {1, 1, rows}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}},
+      .left_planes = 1,
+      .right_planes = 1};
 }
 
 static void check_products(const bnn_kernels *kernels, int rounds) {
@@ -451,10 +528,18 @@ static void check_products(const bnn_kernels *kernels, int rounds) {
       for (int transposed = 0; transposed < 2; transposed++) {
         problem p = dense(rows, widths[i], widths[(i * 5 + (size_t)rows) % (sizeof widths / sizeof *widths)]);
         check_product(kernels, &p, transposed);
+        draw_kinds(&p);
+        check_product(kernels, &p, transposed);
       }
   problem deep = dense(7, 4099, 33), tall = dense(211, 65, 9);
-  problem image = {{2, 1, 64, 40, {1, 14, 13}, {1, 14, 13}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}}, 1};
-  problem large_kernel = {{2, 2, 66, 6, {1, 2, 3}, {1, 2, 3}, {1, 5, 7}, {1, 1, 1}, {1, 1, 1}, {0, 2, 3}}, -1};
+  problem image = {.geometry = {2, 1, 64, 40, {1, 14, 13}, {1, 14, 13}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},
+                   .pad = 1,
+                   .left_planes = 1,
+                   .right_planes = 1};
+  problem large_kernel = {.geometry = {2, 2, 66, 6, {1, 2, 3}, {1, 2, 3}, {1, 5, 7}, {1, 1, 1}, {1, 1, 1}, {0, 2, 3}},
+                          .pad = -1,
+                          .left_planes = 1,
+                          .right_planes = 1};
   for (int transposed = 0; transposed < 2; transposed++) {
     check_product(kernels, &deep, transposed);
     check_product(kernels, &tall, transposed);
@@ -463,8 +548,21 @@ static void check_products(const bnn_kernels *kernels, int rounds) {
   }
   for (int round = 0; round < rounds; round++) {
     problem p = draw_problem();
+    draw_kinds(&p);
     check_product(kernels, &p, round & 1);
   }
+  problem small = {.geometry = {3, 2, 66, 70, {1, 5, 4}, {1, 5, 4}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}}};
+  for (int left = BNN_SIGN; left <= BNN_TERNARY; left++)
+    for (int right = BNN_SIGN; right <= BNN_TERNARY; right++)
+      for (int variant = 0; variant < 12; variant++) {
+        small.pad = variant % 3 - 1;
+        small.left_kind = (bnn_kind)left, small.right_kind = (bnn_kind)right;
+        small.left_planes = left == BNN_TERNARY ? 2 : 1 + 2 * (variant / 3 % 2);
+        small.right_planes = right == BNN_TERNARY ? 2 : 1 + variant / 6;
+        check_product(kernels, &small, 0);
+        small.pad = 0;
+        check_product(kernels, &small, 1);
+      }
 }
 
 /* ---- geometry and threads -------------------------------------------------------------------------------------- */

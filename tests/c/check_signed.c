@@ -112,11 +112,18 @@ static void check(const bnn_geometry *g, int transposed, int pad, int special) {
     kernels->prepare(&weights, kernel, blob);
     const bnn_kernel *all[3] = {&kernels->signed_right, &kernels->signed_left, &kernels->signed_reduce};
     static const char *const names[3] = {"signed_right", "signed_left", "signed_reduce"};
-    bnn_product products[3] = {
-        {schedule, g->batch, g->groups, depth, columns, left, blob, constant, NULL, BNN_FLOAT32},
-        {schedule, g->batch, g->groups, depth, columns, bits, right, packed, NULL, BNN_FLOAT32},
-        {schedule, g->batch, g->groups, depth, columns, bits, dy, packed, NULL, BNN_FLOAT32},
-    };
+    const void *operands[3][3] = {{left, blob, constant}, {bits, right, packed}, {bits, dy, packed}};
+    bnn_product products[3];
+    for (int i = 0; i < 3; i++)
+      products[i] = (bnn_product){.schedule = schedule,
+                                  .images = g->batch,
+                                  .groups = g->groups,
+                                  .depth = depth,
+                                  .columns = columns,
+                                  .left = operands[i][0],
+                                  .right = operands[i][1],
+                                  .constant = operands[i][2],
+                                  .out_type = BNN_FLOAT32};
     for (int i = 0; i < 3; i++) {
       const char *level = kernels->level;
       float *whole = run(all[i], products[i], sizes[i], 0, 0);
