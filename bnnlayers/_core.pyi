@@ -89,8 +89,14 @@ def signed_left(
 ) -> NDArray[np.float32]: ...
 
 # kernel gradient: x packed signs, dy float32[batch, ..., F] -> float32[taps, C/groups, F]; pad in {0, 1, -1}.
+# by_group: the same as float32[groups, taps * C/groups, F/groups].
 def signed_reduce(
-    x: Words, dy: NDArray[np.float32], geometry: Geometry, pad: float, transposed: bool = False
+    x: Words,
+    dy: NDArray[np.float32],
+    geometry: Geometry,
+    pad: float,
+    transposed: bool = False,
+    by_group: bool = False,
 ) -> NDArray[np.float32]: ...
 
 # Depthwise products: the geometry has as many groups as channels, and filters = channels * M.

@@ -109,6 +109,7 @@ typedef struct {
   const void *constant; /* row read by padded taps, for one group; packed or float as the left operand. Not for xnor */
   void *out;
   bnn_type out_type;
+  int by_group; /* of a kernel gradient: out is [groups][taps][depth][columns] */
   /* Of xnor, whose sums fit int32. Padded taps read `pad` (-1 or +1) times the largest value of the left operand. */
   bnn_kind left_kind, right_kind;
   int left_planes, right_planes;
@@ -164,9 +165,10 @@ typedef struct {
    * out: float [taps][depth][groups * columns] */
   bnn_kernel signed_reduce;
 
-  /* Depthwise: groups are channels, and depth or, backwards, columns are one. left: [images][sources][bnn_words(groups)]
-   * or floats [images][sources][groups * depth]; right: canonical words [taps][multiplier][bnn_words(groups)] or floats
-   * [taps][groups * depth * columns]; constant: a row of left. Backwards, left is floats. */
+  /* Depthwise: groups are channels, and depth or, backwards, columns are one. left:
+   * [images][sources][bnn_words(groups)] or floats [images][sources][groups * depth]; right: canonical words
+   * [taps][multiplier][bnn_words(groups)] or floats [taps][groups * depth * columns]; constant: a row of left.
+   * Backwards, left is floats. */
   bnn_kernel depthwise_xnor;
   bnn_kernel depthwise_right; /* float x bits */
   bnn_kernel depthwise_left;  /* bits x float */

@@ -11,8 +11,8 @@ void bnn_set_threads(int count);
 /* `thread` is in [0, threads) of the call: it picks the caller's scratch. */
 typedef void (*bnn_range)(void *context, int thread, int64_t begin, int64_t end);
 
-/* Call `run` on disjoint ranges of at least `grain` items that cover [0, items), on up to `threads` threads at once. May
- * be called from several threads at the same time. */
+/* Call `run` on disjoint ranges of at least `grain` items that cover [0, items), on up to `threads` threads at once.
+ * May be called from several threads at the same time. */
 void bnn_parallel(int threads, int64_t items, int64_t grain, bnn_range run, void *context);
 
 #endif

@@ -254,10 +254,8 @@ def _product(residual, dy, needed):
     if needed[1]:
         windows = _windows(layout.last(x), c)
         if isinstance(x, BitArray):
-            by_depth = product.reduce(
-                windows, dy.reshape(batch, c.pixels * c.geometry.filters), _dense(c, batch), 0.0, False
-            )
-            by_pixel = by_depth.reshape(c.depth, c.pixels, -1).swapaxes(0, 1)
+            rows = dy.reshape(batch, c.pixels * c.geometry.filters)
+            by_pixel = product.reduce_by_group(windows, rows, _dense(c, batch))
         else:
             by_pixel = np.matmul(_by_pixel(windows, c, c.depth).swapaxes(1, 2), _by_pixel(dy, c, c.geometry.filters))
         dw = c.restore(by_pixel, w.shape)

@@ -167,18 +167,28 @@ def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) ->
         dw = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs, geometry.groups)))
         return dw.reshape(-1, geometry.channels // geometry.groups, geometry.filters)
 
+    dw = _packed_reduce(x, dy, geometry, pad, transposed, False)
+    if transposed:
+        dw = np.swapaxes(dw, -1, -2)
+    return dw if x.scale is None else dw * _along_depth(x.scale, geometry, transposed)
+
+
+def reduce_by_group(x: BitArray, dy: Any, geometry: Geometry) -> Any:
+    """As `reduce` of a product with one tap, but (groups, C / groups, F / groups)."""
+    dw = _packed_reduce(x, dy, geometry, 0.0, False, True)
+    return dw if x.scale is None else dw * x.scale.reshape(geometry.groups, -1, 1)
+
+
+def _packed_reduce(x: BitArray, dy: Any, geometry: Geometry, pad: float, transposed: bool, by_group: bool) -> Any:
     def one(x: BitArray, dy: Any, geometry: Geometry = geometry) -> Any:
-        return _core.signed_reduce(x.words, dy, geometry, pad, transposed)
+        return _core.signed_reduce(x.words, dy, geometry, pad, transposed, by_group)
 
     def of_ones() -> Any:  # the same for every channel of a group
         groups = geometry.groups
         narrow = geometry._replace(filters=groups) if transposed else geometry._replace(channels=groups)
         return one(_ones((*x.shape[:-1], groups)), dy, narrow)
 
-    dw = sum_of_terms(one, x, dy, of_ones)
-    if transposed:
-        dw = np.swapaxes(dw, -1, -2)
-    return dw if x.scale is None else dw * _along_depth(x.scale, geometry, transposed)
+    return sum_of_terms(one, x, dy, of_ones)
 
 
 def _floats(a: Any) -> Any:

@@ -16,9 +16,9 @@
 
 typedef struct {
   const bnn_class *class_;
-  int64_t count;                         /* positions */
-  int64_t source, source_step;           /* what the first position reads through an offset of zero, of all images */
-  int64_t target, target_step;           /* where its result goes */
+  int64_t count;               /* positions */
+  int64_t source, source_step; /* what the first position reads through an offset of zero, of all images */
+  int64_t target, target_step; /* where its result goes */
 } depthwise_run;
 
 /* The run that begins at `item`, a position of all images; at most `most` positions, and none from `end` on. */
@@ -70,8 +70,8 @@ BNN_INLINE void depthwise_increment(const int first, const int planes, vu32 *pla
 }
 
 /* Results of the channels of one word, from lane `lane` of the planes. */
-BNN_INLINE void depthwise_expand(const int planes, const depthwise_count *count, uint32_t kept[][BNN_LANES], int64_t lane,
-                                 int64_t channels, uint32_t *out) {
+BNN_INLINE void depthwise_expand(const int planes, const depthwise_count *count, uint32_t kept[][BNN_LANES],
+                                 int64_t lane, int64_t channels, uint32_t *out) {
   vbytes bytes = v_no_bytes();
   BNN_UNROLL
   for (int k = planes - 1; k >= 0; k--) bytes = v_append_bits(bytes, kept[k][lane]);
@@ -107,13 +107,14 @@ BNN_INLINE void depthwise_expand(const int planes, const depthwise_count *count,
 }
 
 /* Digits of the number of taps that differ, from word `at` on; `left` words are left in the run. */
-BNN_INLINE void depthwise_digits(const int planes, const int full, const depthwise_count *count, int64_t at, int64_t phase,
-                                 int64_t left, uint32_t kept[][BNN_LANES]) {
+BNN_INLINE void depthwise_digits(const int planes, const int full, const depthwise_count *count, int64_t at,
+                                 int64_t phase, int64_t left, uint32_t kept[][BNN_LANES]) {
   vu32 plane[DEPTHWISE_PLANES];
   BNN_UNROLL
   for (int k = 0; k < planes; k++) plane[k] = v_set(0);
   const depthwise_pair *pair = count->pair, *end = pair + count->taps;
-#define DEPTHWISE_X(i) (full ? v_load(pair[i].x + (at & pair[i].follow)) : v_load_part(pair[i].x + (at & pair[i].follow), left))
+#define DEPTHWISE_X(i) \
+  (full ? v_load(pair[i].x + (at & pair[i].follow)) : v_load_part(pair[i].x + (at & pair[i].follow), left))
   for (; end - pair >= 2; pair += 2) {
     vu32 half = v_xor3(plane[0], DEPTHWISE_X(0), v_load(pair[0].w + phase));
     vu32 whole = v_xor3(half, DEPTHWISE_X(1), v_load(pair[1].w + phase));
@@ -247,7 +248,8 @@ static size_t depthwise_areas(const bnn_product *p, int bits, int signs, void *s
   work->spread = p->columns;
   work->channels = p->groups * p->depth;
   work->outputs = work->channels * work->spread;
-  if (work->staged && work->most * taps > DEPTHWISE_STAGED) work->most = taps < DEPTHWISE_STAGED ? DEPTHWISE_STAGED / taps : 1;
+  if (work->staged && work->most * taps > DEPTHWISE_STAGED)
+    work->most = taps < DEPTHWISE_STAGED ? DEPTHWISE_STAGED / taps : 1;
   size_t floats[] = {work->staged ? (size_t)(taps * work->most + 1) * DEPTHWISE_WIDTH : 0,
                      signs ? (size_t)(taps * work->outputs) : 0,
                      p->depth > 1 ? (size_t)(work->most * work->outputs) : 0};
@@ -390,7 +392,8 @@ BNN_INLINE void depthwise_some(const depthwise_work *work, const float *w, int64
 }
 
 /* The results of a run. Rows that are read where they lie are best read as they lie: all outputs of a few positions. */
-static void depthwise_rows(const depthwise_work *work, const float *w, int64_t positions, float *out, int64_t out_step) {
+static void depthwise_rows(const depthwise_work *work, const float *w, int64_t positions, float *out,
+                           int64_t out_step) {
   int64_t block = work->staged ? positions : 2 * DEPTHWISE_ROWS;
   for (int64_t begin = 0; begin < positions; begin += block) {
     int64_t end = positions - begin < block ? positions : begin + block;
@@ -412,7 +415,8 @@ static void depthwise_fold(const float *sums, int64_t outputs, int64_t depth, fl
 }
 
 /* Signs as floats in the order of the outputs, from words [taps][multiplier][bnn_words(channels)]. */
-static void depthwise_expand_signs(const uint32_t *words, int64_t taps, int64_t channels, int64_t multiplier, float *out) {
+static void depthwise_expand_signs(const uint32_t *words, int64_t taps, int64_t channels, int64_t multiplier,
+                                   float *out) {
   int64_t length = bnn_words(channels);
   float part[BNN_WORD];
   for (int64_t tap = 0; tap < taps; tap++, out += channels * multiplier)
@@ -456,9 +460,15 @@ static void depthwise_float_run(const bnn_product *p, int left_bits, int right_b
   }
 }
 
-static size_t depthwise_right_scratch(const bnn_product *p) { return depthwise_areas(p, 0, 1, NULL, &(depthwise_work){0}); }
-static size_t depthwise_left_scratch(const bnn_product *p) { return depthwise_areas(p, 1, 0, NULL, &(depthwise_work){0}); }
-static size_t depthwise_both_scratch(const bnn_product *p) { return depthwise_areas(p, 0, 0, NULL, &(depthwise_work){0}); }
+static size_t depthwise_right_scratch(const bnn_product *p) {
+  return depthwise_areas(p, 0, 1, NULL, &(depthwise_work){0});
+}
+static size_t depthwise_left_scratch(const bnn_product *p) {
+  return depthwise_areas(p, 1, 0, NULL, &(depthwise_work){0});
+}
+static size_t depthwise_both_scratch(const bnn_product *p) {
+  return depthwise_areas(p, 0, 0, NULL, &(depthwise_work){0});
+}
 
 static void depthwise_right_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
   depthwise_float_run(p, 0, 1, begin, end, scratch);

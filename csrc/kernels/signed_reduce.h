@@ -88,11 +88,16 @@ static signed_tile signed_unit_tile(const signed_reduction *work, int64_t unit) 
   return (signed_tile){.taps = tap->runs, .tap = tap->block, .length = tap->length, .row = tap->row[0], .add = 1};
 }
 
+/* From a channel of the result to the next. */
+static int64_t signed_result_stride(const bnn_product *p) { return p->by_group ? p->columns : p->groups * p->columns; }
+
 /* How many channels a unit has, and where its result begins. */
 static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, float **out) {
   const bnn_product *p = work->product;
   int64_t tap = unit / work->plan.words, first = unit % work->plan.words * BNN_WORD;
-  *out = (float *)p->out + ((tap * p->depth + first) * p->groups + work->group) * p->columns + work->column;
+  int64_t row = tap * p->depth + first;
+  row = p->by_group ? work->group * p->schedule->taps * p->depth + row : row * p->groups + work->group;
+  *out = (float *)p->out + row * p->columns + work->column;
   return p->depth - first < BNN_WORD ? p->depth - first : BNN_WORD;
 }
 
@@ -175,7 +180,7 @@ static void signed_reduce_end(const signed_reduction *work) {
                            v_load_f32(sums + 2 * BNN_PANEL + k), v_load_f32(sums + 3 * BNN_PANEL + k));
     float *out;
     int64_t channels = signed_unit_result(work, unit, &out);
-    for (int64_t k = 0; k < channels; k++, out += p->groups * p->columns)
+    for (int64_t k = 0; k < channels; k++, out += signed_result_stride(p))
       for (int64_t n = 0; n < work->columns; n++) out[n] = turned[k][n];
   }
 }
@@ -201,7 +206,7 @@ static void signed_reduce_begin(const signed_reduction *work) {
   for (int64_t unit = work->first_unit; unit < work->end_unit; unit++) {
     float *out;
     int64_t channels = signed_unit_result(work, unit, &out);
-    for (int64_t k = 0; k < channels; k++, out += p->groups * p->columns)
+    for (int64_t k = 0; k < channels; k++, out += signed_result_stride(p))
       for (int64_t n = 0; n < work->columns; n++) out[n] = 0;
   }
 }
@@ -241,7 +246,7 @@ static void signed_reduce_chunk(const signed_reduction *work) {
         tile.rows = (int)(channels - k < SIGNED_ROWS ? channels - k : SIGNED_ROWS);
         tile.column = n;
         tile.columns = work->columns - n;
-        for (int r = 0; r < tile.rows; r++) tile.out[r] = out + (k + r) * p->groups * p->columns;
+        for (int r = 0; r < tile.rows; r++) tile.out[r] = out + (k + r) * signed_result_stride(p);
         signed_multiply_add_tile(&tile);
       }
   }

@@ -231,6 +231,7 @@ typedef struct {
   const bnn_kernels *kernels;
   bnn_geometry geometry;
   int transposed, packed; /* packed: the left operand is bits */
+  int by_group;           /* order of the result of signed_reduce */
   double pad;
   bnn_kind left_kind, right_kind;
   int left_planes, right_planes;                    /* left: or ANY_PLANES until the operand has been read */
@@ -336,6 +337,7 @@ static int call_run(const call *c, const bnn_kernel *kernel) {
                          .right = right,
                          .constant = constant,
                          .out = PyArray_DATA(c->out),
+                         .by_group = c->by_group,
                          .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32,
                          .left_kind = c->left_kind,
                          .right_kind = c->right_kind,
@@ -392,8 +394,8 @@ static int read_kind(const char *argument, PyObject *value, bnn_kind *kind) {
 static int read_kinds(call *c, PyObject *left, PyObject *right, PyObject *right_planes) {
   if (read_kind("left", left, &c->left_kind) < 0 || read_kind("right_kind", right, &c->right_kind) < 0) return -1;
   int64_t ternary = c->right_kind == BNN_TERNARY, planes = ternary ? 2 : 1;
-  if (right_planes && check_int("xnor", "right_planes", right_planes, ternary ? 2 : 1, ternary ? 2 : BNN_PLANES,
-                                &planes) < 0)
+  if (right_planes &&
+      check_int("xnor", "right_planes", right_planes, ternary ? 2 : 1, ternary ? 2 : BNN_PLANES, &planes) < 0)
     return -1;
   c->left_planes = c->left_kind == BNN_TERNARY ? 2 : ANY_PLANES;
   c->right_planes = (int)planes;
@@ -412,7 +414,8 @@ static int check_sums(const call *c) {
 }
 
 static PyObject *xnor(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "right", "geometry", "pad", "transposed", "dtype", "left", "right_kind", "right_planes", NULL};
+  static char *names[] = {"x",     "right", "geometry",   "pad",          "transposed",
+                          "dtype", "left",  "right_kind", "right_planes", NULL};
   PyObject *x, *right, *geometry, *pad, *transposed, *dtype, *left_kind = NULL, *right_kind = NULL, *planes = NULL;
   if (!PARSE("OOOOOO|OOO:xnor", &x, &right, &geometry, &pad, &transposed, &dtype, &left_kind, &right_kind, &planes))
     return NULL;
@@ -420,7 +423,9 @@ static PyObject *xnor(PyObject *self, PyObject *args, PyObject *keywords) {
   int type;
   if (call_begin(&c, "xnor", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 ||
       check_dtype("xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 ||
-      read_kinds(&c, left_kind, right_kind, planes) < 0 || call_left(&c, x) < 0 || call_prepared(&c, right) < 0 || check_sums(&c) < 0) return call_end(&c, 0);
+      read_kinds(&c, left_kind, right_kind, planes) < 0 || call_left(&c, x) < 0 || call_prepared(&c, right) < 0 ||
+      check_sums(&c) < 0)
+    return call_end(&c, 0);
   return call_forward(&c, &c.kernels->xnor, type);
 }
 
@@ -449,16 +454,24 @@ static PyObject *signed_left(PyObject *self, PyObject *args, PyObject *keywords)
 }
 
 static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "geometry", "pad", "transposed", NULL};
+  static char *names[] = {"x", "dy", "geometry", "pad", "transposed", "by_group", NULL};
   PyObject *x, *dy, *geometry, *pad, *transposed = Py_False;
-  if (!PARSE("OOOO|O:signed_reduce", &x, &dy, &geometry, &pad, &transposed)) return NULL;
+  int by_group = 0;
+  if (!PARSE("OOOO|Op:signed_reduce", &x, &dy, &geometry, &pad, &transposed, &by_group)) return NULL;
   call c;
   if (call_begin(&c, "signed_reduce", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 ||
       call_left(&c, x) < 0 || !(c.right = check_array("signed_reduce", "dy", dy, NPY_FLOAT32)))
     return call_end(&c, 0);
   check_shape_of shape = {.middle = c.geometry.batch * c.pixels, .sizes = 1, .size = {c.filters}};
   if (check_shape("signed_reduce", "dy", c.right, &shape) < 0) return call_end(&c, 0);
-  int64_t lengths[] = {c.taps, c.channels / c.geometry.groups, c.filters};
+  int64_t depth = c.channels / c.geometry.groups;
+  int64_t lengths[] = {c.taps, depth, c.filters};
+  if (by_group) { /* no overflow: there are as many elements */
+    lengths[0] = c.geometry.groups;
+    lengths[1] = c.taps * depth;
+    lengths[2] = c.filters / c.geometry.groups;
+  }
+  c.by_group = by_group;
   return call_finish(&c, &c.kernels->signed_reduce, lengths, NPY_FLOAT32);
 }
 
@@ -507,8 +520,8 @@ static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce) {
                          .out = PyArray_DATA(c->out),
                          .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32};
   int64_t items = kernel->items(&product), length = c->taps * g->filters;
-  double work = (double)g->batch * (double)c->pixels * (double)(c->packed && !reduce ? width * multiplier : g->filters) *
-                (double)c->taps;
+  double work = (double)g->batch * (double)c->pixels *
+                (double)(c->packed && !reduce ? width * multiplier : g->filters) * (double)c->taps;
   if (reduce && items > 1 && !(product.out = parts = run_alloc(4 * items * length))) goto done;
   status = run_product(kernel, &product, work);
   if (parts && status == 0) run_sum_parts(c->kernels, parts, items, length, PyArray_DATA(c->out));
@@ -555,9 +568,10 @@ static PyObject *depthwise_float(PyObject *self, PyObject *args, PyObject *keywo
     return call_end(&c, 0);
   const bnn_kernels *k = c.kernels;
   int64_t lengths[] = {c.geometry.batch, c.pixels, c.filters};
-  return depthwise_finish(&c, c.packed      ? &k->depthwise_left
-                              : is_words(w) ? &k->depthwise_right
-                                            : &k->depthwise_float,
+  return depthwise_finish(&c,
+                          c.packed      ? &k->depthwise_left
+                          : is_words(w) ? &k->depthwise_right
+                                        : &k->depthwise_float,
                           0, lengths, NPY_FLOAT32);
 }
 
@@ -679,7 +693,7 @@ PyMethodDef conv_methods[] = {
            "Convolution of floats with packed signs."),
     METHOD("signed_left", signed_left, "x, w, geometry, pad, transposed=False",
            "Convolution of packed signs with floats."),
-    METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad, transposed=False",
+    METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad, transposed=False, by_group=False",
            "Kernel gradient of a convolution whose input is packed signs."),
     METHOD("depthwise_xnor", depthwise_xnor, "x, w, geometry, pad, dtype",
            "Depthwise convolution of packed signs with packed signs."),
