@@ -121,6 +121,55 @@ def by_pixel(y):
     return y.reshape(len(y), int(np.prod(y.shape[1:-1])), y.shape[-1])
 
 
+@dataclass(frozen=True)
+class Bits:
+    """An operand by what its bits stand for."""
+
+    kind: str
+    planes: int
+
+    @property
+    def largest(self):
+        """The value that padding multiplies."""
+        return 1 if self.kind == "ternary" else 2**self.planes - 1
+
+    def draw(self, rng, shape, axis):
+        """Values, and words packed along `axis`."""
+        planes = rng.random((self.planes, *shape)) < 0.5
+        if self.kind == "ternary":
+            planes[0] &= planes[1]
+            values = np.where(planes[1], np.where(planes[0], -1, 1), 0)
+        else:
+            bits = np.where(planes, -1, 1) if self.kind == "sign" else planes
+            values = sum((2**i * plane.astype(np.int64) for i, plane in enumerate(bits)), np.zeros(shape, np.int64))
+        return values, np.stack([ref.pack_bits(plane, axis) for plane in planes])
+
+    def __str__(self):
+        return f"{self.kind} x{self.planes}"
+
+
+def check_bits(core, problem, rng, pad, left, right):
+    x, words = left.draw(rng, problem.input_shape, -1)
+    kernel, kernel_words = right.draw(rng, problem.kernel_shape, -2)
+    expected = by_pixel(ref.convolution(x, kernel, *problem.where, pad * left.largest, problem.groups))
+    prepared = core.prepare(kernel_words, problem.groups, problem.channels, False)
+    for dtype in (np.int32, np.float32):
+        arguments = (words, prepared, problem.geometry, pad, False, dtype, left.kind, right.kind, right.planes)
+        y = same_at_each_thread_count(core.xnor, *arguments)
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y, expected)
+
+
+def check_bits_transposed(core, problem, rng, left, right):
+    x, words = left.draw(rng, problem.output_shape, -1)
+    kernel, kernel_words = right.draw(rng, problem.kernel_shape, -2)
+    expected = ref.convolution_input_gradient(x, kernel, problem.spatial, *problem.where, problem.groups)
+    prepared = core.prepare(kernel_words, problem.groups, problem.channels, True)
+    arguments = (words, prepared, problem.geometry, 0, True, np.int32, left.kind, right.kind, right.planes)
+    y = same_at_each_thread_count(core.xnor, *arguments)
+    np.testing.assert_array_equal(y, by_pixel(expected))
+
+
 def check_xnor(core, problem, rng, pad):
     x, kernel = signs(rng, problem.input_shape), signs(rng, problem.kernel_shape)
     expected = by_pixel(ref.convolution(x, kernel, *problem.where, pad, problem.groups))

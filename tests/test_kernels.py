@@ -10,7 +10,7 @@ import numpy as np
 import product_checks as checks
 import pytest
 import reference as ref
-from product_checks import Problem, floats, prepared, signs
+from product_checks import Bits, Problem, floats, prepared, signs
 
 from bnnlayers import _core
 from bnnlayers.geometry import dense
@@ -117,6 +117,87 @@ def test_pack_and_unpack(variant, rng, count, axis, dtype):
     words, mask, _ = variant.pack(x, axis, None)
     assert mask is None
     np.testing.assert_array_equal(words, ref.pack(x, axis))
+
+
+def packed_levels(x, levels):
+    return np.rint(np.clip(x, 0, 1) * x.dtype.type(levels)).astype(int)
+
+
+def expected_planes(x, kind, parameter):
+    """By the definitions, in the precision of x."""
+    if kind == "unit":
+        return [x > 0]
+    if kind == "ternary":
+        nonzero = (np.abs(x) >= x.dtype.type(parameter)) & (x != 0)
+        return [(x < 0) & nonzero, nonzero]
+    levels = packed_levels(x, parameter)
+    return [levels >> i & 1 for i in range(int(parameter).bit_length())]
+
+
+KINDS = [("unit", 0.0), ("ternary", 0.7), ("ternary", 0.0)]
+KINDS += [("levels", float(2**k - 1)) for k in (1, 2, 3, 8, 16)]
+
+
+def assert_packed(variant, x, axis, kind, parameter, clip):
+    words, mask, nan = variant.pack(x, axis, clip, kind, parameter)
+    assert nan is False
+    expected = np.stack([ref.pack_bits(plane, axis) for plane in expected_planes(x, kind, parameter)])
+    np.testing.assert_array_equal(words, expected)
+    inside = np.abs(x) <= x.dtype.type(clip)
+    if kind == "levels":
+        inside &= x >= 0
+    np.testing.assert_array_equal(mask, ref.pack_bits(inside, axis))
+    again, none, _ = variant.pack(x, axis, None, kind, parameter)
+    assert none is None
+    np.testing.assert_array_equal(again, words)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize(("kind", "parameter"), KINDS)
+def test_pack_kinds(variant, rng, kind, parameter, axis, dtype):
+    for count in COUNTS:
+        shape = [3, 2, 5]
+        shape[axis] = count
+        assert_packed(variant, rng.normal(size=shape).astype(dtype), axis, kind, parameter, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("kind", "parameter"), KINDS)
+def test_pack_kinds_at_their_edges(variant, kind, parameter, axis, dtype):
+    """What lies at a threshold or half-way between two levels, and next to it."""
+    exact = np.array([*GRID[~np.isnan(GRID)], 0.7, *(np.arange(9) / 2 / max(parameter, 1)), 1 / 3, 0.1])
+    x = np.concatenate([exact, -exact]).astype(dtype)
+    x = np.concatenate([x, np.nextafter(x, dtype(9)), np.nextafter(x, dtype(-9))])[:, np.newaxis]
+    assert_packed(variant, x if axis == 0 else x.T, axis, kind, parameter, 1.0)
+
+
+@pytest.mark.parametrize(("kind", "parameter"), KINDS)
+@pytest.mark.parametrize("shape", [(0,), (1,), (40,), (0, 33), (33, 0), (700, 600), (600, 17)])
+def test_pack_kinds_of_every_shape(variant, rng, kind, parameter, shape):
+    x = floats(rng, shape)
+    for axis in range(len(shape)):
+        assert_packed(variant, x, axis, kind, parameter, 0.9)
+
+
+@pytest.mark.parametrize(("kind", "parameter"), KINDS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_pack_kinds_notice_a_nan(variant, rng, kind, parameter, axis):
+    for position in range(0, 67 * 3, 7):
+        x = floats(rng, (67, 3) if axis == 0 else (3, 67))
+        x.flat[position] = np.nan
+        with np.errstate(all="raise"):
+            assert variant.pack(x, axis, 1.0, kind, parameter)[2] is True
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("levels", [1.0, 3.0, 255.0])
+def test_levels_are_those_of_the_quantizer(variant, rng, levels, dtype):
+    x = np.concatenate([rng.normal(size=4000), np.arange(-1, 600) / (2 * levels)]).astype(dtype)
+    words = variant.pack(x, 0, None, "levels", levels)[0]
+    codes = sum(ref.unpack_bits(plane, len(x)).astype(dtype) * 2**i for i, plane in enumerate(words))
+    np.testing.assert_array_equal(codes / dtype(levels), variant.dorefa_activations(x, dtype(levels)))
 
 
 @pytest.mark.parametrize("shape", [(40,), (1,), (0,), (0, 33), (33, 0), (2, 3, 4, 5), (700, 600)])
@@ -280,6 +361,32 @@ def test_products_of_float_inputs(variant, rng, problem, check):
 )
 def test_transposed_products(variant, rng, problem, check):
     check(variant, problem, rng)
+
+
+OPERANDS = [Bits("sign", 1), Bits("sign", 3), Bits("unit", 1), Bits("unit", 4), Bits("ternary", 2)]
+PAIRS = [(left, right) for left in OPERANDS for right in OPERANDS if (left, right) != (OPERANDS[0], OPERANDS[0])]
+SMALL = ["33 channels", "65 channels", "1 channels", "0 channels", "66 -> 6 in 2 groups", "10 -> 20 in 10 groups"]
+SMALL += ["2d strided and dilated", "2d more than one panel and chunk", "1d only padding", "3d dilated, grouped"]
+SMALL += ["2d pointwise", "2d empty batch", "0 filters"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("left", "right"), PAIRS, ids=lambda bits: str(bits))
+def test_products_of_every_kind_of_bits(variant, rng, left, right, name):
+    for pad in (0, 1, -1):
+        checks.check_bits(variant, PROBLEMS[name], rng, pad, left, right)
+    checks.check_bits_transposed(variant, PROBLEMS[name], rng, left, right)
+
+
+@pytest.mark.parametrize("planes", [8, 14])
+def test_sums_up_to_the_largest_integers(variant, planes):
+    """All bits set: the greatest sums, and every count at its limit."""
+    depth = 2**31 // 2 ** (planes + 8) - 1
+    words = np.stack([ref.pack_bits(np.ones((1, depth), bool))] * planes)
+    kernel = np.stack([ref.pack_bits(np.ones((1, depth, 3), bool), -2)] * 8)
+    right = variant.prepare(kernel, 1, depth, False)
+    y = variant.xnor(words[:, np.newaxis], right, dense(1, depth, 3), 0, False, np.int32, "unit", "unit", 8)
+    np.testing.assert_array_equal(y, np.full((1, 1, 3), depth * (2**planes - 1) * 255))
 
 
 def assert_same_where_not_finite(actual, expected):

@@ -8,7 +8,7 @@ import pytest
 import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from product_checks import Problem
+from product_checks import Bits, Problem
 
 from bnnlayers import geometry
 
@@ -47,6 +47,18 @@ bits = st.sampled_from([0, 1, -1])
 @given(problem=problems(), rng=generators, pad=bits)
 def test_products_of_packed_inputs(variant, check, problem, rng, pad):
     check(variant, problem, rng, pad)
+
+
+operands = st.one_of(
+    st.builds(Bits, st.sampled_from(["sign", "unit"]), st.integers(1, 4)), st.just(Bits("ternary", 2))
+)
+
+
+@FEW
+@given(problem=problems(), rng=generators, pad=bits, left=operands, right=operands)
+def test_products_of_every_kind_of_bits(variant, problem, rng, pad, left, right):
+    checks.check_bits(variant, problem, rng, pad, left, right)
+    checks.check_bits_transposed(variant, problem, rng, left, right)
 
 
 @pytest.mark.parametrize("check", [checks.check_signed_right, checks.check_im2col])

@@ -95,6 +95,86 @@ def test_what_does_not_fit_is_refused_by_name(x, w, more, message):
         ops.matmul(x, w) if more is None else ops.conv(x, w, **more)
 
 
+KINDS = {
+    "unit": lambda x, axis: quantize.ste_heaviside(x, axis=axis),
+    "ternary": lambda x, axis: quantize.ste_tern(x, threshold=0.5, axis=axis),
+    "levels": lambda x, axis: quantize.dorefa_activations(x, k_bit=3, axis=axis),
+    "weights": lambda x, axis: quantize.dorefa_weights(x, k_bit=2, axis=axis),
+}
+
+
+@pytest.mark.parametrize("pad", (0.0, 1.0, -1.0))
+@pytest.mark.parametrize("groups", (1, 2))
+@pytest.mark.parametrize(("left", "right"), [(a, b) for a in (*KINDS, None) for b in (*KINDS, None) if a or b])
+def test_every_kind_of_bits_is_what_floats_give(rng, left, right, groups, pad):
+    """Forward and both gradients, one or both operands packed, the transposed product too."""
+    x = lq.constant(rng.standard_normal((2, 7, 6, 34)).astype(np.float32))
+    w = lq.constant(rng.standard_normal((3, 2, 34 // groups, 12)).astype(np.float32))
+    dy = rng.integers(-8, 9, (2, 4, 6, 12)).astype(np.float32)
+
+    def run(packed):
+        with lq.GradientTape() as tape:
+            tape.watch(x), tape.watch(w)
+            qx, qw = (
+                KINDS[kind](a, axis if packed else None) if kind else a
+                for kind, a, axis in ((left, x, -1), (right, w, -2))
+            )
+            y = ops.conv(qx, qw, strides=(2, 1), padding="same", groups=groups, pad_values=pad)
+        return [np.asarray(a) for a in (y, *tape.gradient(y, [x, w], output_gradients=dy))]
+
+    with product.observe() as ran:
+        ours = run(True)
+    assert ran == ["xnor" if left and right else "signed"]
+    for actual, expected in zip(ours, run(False), strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_bits_runs_backwards(rng, name):
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 3, 34), (3, 2, 12, 34)))
+    call = {"strides": 2, "padding": "same"}
+    floats = [np.asarray(KINDS[name](a, None)) for a in (x, w)]
+    bits = [KINDS[name](a, axis) for a, axis in ((x, -1), (w, -2))]
+    expected = ops.conv_transpose(*floats, **call)
+    for pair in ((bits[0], bits[1]), (bits[0], floats[1]), (floats[0], bits[1])):
+        actual = ops.conv_transpose(*pair, **call)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_dense_products_of_units_with_floats(rng):
+    x, w = (np.abs(rng.standard_normal(shape)).astype(np.float32) for shape in ((70, 33), (33, 40)))
+    bits = KINDS["levels"](x, -1), KINDS["levels"](w, 0)
+    np.testing.assert_allclose(ops.matmul(bits[0], w), bits[0].numpy() @ w, rtol=1e-5)
+    np.testing.assert_allclose(ops.matmul(x, bits[1]), x @ bits[1].numpy(), rtol=1e-5)
+
+
+def test_sums_beyond_the_integers_of_the_kernel_take_fewer_planes_at_a_time():
+    x, w = np.ones((2, 70000), np.float32), np.ones((70000, 3), np.float32)
+    bits = (quantize.dorefa_activations(a, k_bit=8, axis=axis) for a, axis in ((x, -1), (w, 0)))
+    with product.observe() as ran:
+        y = ops.matmul(*bits)
+    assert ran == ["xnor"]
+    np.testing.assert_allclose(y, np.full((2, 3), 70000), rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", (0, 1, -1))
+@pytest.mark.parametrize("k_bit", (1, 2, 5, 8))
+def test_both_modes_of_dorefa_have_two_faces_with_one_gradient(rng, k_bit, axis):
+    x = lq.constant(rng.standard_normal((3, 4, 33)).astype(np.float32))
+    dy = rng.standard_normal(x.shape).astype(np.float32)
+    for function in (quantize.dorefa_activations, quantize.dorefa_weights):
+        with lq.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            floats, bits = function(x, k_bit=k_bit), function(x, k_bit=k_bit, axis=axis)
+        assert isinstance(bits, BitArray)
+        assert bits.planes == k_bit
+        np.testing.assert_allclose(np.asarray(bits), floats, rtol=0, atol=1e-7)
+        np.testing.assert_array_equal(
+            tape.gradient(bits, x, output_gradients=dy), tape.gradient(floats, x, output_gradients=dy)
+        )
+
+
 @pytest.mark.parametrize("name", ("ste_sign", "approx_sign", "swish_sign", "ste_heaviside", "ste_tern"))
 def test_quantizers_have_two_faces_with_one_gradient(rng, name):
     function = getattr(quantize, name)
