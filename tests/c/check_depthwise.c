@@ -137,7 +137,15 @@ static void check(const bnn_geometry *g, int pad) {
       const void *row = bits & 1 ? (void *)constant_bits : constant;
       reference(&(sums){g, bits & 1 ? x_signs : x, bits & 2 ? w_signs : w, dy, (float)pad, y, dx, dw});
       const bnn_kernel *kernels[] = {&k->depthwise_float, &k->depthwise_left, &k->depthwise_right, &k->depthwise_xnor};
-      bnn_product p = {forward, g->batch, channels, 1, multiplier, left, right, row, NULL, BNN_FLOAT32};
+      bnn_product p = {.schedule = forward,
+                       .images = g->batch,
+                       .groups = channels,
+                       .depth = 1,
+                       .columns = multiplier,
+                       .left = left,
+                       .right = right,
+                       .constant = row,
+                       .out_type = BNN_FLOAT32};
       run(k->level, "forward", k, kernels[bits], p, 0, y, outputs);
       p.out_type = BNN_INT32;
       if (bits == 3) run(k->level, "forward to integers", k, kernels[bits], p, 0, y, outputs);
@@ -145,7 +153,14 @@ static void check(const bnn_geometry *g, int pad) {
       p.right = dy;
       run(k->level, "kernel gradient", k, bits & 1 ? &k->depthwise_reduce : &k->depthwise_float_reduce, p, 1, dw,
           weights);
-      bnn_product back = {backward, g->batch, channels, multiplier, 1, dy, right, NULL, NULL, BNN_FLOAT32};
+      bnn_product back = {.schedule = backward,
+                          .images = g->batch,
+                          .groups = channels,
+                          .depth = multiplier,
+                          .columns = 1,
+                          .left = dy,
+                          .right = right,
+                          .out_type = BNN_FLOAT32};
       run(k->level, "input gradient", k, kernels[bits & 2], back, 0, dx, inputs);
     }
   }
