@@ -99,19 +99,30 @@ def signed_reduce(
     by_group: bool = False,
 ) -> NDArray[np.float32]: ...
 
-# Depthwise products: the geometry has as many groups as channels, and filters = channels * M.
-# x: packed signs; w: packed signs uint32[1, taps..., M, ceil(C/32)]; pad in {0, 1, -1}; dtype int32 or float32.
-def depthwise_xnor(x: Words, w: Words, geometry: Geometry, pad: float, dtype: Any) -> NDArray[Any]: ...
+# Depthwise products: the geometry has as many groups as channels, and filters = channels * M. Kinds and pad are those
+# of xnor. x: uint32[planes, batch, ..., ceil(C/32)]; w: uint32[planes, taps..., M, ceil(C/32)]; dtype int32 or float32;
+# a float32 result is divided by `divisor`.
+def depthwise_xnor(
+    x: Words,
+    w: Words,
+    geometry: Geometry,
+    pad: float,
+    dtype: Any,
+    x_kind: str = "sign",
+    w_kind: str = "sign",
+    divisor: float = 1.0,
+) -> NDArray[Any]: ...
 
-# x: float32[batch, ..., C] with any pad, or packed signs with pad in {0, 1, -1}; w: float32[taps..., C, M] or, if x is
-# floats, packed signs. transposed: x has the geometry's output pixels and C * M channels, and is floats; pad must be 0.
+# x: float32[batch, ..., C] with any pad, or bits as above; w: float32[taps..., C, M] or, if x is floats, signs
+# uint32[1, taps..., M, ceil(C/32)]. transposed: x has the geometry's output pixels and C * M channels, and is floats;
+# pad must be 0.
 def depthwise_float(
-    x: NDArray[Any], w: NDArray[Any], geometry: Geometry, pad: float, transposed: bool
+    x: NDArray[Any], w: NDArray[Any], geometry: Geometry, pad: float, transposed: bool, x_kind: str = "sign"
 ) -> NDArray[np.float32]: ...
 
 # kernel gradient: x as above, dy float32[batch, ..., C * M] -> float32[taps, C, M].
 def depthwise_reduce(
-    x: NDArray[Any], dy: NDArray[np.float32], geometry: Geometry, pad: float
+    x: NDArray[Any], dy: NDArray[np.float32], geometry: Geometry, pad: float, x_kind: str = "sign"
 ) -> NDArray[np.float32]: ...
 
 # float32/float64 [batch, ..., C] -> [groups, batch*pixels, taps*C/groups], and its transpose (a sum over the taps).

@@ -114,6 +114,7 @@ typedef struct {
   bnn_kind left_kind, right_kind;
   int left_planes, right_planes;
   int pad;
+  float divisor; /* of depthwise results that are floats */
 } bnn_product;
 
 typedef struct {
@@ -165,10 +166,10 @@ typedef struct {
    * out: float [taps][depth][groups * columns] */
   bnn_kernel signed_reduce;
 
-  /* Depthwise: groups are channels, and depth or, backwards, columns are one. left:
-   * [images][sources][bnn_words(groups)] or floats [images][sources][groups * depth]; right: canonical words
-   * [taps][multiplier][bnn_words(groups)] or floats [taps][groups * depth * columns]; constant: a row of left.
-   * Backwards, left is floats. */
+  /* Depthwise: groups are channels, and depth or, backwards, columns are one. Kinds, planes and pad are as for xnor.
+   * left: [planes][images][sources][bnn_words(groups)], or floats [images][sources][groups * depth], and constant a row
+   * of floats; right: canonical words [planes][taps][multiplier][bnn_words(groups)], one plane of signs where left is
+   * floats, or floats [taps][groups * depth * columns]. Backwards, left is floats. */
   bnn_kernel depthwise_xnor;
   bnn_kernel depthwise_right; /* float x bits */
   bnn_kernel depthwise_left;  /* bits x float */

@@ -115,3 +115,132 @@ def test_kernel_gradient(variant, rng, problem, bits, pad):
     magnitude = ref.depthwise_kernel_gradient(np.abs(x), np.abs(dy), *where, abs(pad))
     shape = (taps(problem), *kernel_shape(problem)[-2:])
     assert_sum(dw, expected.reshape(shape), problem.batch * problem.pixels, magnitude.reshape(shape))
+
+
+# ---- operands of other bits ----------------------------------------------------------------------------------------
+
+
+def draw(rng, kind, planes, shape):
+    """Whole numbers as a float array; as bits, packed along an axis; and the largest one."""
+    largest = 1 if kind == "ternary" else 2**planes - 1
+    values = rng.integers(0, largest + 1, shape)
+    values = {"sign": 2 * values - largest, "unit": values, "ternary": rng.integers(-1, 2, shape)}[kind]
+
+    def bits(axis):
+        if kind == "ternary":
+            planes_ = [values < 0, values != 0]
+        else:
+            negative = (largest - values) // 2 if kind == "sign" else values
+            planes_ = [negative >> i & 1 for i in range(planes)]
+        return np.stack([ref.pack_bits(plane, axis) for plane in planes_])
+
+    return values.astype(np.float32), bits, largest
+
+
+KINDS = [("sign", 1), ("sign", 3), ("unit", 1), ("unit", 2), ("unit", 8), ("ternary", 2)]
+SOME = {
+    "2d": TWO,
+    "2d, 3 each": TWO.but(filters=102, strides=(2, 1)),
+    "1d 70 taps": SHAPES["1d 70 taps"],
+    "65 channels": depthwise(65),
+}
+
+
+@pytest.mark.parametrize("pad", [0, -1])
+@pytest.mark.parametrize("w_kind", KINDS, ids=str)
+@pytest.mark.parametrize("x_kind", KINDS, ids=str)
+@pytest.mark.parametrize("problem", SOME.values(), ids=SOME)
+def test_every_kind_of_bits(variant, rng, problem, x_kind, w_kind, pad):
+    x, x_bits, largest = draw(rng, *x_kind, problem.input_shape)
+    kernel, kernel_bits, _ = draw(rng, *w_kind, kernel_shape(problem))
+    expected = by_pixel(ref.depthwise_convolution(x, kernel, *problem.where, pad * largest))
+    kinds = x_kind[0], w_kind[0]
+    arguments = x_bits(-1), kernel_bits(-2), problem.geometry, pad
+    y = checks.same_at_each_thread_count(variant.depthwise_xnor, *arguments, np.int32, *kinds)
+    np.testing.assert_array_equal(y, expected)
+    y = variant.depthwise_xnor(*arguments, np.float32, *kinds, 7)
+    np.testing.assert_array_equal(y, expected.astype(np.float32) / np.float32(7))
+
+
+@pytest.mark.parametrize("pad", [0, -1])
+@pytest.mark.parametrize("x_kind", KINDS[1:], ids=str)
+@pytest.mark.parametrize("problem", SOME.values(), ids=SOME)
+def test_every_kind_of_bits_with_floats(variant, rng, problem, x_kind, pad):
+    """Whole numbers, so that sums are exact."""
+    x, x_bits, largest = draw(rng, *x_kind, problem.input_shape)
+    kernel, dy = (
+        rng.integers(-3, 4, shape).astype(np.float32) for shape in (kernel_shape(problem), problem.output_shape)
+    )
+    where = *problem.where, pad * largest
+    y = variant.depthwise_float(x_bits(-1), kernel, problem.geometry, pad, False, x_kind[0])
+    np.testing.assert_array_equal(y, by_pixel(ref.depthwise_convolution(x, kernel, *where)))
+    dw = checks.same_at_each_thread_count(variant.depthwise_reduce, x_bits(-1), dy, problem.geometry, pad, x_kind[0])
+    expected = ref.depthwise_kernel_gradient(x, dy, problem.kernel, *where)
+    np.testing.assert_array_equal(dw, expected.reshape(dw.shape))
+
+
+# ---- what else a caller relies on ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@np.errstate(invalid="ignore")
+def test_a_value_that_is_not_finite_reaches_exactly_its_outputs(variant, rng, value):
+    problem = depthwise(37, 2, pads=((0, 0), (0, 0)))
+    geometry, where = problem.geometry, problem.where
+    x, kernel = floats(rng, problem.input_shape), floats(rng, kernel_shape(problem))
+    dy, signed = floats(rng, problem.output_shape), signs(rng, kernel_shape(problem))
+    x[1, 2, 3, 36] = dy[0, 1, 1, 73] = kernel[0, 2, 36, 1] = value
+    packed = ref.pack(signs(rng, problem.input_shape))
+    for y, expected in [
+        (variant.depthwise_float(x, ref.pack(signed, -2), geometry, 0, False),
+         ref.depthwise_convolution(x, signed, *where)),
+        (variant.depthwise_float(packed, kernel, geometry, 0, False),
+         ref.depthwise_convolution(ref.unpack(packed[0], 37), kernel, *where)),
+        (variant.depthwise_float(dy, ref.pack(signed, -2), geometry, 0, True),
+         ref.depthwise_input_gradient(dy, signed, problem.spatial, *where)),
+        (variant.depthwise_reduce(packed, dy, geometry, 0),
+         ref.depthwise_kernel_gradient(ref.unpack(packed[0], 37), dy, problem.kernel, *where)),
+    ]:  # fmt: skip
+        expected = expected.reshape(y.shape)
+        finite = np.isfinite(expected)
+        assert not finite.all()
+        np.testing.assert_array_equal(np.isfinite(y), finite)
+        np.testing.assert_array_equal(y[~finite], expected[~finite])
+
+
+def test_a_result_does_not_depend_on_the_batch_around_it(variant, rng):
+    problem = SHAPES["2d many parts"]
+    x, kernel = floats(rng, problem.input_shape), floats(rng, kernel_shape(problem))
+    everything = variant.depthwise_float(x, kernel, problem.geometry, 0, False)
+    alone = problem.but(batch=1).geometry
+    for image, expected in zip(x, everything, strict=True):
+        one = variant.depthwise_float(image[np.newaxis], kernel, alone, 0, False)
+        np.testing.assert_array_equal(one[0], expected)
+
+
+def test_what_is_refused(variant, rng):
+    problem = depthwise(40, 2)
+    x, kernel, dy = (floats(rng, s) for s in (problem.input_shape, kernel_shape(problem), problem.output_shape))
+    bits, words, geometry = ref.pack(x), ref.pack(kernel, -2), problem.geometry
+    grouped = geometry._replace(groups=1)
+    for error, name, function, arguments in [
+        (ValueError, "geometry", variant.depthwise_float, (x, kernel, grouped, 0, False)),
+        (ValueError, "x", variant.depthwise_float, (x[:1], kernel, geometry, 0, False)),
+        (ValueError, "w", variant.depthwise_float, (x, kernel[..., :1], geometry, 0, False)),
+        (ValueError, "w", variant.depthwise_float, (x, words[..., :1], geometry, 0, False)),
+        (TypeError, "x", variant.depthwise_float, (x.astype(np.float64), kernel, geometry, 0, False)),
+        (TypeError, "w", variant.depthwise_float, (bits, words, geometry, 0, False)),
+        (TypeError, "x", variant.depthwise_float, (bits, kernel, geometry, 0, True)),
+        (ValueError, "pad", variant.depthwise_float, (dy, kernel, geometry, 1, True)),
+        (ValueError, "pad", variant.depthwise_float, (bits, kernel, geometry, 0.5, False)),
+        (ValueError, "x_kind", variant.depthwise_float, (bits, kernel, geometry, 0, False, "int8")),
+        (TypeError, "x", variant.depthwise_xnor, (x, words, geometry, 0, np.int32)),
+        (TypeError, "w", variant.depthwise_xnor, (bits, kernel, geometry, 0, np.int32)),
+        (ValueError, "x", variant.depthwise_xnor, (bits, words, geometry, 0, np.int32, "ternary")),
+        (ValueError, "w", variant.depthwise_xnor, (bits, words, geometry, 0, np.int32, "sign", "ternary")),
+        (TypeError, "dtype", variant.depthwise_xnor, (bits, words, geometry, 0, np.int64)),
+        (ValueError, "dy", variant.depthwise_reduce, (x, x, geometry, 0)),
+        (TypeError, "dy", variant.depthwise_reduce, (x, bits, geometry, 0)),
+    ]:
+        with pytest.raises(error, match=rf"{function.__name__}\(\).*'{name}'"):
+            function(*arguments)

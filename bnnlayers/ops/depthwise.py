@@ -6,6 +6,7 @@ either side, multiplies the output and takes no bits from the operands.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
 from . import product
-from .product import Image, Product, admitted, per_axis, sum_of_terms
+from .product import Image, Product, admitted, per_axis
 
 
 def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
@@ -30,17 +31,23 @@ def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> 
         by_channel = np.repeat(x.scale, geometry.filters // geometry.channels)
         scale, x = by_channel if scale is None else scale * by_channel, x.scaled(None)
     if _in_kernels(x, w):
-        y = sum_of_terms(lambda x, w: _product_of(x, w, geometry, pad, transposed), x, w)
+        y = _kernel_times(x, w, geometry, pad, transposed)
     else:
         y = product.times(x, w.reshape(*w.shape[:-2], 1, -1), geometry, pad, transposed)
     return y if scale is None else y * scale
 
 
-def _product_of(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
-    left, right = (a.words if isinstance(a, BitArray) else a for a in (x, w))
-    if isinstance(x, BitArray) and isinstance(w, BitArray):
-        return _core.depthwise_xnor(left, right, geometry, pad, np.float32)
-    return _core.depthwise_float(left, right, geometry, pad, transposed)
+def _kernel_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+    if isinstance(w, BitArray):
+        packed = isinstance(x, BitArray) and math.prod(geometry.kernel) << x.planes + w.planes < 2**31
+        if packed:
+            divisor = x.divisor * w.divisor
+            return _core.depthwise_xnor(x.words, w.words, geometry, pad, np.float32, x.kind, w.kind, divisor)
+        # A kernel is small, so what is not plain signs may as well be floats.
+        w = w.words if not isinstance(x, BitArray) and w.kind == "sign" and w.planes == 1 else w.numpy()
+    if isinstance(x, BitArray):
+        return _core.depthwise_float(x.words, w / np.float32(x.divisor), geometry, pad, transposed, x.kind)
+    return _core.depthwise_float(x, w, geometry, pad, transposed)
 
 
 def _reduce(x: Any, dy: Any, geometry: Geometry, pad: float) -> Any:
@@ -49,7 +56,7 @@ def _reduce(x: Any, dy: Any, geometry: Geometry, pad: float) -> Any:
         return product.reduce(x, dy, geometry, pad, False)
     if not isinstance(x, BitArray):
         return _core.depthwise_reduce(x, dy, geometry, pad)
-    dw = sum_of_terms(lambda x, dy: _core.depthwise_reduce(x.words, dy, geometry, pad), x, dy)
+    dw = _core.depthwise_reduce(x.words, dy, geometry, pad, x.kind) / np.float32(x.divisor)
     return dw if x.scale is None else dw * x.scale[:, np.newaxis]
 
 

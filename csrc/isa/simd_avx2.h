@@ -58,6 +58,7 @@ BNN_INLINE void v_store_part_f32(float *p, vf32 x, int64_t n) { _mm256_maskstore
 BNN_INLINE vf32 v_add_f32(vf32 a, vf32 b) { return _mm256_add_ps(a, b); }
 BNN_INLINE vf32 v_sub_f32(vf32 a, vf32 b) { return _mm256_sub_ps(a, b); }
 BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return _mm256_mul_ps(a, b); }
+BNN_INLINE vf32 v_div_f32(vf32 a, vf32 b) { return _mm256_div_ps(a, b); }
 BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return _mm256_fmadd_ps(a, b, c); }
 BNN_INLINE vf32 v_float(vu32 x) { return _mm256_cvtepi32_ps(x); }
 BNN_INLINE vu32 v_bits_of(vf32 x) { return _mm256_castps_si256(x); }

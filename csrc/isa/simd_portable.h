@@ -65,6 +65,7 @@ BNN_INLINE void v_store_part_f32(float *p, vf32 x, int64_t n) { v_store_part(p, 
 BNN_INLINE vf32 v_add_f32(vf32 a, vf32 b) { return a + b; }
 BNN_INLINE vf32 v_sub_f32(vf32 a, vf32 b) { return a - b; }
 BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return a * b; }
+BNN_INLINE vf32 v_div_f32(vf32 a, vf32 b) { return a / b; }
 BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return a * b + c; }
 BNN_INLINE vf32 v_float(vu32 x) { return __builtin_convertvector((vi32)x, vf32); }
 BNN_INLINE vu32 v_bits_of(vf32 x) { return (vu32)x; }

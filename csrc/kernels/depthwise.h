@@ -6,7 +6,7 @@
  * image by image, in runs of one class that a constant step leads through.
  */
 
-#define DEPTHWISE_TAPS 255    /* most taps counted together: counts are bytes */
+#define DEPTHWISE_COUNT 255   /* the largest count: a byte */
 #define DEPTHWISE_PLANES 8    /* of a count */
 #define DEPTHWISE_RUN 64      /* most positions of a run of floats: what they read stays in the first cache */
 #define DEPTHWISE_STAGED 2048 /* most positions staged for a run, if that is not less than the taps */
@@ -45,21 +45,29 @@ static int64_t depthwise_positions(const bnn_product *p) { return p->images * p-
 
 /* ---- bits x bits ----------------------------------------------------------------------------------------------- */
 
-/* What a tap compares, word by word. A padded tap reads the same vector everywhere: `follow` is 0, else -1. */
+/* What a tap and a pair of planes add, word by word: bits of signs, and of what is not zero. An operand whose kind has
+ * no such bits, and a padded tap, read a vector of zeros or ones: they do not follow the position. */
 typedef struct {
-  const uint32_t *x, *w;
-  int64_t follow;
-} depthwise_pair;
+  const uint32_t *x, *w, *x_mask, *w_mask;
+  int64_t follow, mask_follow; /* -1 or 0 */
+} depthwise_item;
 
+/* A result is start + factor * count: where all is signs, of the items that differ; else a count of 1 + value, value
+ * being -1, 0 or 1, each times a power of two. */
 typedef struct {
-  const depthwise_pair *pair;
-  int64_t taps;
-  int add; /* to the integers that `out` holds */
+  depthwise_item *item;
+  int64_t end[DEPTHWISE_PLANES]; /* of the items that count 2^i times */
+  int total;                     /* the largest count: a byte */
+  int signs;                     /* whether all is signs, and counts once */
+  int32_t start, factor;
+  int add;   /* to the integers that `out` holds */
+  int whole; /* whether nothing is left to add */
   bnn_type type;
+  float divisor;
   int64_t stride; /* from the result of a channel to the next */
 } depthwise_count;
 
-/* One more bit in every column of the counters: planes are the digits of 512 (LANES * 32) counts. */
+/* One more bit in every column of the counters: planes are the digits of their LANES * 32 counts. */
 BNN_INLINE void depthwise_increment(const int first, const int planes, vu32 *plane, vu32 carry) {
   BNN_UNROLL
   for (int k = first; k < planes; k++) {
@@ -69,78 +77,102 @@ BNN_INLINE void depthwise_increment(const int first, const int planes, vu32 *pla
   }
 }
 
-/* Results of the channels of one word, from lane `lane` of the planes. */
-BNN_INLINE void depthwise_expand(const int planes, const depthwise_count *count, uint32_t kept[][BNN_LANES],
-                                 int64_t lane, int64_t channels, uint32_t *out) {
-  vbytes bytes = v_no_bytes();
-  BNN_UNROLL
-  for (int k = planes - 1; k >= 0; k--) bytes = v_append_bits(bytes, kept[k][lane]);
-  uint8_t differ[BNN_WORD];
-  v_store_bytes(differ, bytes);
-  const vu32 taps = v_set((uint32_t)count->taps);
-  vu32 sum[BNN_WORD / BNN_LANES];
-  BNN_UNROLL
-  for (int i = 0; i < BNN_WORD / BNN_LANES; i++) {
-    vu32 differs = v_load_bytes(differ + i * BNN_LANES);
-    sum[i] = v_sub(taps, v_add(differs, differs));
-  }
-  if (channels == BNN_WORD && count->stride == 1 && !count->add) {
-    if (count->type == BNN_FLOAT32) {
-      BNN_UNROLL
-      for (int i = 0; i < BNN_WORD / BNN_LANES; i++) sum[i] = v_bits_of(v_float(sum[i]));
-    }
-    BNN_UNROLL
-    for (int i = 0; i < BNN_WORD / BNN_LANES; i++) v_store(out + i * BNN_LANES, sum[i]);
-    return;
-  }
-  uint32_t result[BNN_WORD];
-  BNN_UNROLL
-  for (int i = 0; i < BNN_WORD / BNN_LANES; i++) v_store(result + i * BNN_LANES, sum[i]);
-  if (count->add)
-    for (int64_t k = 0; k < channels; k++) result[k] += out[k * count->stride];
-  if (count->type == BNN_FLOAT32) {
-    BNN_UNROLL
-    for (int i = 0; i < BNN_WORD / BNN_LANES; i++)
-      v_store(result + i * BNN_LANES, v_bits_of(v_float(v_load(result + i * BNN_LANES))));
-  }
-  for (int64_t k = 0; k < channels; k++) out[k * count->stride] = result[k];
+BNN_INLINE vu32 depthwise_words(const int full, const uint32_t *words, int64_t left) {
+  return full ? v_load(words) : v_load_part(words, left);
 }
 
-/* Digits of the number of taps that differ, from word `at` on; `left` words are left in the run. */
-BNN_INLINE void depthwise_digits(const int planes, const int full, const depthwise_count *count, int64_t at,
-                                 int64_t phase, int64_t left, uint32_t kept[][BNN_LANES]) {
+/* Digits of the counts, from word `at` on; `left` words are left in the run. */
+BNN_INLINE void depthwise_digits(const int signs, const int planes, const int full, const depthwise_count *count,
+                                 int64_t at, int64_t phase, int64_t left, uint32_t kept[][BNN_LANES]) {
   vu32 plane[DEPTHWISE_PLANES];
   BNN_UNROLL
   for (int k = 0; k < planes; k++) plane[k] = v_set(0);
-  const depthwise_pair *pair = count->pair, *end = pair + count->taps;
-#define DEPTHWISE_X(i) \
-  (full ? v_load(pair[i].x + (at & pair[i].follow)) : v_load_part(pair[i].x + (at & pair[i].follow), left))
-  for (; end - pair >= 2; pair += 2) {
-    vu32 half = v_xor3(plane[0], DEPTHWISE_X(0), v_load(pair[0].w + phase));
-    vu32 whole = v_xor3(half, DEPTHWISE_X(1), v_load(pair[1].w + phase));
-    depthwise_increment(1, planes, plane, v_carry(half, whole, plane[0]));
-    plane[0] = whole;
+  const depthwise_item *item = count->item;
+  if (signs) {
+    const depthwise_item *end = item + count->end[0];
+    for (; end - item >= 2; item += 2) {
+      vu32 a = depthwise_words(full, item[0].x + (at & item[0].follow), left);
+      vu32 b = depthwise_words(full, item[1].x + (at & item[1].follow), left);
+      vu32 half = v_xor3(plane[0], a, v_load(item[0].w + phase));
+      vu32 whole = v_xor3(half, b, v_load(item[1].w + phase));
+      depthwise_increment(1, planes, plane, v_carry(half, whole, plane[0]));
+      plane[0] = whole;
+    }
+    if (item < end) {
+      vu32 a = depthwise_words(full, item->x + (at & item->follow), left);
+      depthwise_increment(0, planes, plane, v_xor(a, v_load(item->w + phase)));
+    }
+  } else {
+    const vu32 ones = v_set(~0u);
+    BNN_UNROLL
+    for (int k = 0; k < planes - 1; k++)
+      for (; item < count->item + count->end[k]; item++) {
+        vu32 x = depthwise_words(full, item->x + (at & item->follow), left);
+        vu32 mask = depthwise_words(full, item->x_mask + (at & item->mask_follow), left);
+        vu32 some = v_and(mask, v_load(item->w_mask + phase));
+        vu32 minus = v_and(some, v_xor(x, v_load(item->w + phase)));
+        depthwise_increment(k, planes, plane, v_xor(some, ones));
+        depthwise_increment(k + 1, planes, plane, v_xor(some, minus));
+      }
   }
-  if (pair < end) depthwise_increment(0, planes, plane, v_xor(DEPTHWISE_X(0), v_load(pair->w + phase)));
-#undef DEPTHWISE_X
   BNN_UNROLL
   for (int k = 0; k < planes; k++) v_store(kept[k], plane[k]);
 }
 
+/* Results of the channels of one word, from lane `lane` of the planes. */
+BNN_INLINE void depthwise_expand(const int signs, const int planes, const depthwise_count *count,
+                                 uint32_t kept[][BNN_LANES], int64_t lane, int64_t channels, uint32_t *out) {
+  enum { VECTORS = BNN_WORD / BNN_LANES };
+  vbytes bytes = v_no_bytes();
+  BNN_UNROLL
+  for (int k = planes - 1; k >= 0; k--) bytes = v_append_bits(bytes, kept[k][lane]);
+  uint8_t counted[BNN_WORD];
+  v_store_bytes(counted, bytes);
+  const vu32 start = v_set((uint32_t)count->start), factor = v_set((uint32_t)count->factor);
+  const vf32 divisor = v_set_f32(count->divisor);
+  vu32 sum[VECTORS];
+  BNN_UNROLL
+  for (int i = 0; i < VECTORS; i++) {
+    sum[i] = v_load_bytes(counted + i * BNN_LANES);
+    sum[i] = signs ? v_sub(start, v_add(sum[i], sum[i])) : v_add(start, v_mul(sum[i], factor));
+  }
+  int direct = channels == BNN_WORD && count->stride == 1;
+  uint32_t result[BNN_WORD];
+  if (count->add) {
+    for (int64_t k = 0; k < channels; k++) result[k] = out[k * count->stride];
+    for (int64_t k = channels; k < BNN_WORD; k++) result[k] = 0;
+    BNN_UNROLL
+    for (int i = 0; i < VECTORS; i++) sum[i] = v_add(sum[i], v_load(result + i * BNN_LANES));
+  }
+  if (count->whole && count->type == BNN_FLOAT32) {
+    BNN_UNROLL
+    for (int i = 0; i < VECTORS; i++) sum[i] = v_bits_of(v_float(sum[i]));
+    if (count->divisor != 1) {
+      BNN_UNROLL
+      for (int i = 0; i < VECTORS; i++) sum[i] = v_bits_of(v_div_f32(v_as_float(sum[i]), divisor));
+    }
+  }
+  uint32_t *to = direct ? out : result;
+  BNN_UNROLL
+  for (int i = 0; i < VECTORS; i++) v_store(to + i * BNN_LANES, sum[i]);
+  for (int64_t k = 0; !direct && k < channels; k++) out[k * count->stride] = result[k];
+}
+
 /* The results of a run of `pixels` pixels side by side for one of the columns. */
-BNN_INLINE void depthwise_count_run(const int planes, const depthwise_count *count, int64_t pixels, int64_t channels,
-                                    uint32_t *out) {
+BNN_INLINE void depthwise_count_run(const int signs, const int planes, const depthwise_count *count, int64_t pixels,
+                                    int64_t channels, uint32_t *out) {
   int64_t words = bnn_words(channels), all = pixels * words, step = BNN_LANES % words, phase = 0, word = 0;
   uint32_t kept[DEPTHWISE_PLANES][BNN_LANES];
   for (int64_t at = 0; at < all; at += BNN_LANES) {
     int64_t left = all - at;
     if (left >= BNN_LANES)
-      depthwise_digits(planes, 1, count, at, phase, left, kept);
+      depthwise_digits(signs, planes, 1, count, at, phase, left, kept);
     else
-      depthwise_digits(planes, 0, count, at, phase, left, kept);
+      depthwise_digits(signs, planes, 0, count, at, phase, left, kept);
     for (int64_t lane = 0; lane < BNN_LANES && lane < left; lane++) {
       int64_t first = word * BNN_WORD, here = channels - first;
-      depthwise_expand(planes, count, kept, lane, here < BNN_WORD ? here : BNN_WORD, out + first * count->stride);
+      depthwise_expand(signs, planes, count, kept, lane, here < BNN_WORD ? here : BNN_WORD,
+                       out + first * count->stride);
       if (++word == words) {
         word = 0;
         out += channels * count->stride;
@@ -151,66 +183,146 @@ BNN_INLINE void depthwise_count_run(const int planes, const depthwise_count *cou
   }
 }
 
-static void depthwise_count_4(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
-  depthwise_count_run(4, count, pixels, channels, out);
+/* The sizes as functions of their own: what is constant in each unrolls. */
+typedef void depthwise_count_of(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out);
+static void depthwise_signs_4(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
+  depthwise_count_run(1, 4, count, pixels, channels, out);
 }
-static void depthwise_count_6(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
-  depthwise_count_run(6, count, pixels, channels, out);
+static void depthwise_signs_6(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
+  depthwise_count_run(1, 6, count, pixels, channels, out);
 }
-static void depthwise_count_8(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
-  depthwise_count_run(8, count, pixels, channels, out);
+static void depthwise_signs_8(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
+  depthwise_count_run(1, 8, count, pixels, channels, out);
 }
+static void depthwise_values_6(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
+  depthwise_count_run(0, 6, count, pixels, channels, out);
+}
+static void depthwise_values_8(const depthwise_count *count, int64_t pixels, int64_t channels, uint32_t *out) {
+  depthwise_count_run(0, 8, count, pixels, channels, out);
+}
+static depthwise_count_of *const depthwise_counts[][3] = {
+    {depthwise_values_6, depthwise_values_6, depthwise_values_8},
+    {depthwise_signs_4, depthwise_signs_6, depthwise_signs_8},
+};
 
-/* Words of one tap's signs, repeated so that a vector can begin at each of them. */
+typedef struct {
+  const bnn_product *product;
+  depthwise_count count;
+  int64_t words, width;          /* of a row; of a row of the right operand with its beginning repeated */
+  uint32_t *right;               /* [planes][columns][taps][width] */
+  uint32_t *zeros, *ones;        /* [width] */
+  int left_planes, right_planes; /* of values: two planes of ternary values are one */
+  int64_t base;                  /* the counts of now are times 2^base */
+} depthwise_bits;
+
+static int depthwise_values(bnn_kind kind, int planes) { return kind == BNN_TERNARY ? 1 : planes; }
+
+/* A vector can begin at each word of a row, so a row goes on with its own beginning. */
 static int64_t depthwise_width(const bnn_product *p) { return bnn_words(p->groups) + BNN_LANES; }
 
 static size_t depthwise_xnor_scratch(const bnn_product *p) {
-  int64_t weights = p->columns * p->schedule->taps * depthwise_width(p);
-  int64_t pairs = p->schedule->taps < DEPTHWISE_TAPS ? p->schedule->taps : DEPTHWISE_TAPS;
-  return (size_t)pairs * sizeof(depthwise_pair) + (size_t)weights * sizeof(uint32_t);
+  int64_t rows = p->right_planes * p->columns * p->schedule->taps + 2;
+  return DEPTHWISE_COUNT * sizeof(depthwise_item) + (size_t)(rows * depthwise_width(p)) * sizeof(uint32_t);
+}
+
+static void depthwise_begin_bits(const bnn_product *p, void *scratch, depthwise_bits *work) {
+  int64_t taps = p->schedule->taps, columns = p->columns, words = bnn_words(p->groups), width = depthwise_width(p);
+  depthwise_item *item = scratch;
+  *work = (depthwise_bits){.product = p, .words = words, .width = width};
+  work->right = (uint32_t *)(item + DEPTHWISE_COUNT);
+  work->zeros = work->right + p->right_planes * columns * taps * width;
+  work->ones = work->zeros + width;
+  work->left_planes = depthwise_values(p->left_kind, p->left_planes);
+  work->right_planes = depthwise_values(p->right_kind, p->right_planes);
+  work->count = (depthwise_count){.item = item, .stride = columns, .divisor = p->divisor};
+  work->count.signs = p->left_kind == BNN_SIGN && p->right_kind == BNN_SIGN && p->left_planes * p->right_planes == 1;
+  for (int64_t i = 0; i < width; i++) {
+    work->zeros[i] = 0;
+    work->ones[i] = ~0u;
+  }
+  const uint32_t *row = p->right; /* [planes][taps][columns][words] */
+  for (int64_t i = 0; i < p->right_planes * taps * columns; i++, row += words) {
+    int64_t plane = i / (taps * columns), tap = i / columns % taps;
+    uint32_t *repeated = work->right + ((plane * columns + i % columns) * taps + tap) * width;
+    for (int64_t w = 0; w < width; w++) repeated[w] = w < words ? row[w] : repeated[w - words];
+  }
+}
+
+/* Counts what is listed, for a column of a run. */
+static void depthwise_flush(depthwise_bits *work, int64_t pixels, uint32_t *out, int whole) {
+  const bnn_product *p = work->product;
+  depthwise_count *count = &work->count;
+  count->whole = whole;
+  count->type = p->out_type;
+  count->start = count->signs ? count->total : -(count->total / 2 * (1 << work->base));
+  count->factor = count->signs ? -2 : 1 << work->base;
+  int size = count->total < 16 ? 0 : count->total < 64 ? 1 : 2;
+  depthwise_counts[count->signs][size](count, pixels, p->groups, out);
+  count->add = 1;
+  count->total = 0;
+  for (int k = 0; k < DEPTHWISE_PLANES; k++) count->end[k] = 0;
+}
+
+/* A tap of plane `plane` of the left and `other` of the right; `x` is the row of plane 0, or NULL where padded. */
+static depthwise_item depthwise_meet(const depthwise_bits *work, const uint32_t *x, int plane, const uint32_t *w,
+                                     int other) {
+  const bnn_product *p = work->product;
+  int64_t left = p->images * p->schedule->sources * work->words, right = p->columns * p->schedule->taps * work->width;
+  depthwise_item item = {work->zeros, work->zeros, work->ones, work->ones, 0, 0};
+  if (!x && p->pad < 0) item.x = work->ones;
+  if (x && p->left_kind != BNN_UNIT) {
+    item.x = x + plane * left;
+    item.follow = -1;
+  }
+  if (x && p->left_kind != BNN_SIGN) {
+    item.x_mask = x + (p->left_kind == BNN_TERNARY ? 1 : plane) * left;
+    item.mask_follow = -1;
+  }
+  if (p->right_kind != BNN_UNIT) item.w = w + other * right;
+  if (p->right_kind != BNN_SIGN) item.w_mask = w + (p->right_kind == BNN_TERNARY ? 1 : other) * right;
+  return item;
+}
+
+/* The results of `pixels` pixels side by side that read from `x` on, for one of the columns. */
+static void depthwise_bits_run(depthwise_bits *work, const bnn_class *c, const uint32_t *x, int64_t pixels,
+                               const uint32_t *w, uint32_t *out) {
+  depthwise_count *count = &work->count;
+  count->add = count->total = 0;
+  for (int k = 0; k < DEPTHWISE_PLANES; k++) count->end[k] = 0;
+  work->base = 0;
+  for (int digit = 0; digit < work->left_planes + work->right_planes - 1; digit++)
+    for (int plane = 0; plane <= digit && plane < work->left_planes; plane++) {
+      if (digit - plane >= work->right_planes) continue;
+      for (int64_t i = 0; i < c->valid + c->padded; i++) {
+        int more = count->signs ? 1 : digit - work->base < 7 ? 2 << (digit - work->base) : DEPTHWISE_COUNT + 1;
+        if (count->total + more > DEPTHWISE_COUNT) {
+          if (count->total) depthwise_flush(work, pixels, out, 0);
+          work->base = digit;
+          more = count->signs ? 1 : 2;
+        }
+        int64_t listed = count->end[DEPTHWISE_PLANES - 1];
+        const uint32_t *from = i < c->valid ? x + c->offset[i] * work->words : NULL;
+        count->item[listed] = depthwise_meet(work, from, plane, w + c->tap[i] * work->width, digit - plane);
+        count->total += more;
+        for (int64_t k = digit - work->base; k < DEPTHWISE_PLANES; k++) count->end[k] = listed + 1;
+      }
+    }
+  depthwise_flush(work, pixels, out, 1);
 }
 
 static void depthwise_xnor_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
-  const bnn_schedule *s = p->schedule;
-  int64_t taps = s->taps, words = bnn_words(p->groups), width = depthwise_width(p);
-  depthwise_pair *pair = scratch;
-  uint32_t *weights = (uint32_t *)(pair + (taps < DEPTHWISE_TAPS ? taps : DEPTHWISE_TAPS)); /* [columns][taps][width] */
-  uint32_t constant[BNN_LANES];
-  v_store(constant, v_set(p->constant && *(const uint32_t *)p->constant & 1 ? ~0u : 0));
-  for (int64_t tap = 0; tap < taps; tap++)
-    for (int64_t j = 0; j < p->columns; j++) {
-      const uint32_t *row = (const uint32_t *)p->right + (tap * p->columns + j) * words;
-      uint32_t *repeated = weights + (j * taps + tap) * width;
-      for (int64_t i = 0; i < width; i++) repeated[i] = i < words ? row[i] : repeated[i - words];
-    }
-
+  depthwise_bits work;
+  depthwise_begin_bits(p, scratch, &work);
   while (begin < end) {
-    depthwise_run run = depthwise_next(s, begin, end, end - begin);
-    const bnn_class *c = run.class_;
-    if (run.source_step != 1 || run.target_step != 1) run.count = 1;
+    depthwise_run run = depthwise_next(p->schedule, begin, end, end - begin);
     begin += run.count;
-    const uint32_t *x = (const uint32_t *)p->left + run.source * words;
-    uint32_t *out = (uint32_t *)p->out + run.target * p->groups * p->columns;
-    int64_t listed = 0, all = c->valid + c->padded;
-    do {
-      depthwise_count count = {.pair = pair, .add = listed > 0, .stride = p->columns};
-      count.taps = all - listed < DEPTHWISE_TAPS ? all - listed : DEPTHWISE_TAPS;
-      for (int64_t j = 0; j < p->columns; j++) {
-        for (int64_t i = 0; i < count.taps; i++) {
-          int64_t tap = listed + i;
-          pair[i] = (depthwise_pair){tap < c->valid ? x + c->offset[tap] * words : constant,
-                                     weights + (j * taps + c->tap[tap]) * width, -(tap < c->valid)};
-        }
-        count.type = listed + count.taps == all ? p->out_type : BNN_INT32;
-        if (count.taps < 16)
-          depthwise_count_4(&count, run.count, p->groups, out + j);
-        else if (count.taps < 64)
-          depthwise_count_6(&count, run.count, p->groups, out + j);
-        else
-          depthwise_count_8(&count, run.count, p->groups, out + j);
-      }
-      listed += count.taps;
-    } while (listed < all);
+    int64_t together = run.source_step == 1 && run.target_step == 1 ? run.count : 1;
+    for (int64_t i = 0; i < run.count; i += together) {
+      const uint32_t *x = (const uint32_t *)p->left + (run.source + i * run.source_step) * work.words;
+      uint32_t *out = (uint32_t *)p->out + (run.target + i * run.target_step) * p->groups * p->columns;
+      for (int64_t j = 0; j < p->columns; j++)
+        depthwise_bits_run(&work, run.class_, x, together, work.right + j * p->schedule->taps * work.width, out + j);
+    }
   }
 }
 
@@ -274,7 +386,8 @@ static void depthwise_list(depthwise_work *work, const depthwise_run *run) {
   float *stage = work->stage;
   for (int64_t i = 0, origin = 0; i < work->taps; i++) {
     int padded = i >= c->valid;
-    const char *source = padded ? p->constant : (const char *)p->left + (run->source + c->offset[i]) * length * 4;
+    const char *source =
+        padded ? work->bits ? NULL : p->constant : (const char *)p->left + (run->source + c->offset[i]) * length * 4;
     if (!work->staged) {
       work->row[i] = (depthwise_row){(const float *)source, padded ? 0 : run->source_step * length, c->tap[i]};
       continue;
@@ -297,28 +410,26 @@ static void depthwise_list(depthwise_work *work, const depthwise_run *run) {
   }
 }
 
-BNN_INLINE vf32 depthwise_signs(uint32_t bits) { return v_choose_f32(v_mask_of(bits), v_set_f32(-1), v_set_f32(1)); }
+/* What the bits of a plane do to the values staged before it. */
+typedef enum { DEPTHWISE_SET, DEPTHWISE_ADD, DEPTHWISE_MULTIPLY } depthwise_effect;
 
-/* One vector: the channels that outputs `at` .. at + LANES - 1 read. `index` says which of them, seen from the first;
- * with a spread of one they are in order. */
-BNN_INLINE vf32 depthwise_read(const int bits, const int ordered, const depthwise_work *work, const char *source,
-                               int64_t at, int64_t first, vu32 index) {
-  if (ordered) return depthwise_signs(((const uint32_t *)source)[at / BNN_WORD] >> at % BNN_WORD);
-  int64_t left = work->channels - first;
-  if (!bits) {
-    const float *x = (const float *)source + first;
-    return v_pick_f32(left >= BNN_LANES ? v_load_f32(x) : v_load_part_f32(x, left), index);
-  }
-  const uint32_t *word = (const uint32_t *)source + first / BNN_WORD;
+/* `yes` where the bit is set, else `no`, for 32 channels from `first` on, of which `count` exist. */
+BNN_INLINE vf32 depthwise_choose(const int aligned, const uint32_t *row, int64_t first, int64_t count, vf32 yes,
+                                 vf32 no) {
+  const uint32_t *word = row + first / BNN_WORD;
   uint64_t pair = word[0];
-  if (left > BNN_WORD - first % BNN_WORD) pair |= (uint64_t)word[1] << BNN_WORD;
-  return v_pick_f32(depthwise_signs((uint32_t)(pair >> first % BNN_WORD)), index);
+  if (!aligned && count > BNN_WORD - first % BNN_WORD) pair |= (uint64_t)word[1] << BNN_WORD;
+  return v_choose_f32(v_mask_of((uint32_t)(pair >> first % BNN_WORD)), yes, no);
 }
 
-BNN_INLINE void depthwise_stage_vector(const int bits, const int ordered, const depthwise_work *work, int64_t at,
-                                       float *stage) {
+/* The channels that outputs `at` .. at + LANES - 1 read, of every source, from a plane of bits or from floats. The
+ * first of them is `first`, and `index` says which they are, seen from there; with a spread of one they are in order.
+ */
+BNN_INLINE void depthwise_stage_vector(const int bits, const int ordered, const depthwise_effect effect,
+                                       const depthwise_work *work, int64_t at, int64_t plane, float yes, float no) {
+  const bnn_product *p = work->product;
   uint32_t lane[BNN_LANES];
-  int64_t first = ordered ? at : at / work->spread, phase = at - first * work->spread;
+  int64_t first = ordered ? at : at / work->spread, phase = at - first * work->spread, left = work->channels - first;
   for (int l = 0; l < BNN_LANES; l++) {
     lane[l] = l ? lane[l - 1] : 0;
     if (ordered || phase++ < work->spread) continue;
@@ -326,21 +437,54 @@ BNN_INLINE void depthwise_stage_vector(const int bits, const int ordered, const 
     phase = 1;
   }
   const vu32 index = v_load(lane);
+  const vf32 set = v_set_f32(yes), clear = v_set_f32(no);
+  float *stage = work->stage + at % DEPTHWISE_WIDTH;
   for (const depthwise_strip *strip = work->strip; strip < work->strip + work->strips; strip++) {
-    const char *source = strip->source;
-    for (int64_t i = 0; i < strip->count; i++, source += strip->step, stage += DEPTHWISE_WIDTH)
-      v_store_f32(stage, depthwise_read(bits, ordered, work, source, at, first, index));
+    if (!strip->source) { /* padding of bits, whose largest value has all planes set */
+      int largest = p->left_kind == BNN_TERNARY ? 1 : (1 << p->left_planes) - 1;
+      v_store_f32(stage, v_set_f32((float)(p->pad * largest)));
+      stage += DEPTHWISE_WIDTH;
+      continue;
+    }
+    const char *source = strip->source + plane;
+    for (int64_t i = 0; i < strip->count; i++, source += strip->step, stage += DEPTHWISE_WIDTH) {
+      vf32 x;
+      if (bits)
+        x = depthwise_choose(ordered, (const uint32_t *)source, first, left, set, clear);
+      else if (left >= BNN_LANES)
+        x = v_load_f32((const float *)source + first);
+      else
+        x = v_load_part_f32((const float *)source + first, left);
+      if (!ordered) x = v_pick_f32(x, index);
+      if (effect == DEPTHWISE_ADD) x = v_add_f32(v_load_f32(stage), x);
+      if (effect == DEPTHWISE_MULTIPLY) x = v_mul_f32(v_load_f32(stage), x);
+      v_store_f32(stage, x);
+    }
   }
 }
 
+static void depthwise_stage_bits(const depthwise_work *work, int64_t at, int plane) {
+  const bnn_product *p = work->product;
+  int mask = p->left_kind == BNN_TERNARY && plane == 1, ordered = work->spread == 1;
+  int64_t bytes = plane * p->images * p->schedule->sources * bnn_words(p->groups) * 4;
+  float weight = mask ? 1 : (float)(1 << plane), yes = mask || p->left_kind == BNN_UNIT ? weight : -weight;
+  float no = mask || p->left_kind == BNN_UNIT ? 0 : weight;
+  if (ordered && !plane)
+    depthwise_stage_vector(1, 1, DEPTHWISE_SET, work, at, bytes, yes, no);
+  else if (!plane)
+    depthwise_stage_vector(1, 0, DEPTHWISE_SET, work, at, bytes, yes, no);
+  else if (ordered && mask)
+    depthwise_stage_vector(1, 1, DEPTHWISE_MULTIPLY, work, at, bytes, yes, no);
+  else if (ordered)
+    depthwise_stage_vector(1, 1, DEPTHWISE_ADD, work, at, bytes, yes, no);
+  else
+    depthwise_stage_vector(1, 0, mask ? DEPTHWISE_MULTIPLY : DEPTHWISE_ADD, work, at, bytes, yes, no);
+}
+
 static void depthwise_stage(const depthwise_work *work, int64_t at) {
-  for (int64_t v = 0; v < DEPTHWISE_WIDTH && at + v < work->outputs; v += BNN_LANES) {
-    if (work->spread == 1)
-      depthwise_stage_vector(1, 1, work, at + v, work->stage + v);
-    else if (work->bits)
-      depthwise_stage_vector(1, 0, work, at + v, work->stage + v);
-    else
-      depthwise_stage_vector(0, 0, work, at + v, work->stage + v);
+  for (int64_t v = at; v < at + DEPTHWISE_WIDTH && v < work->outputs; v += BNN_LANES) {
+    if (!work->bits) depthwise_stage_vector(0, 0, DEPTHWISE_SET, work, v, 0, 0, 0);
+    for (int plane = 0; work->bits && plane < work->product->left_planes; plane++) depthwise_stage_bits(work, v, plane);
   }
 }
 

@@ -262,15 +262,18 @@ static int call_begin(call *c, const char *function, PyObject *self, PyObject *g
   return 0;
 }
 
+/* As many planes as an array of words holds, if a kernel takes so many. */
+static int planes_of(PyArrayObject *words) {
+  npy_intp planes = PyArray_NDIM(words) ? PyArray_DIM(words, 0) : 0;
+  return planes < 1 ? 1 : planes > BNN_PLANES ? BNN_PLANES : (int)planes;
+}
+
 /* The left operand: words with `left_planes` planes, or floats. */
 static int call_left(call *c, PyObject *x) {
   int64_t last = c->packed ? bnn_words(c->channels) : c->channels;
   c->left = check_array(c->function, "x", x, c->packed ? NPY_UINT32 : NPY_FLOAT32);
   if (!c->left) return -1;
-  if (c->left_planes == ANY_PLANES) {
-    npy_intp planes = PyArray_NDIM(c->left) ? PyArray_DIM(c->left, 0) : 0;
-    c->left_planes = planes < 1 ? 1 : planes > BNN_PLANES ? BNN_PLANES : (int)planes;
-  }
+  if (c->left_planes == ANY_PLANES) c->left_planes = planes_of(c->left);
   check_shape_of shape = {.has_first = c->packed,
                           .first = c->left_planes,
                           .middle = c->geometry.batch * c->sources,
@@ -382,17 +385,18 @@ static PyObject *call_forward(call *c, const bnn_kernel *kernel, int type) {
   return call_finish(c, kernel, (int64_t[]){c->geometry.batch, c->pixels, c->filters}, type);
 }
 
-static int read_kind(const char *argument, PyObject *value, bnn_kind *kind) {
+static int read_kind(const char *function, const char *argument, PyObject *value, bnn_kind *kind) {
   static const char *const kinds[] = {"sign", "unit", "ternary", NULL}; /* in the order of bnn_kind */
   int choice = BNN_SIGN;
-  if (value && check_choice("xnor", argument, value, kinds, &choice) < 0) return -1;
+  if (value && check_choice(function, argument, value, kinds, &choice) < 0) return -1;
   *kind = (bnn_kind)choice;
   return 0;
 }
 
 /* Ternary operands have two planes, of the others x says how many, and for the blob the caller does. */
 static int read_kinds(call *c, PyObject *left, PyObject *right, PyObject *right_planes) {
-  if (read_kind("left", left, &c->left_kind) < 0 || read_kind("right_kind", right, &c->right_kind) < 0) return -1;
+  if (read_kind("xnor", "left", left, &c->left_kind) < 0 || read_kind("xnor", "right_kind", right, &c->right_kind) < 0)
+    return -1;
   int64_t ternary = c->right_kind == BNN_TERNARY, planes = ternary ? 2 : 1;
   if (right_planes &&
       check_int("xnor", "right_planes", right_planes, ternary ? 2 : 1, ternary ? 2 : BNN_PLANES, &planes) < 0)
@@ -479,36 +483,41 @@ static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keyword
 
 static int is_words(PyObject *x) { return PyArray_Check(x) && PyArray_TYPE((PyArrayObject *)x) == NPY_UINT32; }
 
-/* A product with as many groups as channels. */
+/* A product with as many groups as channels. `kind` is that of x, if x is words. */
 static int depthwise_begin(call *c, const char *function, PyObject *self, PyObject *geometry, PyObject *pad,
-                           int transposed, int packed, PyObject *x) {
+                           int transposed, int packed, PyObject *x, PyObject *kind) {
   if (call_begin(c, function, self, geometry, pad, transposed, packed) < 0) return -1;
   if (c->geometry.groups != c->geometry.channels) {
     check_raise(PyExc_ValueError, function, "geometry", geometry, "of as many groups as channels");
     return -1;
   }
+  if (read_kind(function, "x_kind", kind, &c->left_kind) < 0) return -1;
+  if (packed) c->left_planes = c->left_kind == BNN_TERNARY ? 2 : ANY_PLANES;
   return call_left(c, x);
 }
 
-/* The kernel (taps..., C, M): floats, or signs packed along C, which moves last. */
-static int depthwise_kernel(call *c, PyObject *w, int words) {
+/* The kernel (taps..., C, M): floats, or words of `planes` planes of bits packed along C, which moves last. */
+static int depthwise_kernel(call *c, PyObject *w, int words, int planes) {
   int64_t channels = c->geometry.channels, multiplier = c->geometry.filters / channels;
-  check_shape_of floats = {.middle = c->taps, .sizes = 2, .size = {channels, multiplier}};
-  check_shape_of signs = {
-      .has_first = 1, .first = 1, .middle = c->taps, .sizes = 2, .size = {multiplier, bnn_words(channels)}};
   c->right = check_array(c->function, "w", w, words ? NPY_UINT32 : NPY_FLOAT32);
-  return c->right ? check_shape(c->function, "w", c->right, words ? &signs : &floats) : -1;
+  if (!c->right) return -1;
+  if (planes == ANY_PLANES) planes = planes_of(c->right);
+  c->right_planes = planes;
+  check_shape_of floats = {.middle = c->taps, .sizes = 2, .size = {channels, multiplier}};
+  check_shape_of bits = {
+      .has_first = 1, .first = planes, .middle = c->taps, .sizes = 2, .size = {multiplier, bnn_words(channels)}};
+  return check_shape(c->function, "w", c->right, words ? &bits : &floats);
 }
 
 /* Without the GIL. -1 when memory is short. A kernel gradient comes in parts, which are added up. */
-static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce) {
+static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce, double divisor) {
   const bnn_geometry *g = &c->geometry;
-  int64_t width = c->packed ? bnn_words(c->channels) : c->channels, multiplier = g->filters / g->channels;
+  int64_t multiplier = g->filters / g->channels, words = bnn_words(c->channels) * multiplier;
   void *constant = NULL, *parts = NULL;
   int status = -1;
   bnn_schedule *schedule = bnn_schedule_make(g, c->transposed, c->pad != 0);
   if (!schedule) return -1;
-  if (c->pad != 0 && !(constant = constant_row(c, c->channels))) goto done;
+  if (c->pad != 0 && !c->packed && !(constant = constant_row(c, c->channels))) goto done;
   bnn_product product = {.schedule = schedule,
                          .images = g->batch,
                          .groups = g->channels,
@@ -518,10 +527,17 @@ static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce) {
                          .right = PyArray_DATA(c->right),
                          .constant = constant,
                          .out = PyArray_DATA(c->out),
-                         .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32};
+                         .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32,
+                         .left_kind = c->left_kind,
+                         .right_kind = c->right_kind,
+                         .left_planes = c->left_planes,
+                         .right_planes = c->right_planes,
+                         .pad = c->packed ? (int)c->pad : 0,
+                         .divisor = (float)divisor};
   int64_t items = kernel->items(&product), length = c->taps * g->filters;
-  double work = (double)g->batch * (double)c->pixels *
-                (double)(c->packed && !reduce ? width * multiplier : g->filters) * (double)c->taps;
+  int bits = kernel == &c->kernels->depthwise_xnor;
+  double work = (double)g->batch * (double)c->pixels * (double)c->taps *
+                (double)(bits ? words * c->left_planes * c->right_planes : g->filters);
   if (reduce && items > 1 && !(product.out = parts = run_alloc(4 * items * length))) goto done;
   status = run_product(kernel, &product, work);
   if (parts && status == 0) run_sum_parts(c->kernels, parts, items, length, PyArray_DATA(c->out));
@@ -533,61 +549,63 @@ done:
   return status;
 }
 
-static PyObject *depthwise_finish(call *c, const bnn_kernel *kernel, int reduce, const int64_t *lengths, int type) {
+static PyObject *depthwise_finish(call *c, const bnn_kernel *kernel, int reduce, const int64_t *lengths, int type,
+                                  double divisor) {
   int status = 0, empty = call_empty(c);
   c->out = new_array(c->function, 3, lengths, type, empty);
   if (c->out && !empty) {
     Py_BEGIN_ALLOW_THREADS;
-    status = depthwise_run(c, kernel, reduce);
+    status = depthwise_run(c, kernel, reduce, divisor);
     Py_END_ALLOW_THREADS;
   }
   return call_end(c, status);
 }
 
 static PyObject *depthwise_xnor(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "w", "geometry", "pad", "dtype", NULL};
-  PyObject *x, *w, *geometry, *pad, *dtype;
-  if (!PARSE("OOOOO:depthwise_xnor", &x, &w, &geometry, &pad, &dtype)) return NULL;
+  static char *names[] = {"x", "w", "geometry", "pad", "dtype", "x_kind", "w_kind", "divisor", NULL};
+  PyObject *x, *w, *geometry, *pad, *dtype, *x_kind = NULL, *w_kind = NULL, *divisor_arg = NULL;
+  if (!PARSE("OOOOO|OOO:depthwise_xnor", &x, &w, &geometry, &pad, &dtype, &x_kind, &w_kind, &divisor_arg)) return NULL;
   call c;
   int type;
-  if (depthwise_begin(&c, "depthwise_xnor", self, geometry, pad, 0, 1, x) < 0 ||
-      check_dtype("depthwise_xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 || depthwise_kernel(&c, w, 1) < 0)
+  double divisor = 1;
+  if (depthwise_begin(&c, "depthwise_xnor", self, geometry, pad, 0, 1, x, x_kind) < 0 ||
+      check_dtype("depthwise_xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 ||
+      read_kind("depthwise_xnor", "w_kind", w_kind, &c.right_kind) < 0 ||
+      (divisor_arg && check_float("depthwise_xnor", "divisor", divisor_arg, &divisor) < 0) ||
+      depthwise_kernel(&c, w, 1, c.right_kind == BNN_TERNARY ? 2 : ANY_PLANES) < 0 || check_sums(&c) < 0)
     return call_end(&c, 0);
   int64_t lengths[] = {c.geometry.batch, c.pixels, c.filters};
-  return depthwise_finish(&c, &c.kernels->depthwise_xnor, 0, lengths, type);
+  return depthwise_finish(&c, &c.kernels->depthwise_xnor, 0, lengths, type, divisor);
 }
 
 static PyObject *depthwise_float(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "w", "geometry", "pad", "transposed", NULL};
-  PyObject *x, *w, *geometry, *pad, *transposed;
-  if (!PARSE("OOOOO:depthwise_float", &x, &w, &geometry, &pad, &transposed)) return NULL;
+  static char *names[] = {"x", "w", "geometry", "pad", "transposed", "x_kind", NULL};
+  PyObject *x, *w, *geometry, *pad, *transposed, *x_kind = NULL;
+  if (!PARSE("OOOOO|O:depthwise_float", &x, &w, &geometry, &pad, &transposed, &x_kind)) return NULL;
   call c;
   int back = PyObject_IsTrue(transposed);
-  if (depthwise_begin(&c, "depthwise_float", self, geometry, pad, back, !back && is_words(x), x) < 0 ||
-      depthwise_kernel(&c, w, !c.packed && is_words(w)) < 0)
+  if (depthwise_begin(&c, "depthwise_float", self, geometry, pad, back, !back && is_words(x), x, x_kind) < 0 ||
+      depthwise_kernel(&c, w, !c.packed && is_words(w), 1) < 0)
     return call_end(&c, 0);
   const bnn_kernels *k = c.kernels;
+  const bnn_kernel *kernel = c.packed ? &k->depthwise_left : is_words(w) ? &k->depthwise_right : &k->depthwise_float;
   int64_t lengths[] = {c.geometry.batch, c.pixels, c.filters};
-  return depthwise_finish(&c,
-                          c.packed      ? &k->depthwise_left
-                          : is_words(w) ? &k->depthwise_right
-                                        : &k->depthwise_float,
-                          0, lengths, NPY_FLOAT32);
+  return depthwise_finish(&c, kernel, 0, lengths, NPY_FLOAT32, 1);
 }
 
 static PyObject *depthwise_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "geometry", "pad", NULL};
-  PyObject *x, *dy, *geometry, *pad;
-  if (!PARSE("OOOO:depthwise_reduce", &x, &dy, &geometry, &pad)) return NULL;
+  static char *names[] = {"x", "dy", "geometry", "pad", "x_kind", NULL};
+  PyObject *x, *dy, *geometry, *pad, *x_kind = NULL;
+  if (!PARSE("OOOO|O:depthwise_reduce", &x, &dy, &geometry, &pad, &x_kind)) return NULL;
   call c;
-  if (depthwise_begin(&c, "depthwise_reduce", self, geometry, pad, 0, is_words(x), x) < 0 ||
+  if (depthwise_begin(&c, "depthwise_reduce", self, geometry, pad, 0, is_words(x), x, x_kind) < 0 ||
       !(c.right = check_array("depthwise_reduce", "dy", dy, NPY_FLOAT32)))
     return call_end(&c, 0);
   check_shape_of shape = {.middle = c.geometry.batch * c.pixels, .sizes = 1, .size = {c.filters}};
   if (check_shape("depthwise_reduce", "dy", c.right, &shape) < 0) return call_end(&c, 0);
+  const bnn_kernel *kernel = c.packed ? &c.kernels->depthwise_reduce : &c.kernels->depthwise_float_reduce;
   int64_t lengths[] = {c.taps, c.channels, c.filters / c.channels};
-  return depthwise_finish(&c, c.packed ? &c.kernels->depthwise_reduce : &c.kernels->depthwise_float_reduce, 1, lengths,
-                          NPY_FLOAT32);
+  return depthwise_finish(&c, kernel, 1, lengths, NPY_FLOAT32, 1);
 }
 
 /* ---- im2col ---------------------------------------------------------------------------------------------------- */
@@ -695,12 +713,12 @@ PyMethodDef conv_methods[] = {
            "Convolution of packed signs with floats."),
     METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad, transposed=False, by_group=False",
            "Kernel gradient of a convolution whose input is packed signs."),
-    METHOD("depthwise_xnor", depthwise_xnor, "x, w, geometry, pad, dtype",
-           "Depthwise convolution of packed signs with packed signs."),
-    METHOD("depthwise_float", depthwise_float, "x, w, geometry, pad, transposed",
+    METHOD("depthwise_xnor", depthwise_xnor, "x, w, geometry, pad, dtype, x_kind='sign', w_kind='sign', divisor=1.0",
+           "Depthwise convolution of a packed operand with a packed operand."),
+    METHOD("depthwise_float", depthwise_float, "x, w, geometry, pad, transposed, x_kind='sign'",
            "Depthwise convolution where at least one of the operands is floats."),
-    METHOD("depthwise_reduce", depthwise_reduce, "x, dy, geometry, pad",
-           "Kernel gradient of a depthwise convolution whose input is packed signs or floats."),
+    METHOD("depthwise_reduce", depthwise_reduce, "x, dy, geometry, pad, x_kind='sign'",
+           "Kernel gradient of a depthwise convolution whose input is packed or floats."),
     METHOD("im2col", im2col, "x, geometry, pad", "The inputs that each output pixel reads, one row per pixel."),
     METHOD("col2im", col2im, "columns, geometry", "Transpose of im2col: the sum of the entries that read each input."),
     {NULL, NULL, 0, NULL},

@@ -25,22 +25,46 @@ static float *draw_floats(int64_t count) {
   return x;
 }
 
-/* The signs of `rows` rows of floats, tails zero. */
-static uint32_t *pack(const float *x, int64_t rows, int64_t count) {
-  int64_t length = bnn_words(count);
-  uint32_t *words = calloc((size_t)(rows * length) + 1, sizeof *words);
-  uint32_t *exact = array(rows * length, sizeof *exact);
-  for (int64_t i = 0; i < rows * count; i++)
-    words[i / count * length + i % count / BNN_WORD] |= (uint32_t)(x[i] < 0) << i % count % BNN_WORD;
-  if (rows > 0 && length > 0) memcpy(exact, words, (size_t)(rows * length) * sizeof *words);
-  free(words);
-  return exact;
+/* What is packed: signs and units of some planes, or ternary values. */
+typedef struct {
+  bnn_kind kind;
+  int planes;
+} packing;
+
+static int64_t largest(packing as) { return as.kind == BNN_TERNARY ? 1 : (1 << as.planes) - 1; }
+
+/* Bit `plane` of a value. */
+static uint32_t bit_of(packing as, float x, int plane) {
+  if (as.kind == BNN_TERNARY) return plane ? x != 0 : x < 0;
+  int64_t whole = as.kind == BNN_UNIT ? (int64_t)x : (largest(as) - (int64_t)x) / 2; /* of the planes that are -1 */
+  return (uint32_t)(whole >> plane & 1);
 }
 
-static float *signs(const float *x, int64_t count) {
-  float *out = array(count, sizeof *out);
-  for (int64_t i = 0; i < count; i++) out[i] = x[i] < 0 ? -1 : 1;
-  return out;
+/* [planes][rows][words of count], tails zero. */
+static uint32_t *pack(packing as, const float *x, int64_t rows, int64_t count) {
+  int64_t length = bnn_words(count), size = as.planes * rows * length;
+  uint32_t *words = array(size, sizeof *words);
+  for (int64_t i = 0; i < size; i++) words[i] = 0;
+  for (int64_t i = 0; i < as.planes * rows * count; i++) {
+    int64_t row = i / count, bit = i % count;
+    words[row * length + bit / BNN_WORD] |= bit_of(as, x[i % (rows * count)], (int)(row / rows)) << bit % BNN_WORD;
+  }
+  return words;
+}
+
+static float *draw_values(packing as, int64_t count) {
+  float *x = array(count, sizeof *x);
+  for (int64_t i = 0; i < count; i++) {
+    int64_t any = draw() % (uint64_t)(largest(as) + 1);
+    x[i] = (float)(as.kind == BNN_UNIT ? any : as.kind == BNN_SIGN ? 2 * any - largest(as) : (int64_t)(draw() % 3) - 1);
+  }
+  return x;
+}
+
+static packing draw_packing(int most) {
+  packing as = {(bnn_kind)(draw() % 3), 1 + (int)(draw() % (uint32_t)most)};
+  if (as.kind == BNN_TERNARY) as.planes = 2;
+  return draw() % 3 ? as : (packing){BNN_SIGN, 1};
 }
 
 static int64_t volume(const int64_t size[3]) { return size[0] * size[1] * size[2]; }
@@ -116,56 +140,74 @@ static void run(const char *level, const char *name, const bnn_kernels *kernels,
   }
 }
 
-static void check(const bnn_geometry *g, int pad) {
+/* (taps, C, M) -> (taps, M, C) */
+static float *turn(const float *w, int64_t taps, int64_t channels, int64_t multiplier) {
+  int64_t filters = channels * multiplier;
+  float *turned = array(taps * filters, sizeof *turned);
+  for (int64_t i = 0; i < taps * filters; i++)
+    turned[(i / filters * multiplier + i % multiplier) * channels + i % filters / multiplier] = w[i];
+  return turned;
+}
+
+static void check(const bnn_geometry *g, int pad, packing left, packing right) {
   int64_t pixels = volume(g->out), sources = volume(g->in), taps = volume(g->kernel), channels = g->channels;
   int64_t filters = g->filters, multiplier = filters / channels, inputs = g->batch * sources * channels;
   int64_t outputs = g->batch * pixels * filters, weights = taps * filters;
-  float *x = draw_floats(inputs), *w = draw_floats(weights), *dy = draw_floats(outputs), *turned = draw_floats(weights);
-  float *x_signs = signs(x, inputs), *w_signs = signs(w, weights), *constant = array(channels, sizeof *constant);
-  for (int64_t i = 0; i < weights; i++) /* (taps, C, M) -> (taps, M, C) */
-    turned[(i / filters * multiplier + i % multiplier) * channels + i % filters / multiplier] = w[i];
+  float *dy = draw_floats(outputs), *constant = array(channels, sizeof *constant);
   for (int64_t i = 0; i < channels; i++) constant[i] = (float)pad;
-  uint32_t *x_bits = pack(x, g->batch * sources, channels), *w_bits = pack(turned, taps * multiplier, channels);
-  uint32_t *constant_bits = pack(constant, 1, channels);
   float *y = array(outputs, sizeof *y), *dx = array(inputs, sizeof *dx), *dw = array(weights, sizeof *dw);
-
   bnn_schedule *forward = bnn_schedule_make(g, 0, pad != 0), *backward = bnn_schedule_make(g, 1, 0);
-  for (const bnn_kernels *const *levels = bnn_supported(); *levels; levels++) {
-    const bnn_kernels *k = *levels;
-    for (int bits = 0; bits < 4; bits++) { /* 1: of x, 2: of w */
-      const void *left = bits & 1 ? (void *)x_bits : x, *right = bits & 2 ? (void *)w_bits : w;
-      const void *row = bits & 1 ? (void *)constant_bits : constant;
-      reference(&(sums){g, bits & 1 ? x_signs : x, bits & 2 ? w_signs : w, dy, (float)pad, y, dx, dw});
+
+  for (int bits = 0; bits < 4; bits++) { /* 1: of x, 2: of w */
+    packing w_as = bits == 2 ? (packing){BNN_SIGN, 1} : right;
+    float *x = bits & 1 ? draw_values(left, inputs) : draw_floats(inputs);
+    float *w = bits & 2 ? draw_values(w_as, weights) : draw_floats(weights),
+          *turned = turn(w, taps, channels, multiplier);
+    uint32_t *x_bits = bits & 1 ? pack(left, x, g->batch * sources, channels) : NULL;
+    uint32_t *w_bits = bits & 2 ? pack(w_as, turned, taps * multiplier, channels) : NULL;
+    reference(&(sums){g, x, w, dy, (float)(bits & 1 ? pad * largest(left) : pad), y, dx, dw});
+    for (const bnn_kernels *const *levels = bnn_supported(); *levels; levels++) {
+      const bnn_kernels *k = *levels;
       const bnn_kernel *kernels[] = {&k->depthwise_float, &k->depthwise_left, &k->depthwise_right, &k->depthwise_xnor};
       bnn_product p = {.schedule = forward,
                        .images = g->batch,
                        .groups = channels,
                        .depth = 1,
                        .columns = multiplier,
-                       .left = left,
-                       .right = right,
-                       .constant = row,
-                       .out_type = BNN_FLOAT32};
+                       .left = bits & 1 ? (void *)x_bits : x,
+                       .right = bits & 2 ? (void *)w_bits : w,
+                       .constant = bits & 1 ? NULL : constant,
+                       .out_type = BNN_FLOAT32,
+                       .left_kind = left.kind,
+                       .right_kind = w_as.kind,
+                       .left_planes = left.planes,
+                       .right_planes = w_as.planes,
+                       .pad = pad,
+                       .divisor = 1};
       run(k->level, "forward", k, kernels[bits], p, 0, y, outputs);
-      p.out_type = BNN_INT32;
-      if (bits == 3) run(k->level, "forward to integers", k, kernels[bits], p, 0, y, outputs);
-      p.out_type = BNN_FLOAT32;
+      if (bits == 3) {
+        p.out_type = BNN_INT32;
+        run(k->level, "forward to integers", k, kernels[bits], p, 0, y, outputs);
+        p.out_type = BNN_FLOAT32;
+        float *third = array(outputs, sizeof *third);
+        for (int64_t i = 0; i < outputs; i++) third[i] = y[i] / 3;
+        p.divisor = 3;
+        run(k->level, "forward, divided", k, kernels[bits], p, 0, third, outputs);
+        free(third);
+      }
       p.right = dy;
       run(k->level, "kernel gradient", k, bits & 1 ? &k->depthwise_reduce : &k->depthwise_float_reduce, p, 1, dw,
           weights);
-      bnn_product back = {.schedule = backward,
-                          .images = g->batch,
-                          .groups = channels,
-                          .depth = multiplier,
-                          .columns = 1,
-                          .left = dy,
-                          .right = right,
-                          .out_type = BNN_FLOAT32};
-      run(k->level, "input gradient", k, kernels[bits & 2], back, 0, dx, inputs);
+      p.schedule = backward;
+      p.left = dy;
+      p.right = bits == 2 ? (void *)w_bits : w;
+      p.depth = multiplier;
+      p.columns = 1;
+      run(k->level, "input gradient", k, kernels[bits == 2 ? 2 : 0], p, 0, dx, inputs);
     }
+    free(x), free(w), free(turned), free(x_bits), free(w_bits);
   }
-  free(x), free(w), free(dy), free(turned), free(x_signs), free(w_signs), free(constant), free(x_bits), free(w_bits);
-  free(constant_bits), free(y), free(dx), free(dw), free(forward), free(backward);
+  free(dy), free(constant), free(y), free(dx), free(dw), free(forward), free(backward);
 }
 
 static bnn_geometry draw_geometry(int large) {
@@ -191,11 +233,13 @@ int main(int argc, char **argv) {
   int rounds = argc > 1 ? atoi(argv[1]) : 120;
   for (int round = 0; round < rounds; round++) {
     bnn_geometry g = draw_geometry(round % 8 == 0);
-    check(&g, (int)(draw() % 3) - 1);
+    check(&g, (int)(draw() % 3) - 1, draw_packing(5), draw_packing(3));
   }
   bnn_geometry many = {1, 34, 34, 68, {1, 1, 700}, {1, 1, 141}, {1, 1, 600}, {1, 1, 1}, {1, 1, 1}, {0, 0, 20}};
-  check(&many, -1);
-  check(&many, 0);
+  check(&many, -1, (packing){BNN_SIGN, 1}, (packing){BNN_SIGN, 1});
+  check(&many, 0, (packing){BNN_UNIT, 2}, (packing){BNN_TERNARY, 2});
+  bnn_geometry deep = {2, 40, 40, 40, {1, 6, 5}, {1, 4, 3}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}};
+  check(&deep, 1, (packing){BNN_UNIT, 8}, (packing){BNN_SIGN, 8});
   puts("depthwise kernels: ok");
   return 0;
 }
