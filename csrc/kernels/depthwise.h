@@ -328,6 +328,9 @@ static void depthwise_xnor_run(const bnn_product *p, int64_t begin, int64_t end,
 
 /* ---- floats ---------------------------------------------------------------------------------------------------- */
 
+/* A result is one running sum over its taps, in the schedule's order; backwards, of several filters per channel, such
+ * sums are added in the order of the filters. */
+
 /* What one tap of a run reads: floats of the first position, and how far it is to the next (0 where padded). */
 typedef struct {
   const float *x;
