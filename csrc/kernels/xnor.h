@@ -25,8 +25,10 @@ typedef struct {
   int64_t left[2], right[2];
 } xnor_pair;
 
-/* How the bits of two words meet. The masks are the planes that say which ternary values are not zero. */
-typedef enum { XNOR_XOR, XNOR_AND, XNOR_LEFT, XNOR_RIGHT, XNOR_BOTH } xnor_meeting;
+/* How the bits of two words meet. LEFT, RIGHT and BOTH are a xor where the ternary values of that side are not zero, by
+ * their masks. SIGNS is a xor with a factor of 2, a product of two planes of signs: a multiplication would take long.
+ */
+typedef enum { XNOR_SIGNS, XNOR_XOR, XNOR_AND, XNOR_LEFT, XNOR_RIGHT, XNOR_BOTH } xnor_meeting;
 
 /* What a tile sums: one term. Distances are in words. */
 typedef struct {
@@ -64,16 +66,16 @@ BNN_INLINE vu32 xnor_add(xnor_meeting meeting, const xnor_sum *sum, vu32 ones, c
                          const uint32_t *column) {
   vu32 a = v_set(row[0]), b = v_load(column);
   switch (meeting) {
-    case XNOR_XOR:
-      return v_xor3(ones, a, b);
     case XNOR_AND:
       return v_xor_and(ones, a, b);
     case XNOR_LEFT:
       return v_xor_and(ones, v_set(row[sum->left_mask]), v_xor(a, b));
     case XNOR_RIGHT:
       return v_xor_and(ones, v_load(column + sum->right_mask), v_xor(a, b));
-    default:
+    case XNOR_BOTH:
       return v_xor_and(ones, v_load(column + sum->right_mask), v_and_xor(v_set(row[sum->left_mask]), a, b));
+    default:
+      return v_xor3(ones, a, b);
   }
 }
 
@@ -119,11 +121,10 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, c
     }
   }
 
-  const int twice = sum->factor == 2; /* as mostly, and a multiplication takes long */
   BNN_UNROLL
   for (int i = 0; i < cells; i++) {
     vu32 count = v_add(v_add(total[i], total[i]), v_widen_counts(v_count(ones[i])));
-    count = twice ? v_add(count, count) : v_mul(count, v_set((uint32_t)sum->factor));
+    count = meeting == XNOR_SIGNS ? v_add(count, count) : v_mul(count, v_set((uint32_t)sum->factor));
     total[i] = v_sub(v_load(sum->from[i / VECTORS] + i % VECTORS * BNN_LANES), count);
   }
   if (sum->type == BNN_FLOAT32) {
@@ -159,14 +160,15 @@ typedef void xnor_tile_of(const xnor_sum *sum, const uint32_t *const *left, void
 #define XNOR_ROW(meeting) \
   { xnor_tile_##meeting##_1, xnor_tile_##meeting##_2 }
 #endif
+XNOR_TILES(SIGNS)
 XNOR_TILES(XOR)
 XNOR_TILES(AND)
 XNOR_TILES(LEFT)
 XNOR_TILES(RIGHT)
 XNOR_TILES(BOTH)
 static xnor_tile_of *const xnor_tiles[][BNN_TILE_ROWS] = {
-    [XNOR_XOR] = XNOR_ROW(XOR),     [XNOR_AND] = XNOR_ROW(AND),   [XNOR_LEFT] = XNOR_ROW(LEFT),
-    [XNOR_RIGHT] = XNOR_ROW(RIGHT), [XNOR_BOTH] = XNOR_ROW(BOTH),
+    [XNOR_SIGNS] = XNOR_ROW(SIGNS), [XNOR_XOR] = XNOR_ROW(XOR),     [XNOR_AND] = XNOR_ROW(AND),
+    [XNOR_LEFT] = XNOR_ROW(LEFT),   [XNOR_RIGHT] = XNOR_ROW(RIGHT), [XNOR_BOTH] = XNOR_ROW(BOTH),
 };
 #undef XNOR_TILES
 #undef XNOR_SIZE
@@ -202,10 +204,12 @@ static int xnor_terms(const bnn_product *p, xnor_term *term) {
   int64_t left = xnor_left_plane(p), right = xnor_right_plane(p);
   int by_and = p->left_kind == BNN_UNIT || p->right_kind == BNN_UNIT;
   int left_masked = !by_and && p->left_kind == BNN_TERNARY, right_masked = !by_and && p->right_kind == BNN_TERNARY;
-  xnor_meeting meeting = by_and         ? XNOR_AND
-                         : !left_masked ? right_masked ? XNOR_RIGHT : XNOR_XOR
-                         : right_masked ? XNOR_BOTH
-                                        : XNOR_LEFT;
+  xnor_meeting meeting = by_and                        ? XNOR_AND
+                         : left_masked && right_masked ? XNOR_BOTH
+                         : left_masked                 ? XNOR_LEFT
+                         : right_masked                ? XNOR_RIGHT
+                                                       : XNOR_XOR;
+  if (meeting == XNOR_XOR && p->left_planes == 1 && p->right_planes == 1) meeting = XNOR_SIGNS;
   int n = 0;
   if (meeting == XNOR_BOTH) /* where neither is zero: then the product is 1, or -1 if their signs differ */
     term[n++] = (xnor_term){.meeting = XNOR_AND, .left = left, .right = right, .sum.factor = -1};
@@ -229,11 +233,22 @@ static void xnor_count_columns(const xnor_pair *pair, int64_t words, const uint3
   }
 }
 
-/* The bits of the listed words of a row. */
-static int32_t xnor_count_row(const xnor_pair *pair, int64_t words, const uint32_t *row) {
-  int64_t count = 0;
-  for (int64_t n = 0; n < words; n++) count += __builtin_popcount(row[pair[n / 2].left[n % 2]]);
-  return (int32_t)count;
+/* The bits that the valid taps of a class read of one plane; `reach` words lie between pixels. */
+BNN_INLINE int32_t xnor_count_row(const bnn_class *class_, const uint32_t *row, int64_t words, int64_t reach) {
+  vu32 total = v_set(0);
+  for (int64_t tap = 0; tap < class_->valid;) {
+    const uint32_t *word = row + class_->offset[tap] * reach;
+    int64_t length = words; /* of taps that lie side by side */
+    for (tap++; tap < class_->valid && class_->offset[tap] == class_->offset[tap - 1] + 1 && reach == words; tap++)
+      length += words;
+    for (; length >= BNN_LANES; length -= BNN_LANES, word += BNN_LANES)
+      total = v_add(total, v_widen_counts(v_count(v_load(word))));
+    if (length) total = v_add(total, v_widen_counts(v_count(v_load_part(word, length))));
+  }
+  int32_t lanes[BNN_LANES], count = 0;
+  v_store(lanes, total);
+  for (int i = 0; i < BNN_LANES; i++) count += lanes[i];
+  return count;
 }
 
 /* ---- items ------------------------------------------------------------------------------------------------------ */
@@ -242,25 +257,37 @@ static int64_t xnor_blocks(const bnn_product *product, const bnn_class *class_) 
   return (class_->count * product->images + XNOR_BLOCK - 1) / XNOR_BLOCK;
 }
 
-/* An item is a block of output pixels by a panel; neighbouring items share the pixels. */
+/* Whether the bits of a row count by themselves. */
+static int xnor_rows_count(const bnn_product *p) {
+  return p->left_kind != BNN_SIGN && xnor_constant(p->right_kind, p->right_planes);
+}
+
+/* Panels of an item: several share what their rows count. */
+static int64_t xnor_panels(const bnn_product *product) { return xnor_rows_count(product) ? 4 : 1; }
+
+/* Items that share the pixels of a block. */
+static int64_t xnor_across(const bnn_product *product) {
+  int64_t panels = xnor_panels(product);
+  return (bnn_panels(product->columns) + panels - 1) / panels * product->groups;
+}
+
+/* An item is a block of output pixels by a few panels. */
 static int64_t xnor_items(const bnn_product *product) {
   int64_t blocks = 0;
   for (int64_t i = 0; i < product->schedule->classes; i++)
     blocks += xnor_blocks(product, &product->schedule->class_[i]);
-  return blocks * product->groups * bnn_panels(product->columns);
+  return blocks * xnor_across(product);
 }
 
-/* What the items of one call, of one class, and of one block and group share. */
+/* What the items of one call and of one class share. */
 typedef struct {
   xnor_term *term;
   int terms;
   const uint32_t *left; /* the plane of the last term */
-  int counted;          /* whether bits of a row count by themselves */
+  int32_t *rows;        /* what each pixel of a block counts by itself, or NULL */
   const bnn_class *class_;
   xnor_pair *valid, *padded;
   int64_t valid_words, padded_words;
-  int64_t block, group;
-  int32_t *rows; /* what they count, for each pixel of the block */
 } xnor_work;
 
 static size_t xnor_scratch(const bnn_product *product) {
@@ -275,16 +302,14 @@ BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *
   int64_t last = term[work->terms - 1].left;
   for (int t = 0; t < work->terms; t++) term[t].left -= last;
   work->left = (const uint32_t *)product->left + last;
-  for (int i = 0; i < product->left_planes; i++)
-    work->counted |= xnor_alone(product->left_kind, i, product->right_kind, product->right_planes) != 0;
-  work->rows = (int32_t *)(term + product->left_planes * product->right_planes);
-  work->valid = (xnor_pair *)(work->rows + XNOR_BLOCK);
+  int32_t *rows = (int32_t *)(term + product->left_planes * product->right_planes);
+  if (xnor_rows_count(product)) work->rows = rows;
+  work->valid = (xnor_pair *)(rows + XNOR_BLOCK);
 }
 
 BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *class_, xnor_work *work) {
   int64_t words = bnn_words(product->depth);
   work->class_ = class_;
-  work->block = -1;
   work->valid_words =
       xnor_pairs(class_->tap, class_->offset, class_->valid, words, words * product->groups, work->valid);
   work->padded = work->valid + (work->valid_words + 1) / 2;
@@ -292,17 +317,19 @@ BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *cla
       xnor_pairs(class_->tap + class_->valid, class_->offset + class_->valid, class_->padded, words, 0, work->padded);
 }
 
-BNN_APART void xnor_count_rows(const bnn_product *p, const xnor_work *work, int64_t pixels) {
+BNN_APART void xnor_count_rows(const bnn_product *p, const xnor_work *work, int64_t begin, int64_t pixels,
+                               int64_t group) {
   const bnn_class *class_ = work->class_;
   int64_t words = bnn_words(p->depth), reach = words * p->groups;
-  for (int64_t i = 0; i < pixels; i++) {
-    int64_t at = work->block * XNOR_BLOCK + i, position = class_->first + at % class_->count;
-    int64_t row = (at / class_->count * p->schedule->sources + p->schedule->base[position]) * reach;
-    work->rows[i] = 0;
-    for (int plane = 0; plane < p->left_planes; plane++) {
-      const uint32_t *left = (const uint32_t *)p->left + plane * xnor_left_plane(p) + work->group * words;
-      int32_t weight = xnor_alone(p->left_kind, plane, p->right_kind, p->right_planes);
-      if (weight) work->rows[i] += weight * xnor_count_row(work->valid, work->valid_words, left + row);
+  for (int64_t i = 0; i < pixels; i++) work->rows[i] = 0;
+  for (int plane = 0; plane < p->left_planes; plane++) {
+    const uint32_t *left = (const uint32_t *)p->left + plane * xnor_left_plane(p) + group * words;
+    int32_t weight = xnor_alone(p->left_kind, plane, p->right_kind, p->right_planes);
+    int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
+    for (int64_t i = 0; i < pixels && weight; i++) {
+      const uint32_t *row = left + (image * p->schedule->sources + p->schedule->base[position]) * reach;
+      work->rows[i] += weight * xnor_count_row(class_, row, words, reach);
+      if (++position == class_->first + class_->count) position = class_->first, image++;
     }
   }
 }
@@ -332,12 +359,13 @@ BNN_APART void xnor_begin_panel(const bnn_product *p, const xnor_work *work, con
   }
 }
 
-/* The sums of a tile's first rows up to the last term. They are whole lanes of integers. */
-BNN_APART void xnor_sums(const xnor_work *work, const xnor_term *last, int count, const uint32_t *const *rows,
-                         const int32_t *alone, const int32_t *start, int32_t (*sums)[XNOR_TILE], void *const *to) {
-  for (int k = 0; k < count && work->counted; k++)
+/* The sums of a tile whose first row is pixel `first` of the block, but for the last term: whole lanes of integers. */
+BNN_APART void xnor_sums(const xnor_work *work, const xnor_term *last, int64_t first, int count,
+                         const uint32_t *const *rows, const int32_t *start, int32_t (*sums)[XNOR_TILE],
+                         void *const *to) {
+  for (int k = 0; k < count && work->rows; k++)
     for (int v = 0; v < XNOR_TILE; v += BNN_LANES)
-      v_store(sums[k] + v, v_add(v_load(start + v), v_set((uint32_t)alone[k])));
+      v_store(sums[k] + v, v_add(v_load(start + v), v_set((uint32_t)work->rows[first + k])));
   for (const xnor_term *term = work->term; term < last; term++) {
     const uint32_t *plane[BNN_TILE_ROWS];
     for (int k = 0; k < count; k++) plane[k] = rows[k] + term->left;
@@ -345,7 +373,8 @@ BNN_APART void xnor_sums(const xnor_work *work, const xnor_term *last, int count
   }
 }
 
-BNN_APART void xnor_item(const bnn_product *product, xnor_work *work, int64_t block, int64_t group, int64_t panel) {
+BNN_APART void xnor_panel(const bnn_product *product, const xnor_work *work, int64_t begin, int64_t pixels,
+                          int64_t group, int64_t panel) {
   const bnn_schedule *schedule = product->schedule;
   const bnn_class *class_ = work->class_;
   int64_t words = bnn_words(product->depth), reach = words * product->groups;
@@ -354,21 +383,15 @@ BNN_APART void xnor_item(const bnn_product *product, xnor_work *work, int64_t bl
   const uint32_t *right = (const uint32_t *)product->right +
                           (group * bnn_panels(product->columns) + panel) * schedule->taps * words * BNN_PANEL;
   char *out = (char *)product->out + (group * product->columns + panel * BNN_PANEL) * 4; /* both types have 4 bytes */
-  int64_t begin = block * XNOR_BLOCK, pixels = class_->count * product->images - begin;
-  if (pixels > XNOR_BLOCK) pixels = XNOR_BLOCK;
-  if (work->counted && (block != work->block || group != work->group)) {
-    work->block = block, work->group = group;
-    xnor_count_rows(product, work, pixels);
-  }
 
   int32_t start[XNOR_TILE], sums[BNN_TILE_ROWS][XNOR_TILE];
   const int32_t *from_start[BNN_TILE_ROWS], *from_sums[BNN_TILE_ROWS];
   void *to_sums[BNN_TILE_ROWS];
   for (int k = 0; k < BNN_TILE_ROWS; k++) from_start[k] = start, from_sums[k] = to_sums[k] = sums[k];
-  for (int t = 0; t < work->terms; t++) work->term[t].sum.from = t || work->counted ? from_sums : from_start;
+  for (int t = 0; t < work->terms; t++) work->term[t].sum.from = t || work->rows ? from_sums : from_start;
   const xnor_term *last = work->term + work->terms - 1;
   xnor_tile_of *const *tiles = xnor_tiles[last->meeting];
-  int several = work->terms > 1 || work->counted;
+  int several = work->terms > 1 || work->rows;
 
   for (int64_t lane = 0; lane < BNN_PANEL && lane < columns; lane += XNOR_TILE) {
     xnor_begin_panel(product, work, right + lane, columns - lane, start);
@@ -382,22 +405,27 @@ BNN_APART void xnor_item(const bnn_product *product, xnor_work *work, int64_t bl
         results[count] = out + ((image * schedule->pixels + schedule->pixel[position]) * width + lane) * 4;
         if (++position == class_->first + class_->count) position = class_->first, image++;
       }
-      if (several) xnor_sums(work, last, count, rows, work->rows + i - count, start, sums, to_sums);
+      if (several) xnor_sums(work, last, i - count, count, rows, start, sums, to_sums);
       tiles[count - 1](&last->sum, rows, results);
     }
   }
 }
 
 static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, void *scratch) {
-  int64_t panels = bnn_panels(product->columns), across = panels * product->groups;
+  int64_t panels = bnn_panels(product->columns), step = xnor_panels(product), across = xnor_across(product);
   const bnn_class *class_ = product->schedule->class_;
   int64_t skipped = 0; /* blocks of the classes before */
   xnor_work work;
   xnor_begin(product, scratch, &work);
   for (int64_t item = begin; item < end; item++) {
-    int64_t block = item / across, rest = item % across;
+    int64_t block = item / across, group = item % across / (across / product->groups);
+    int64_t panel = item % (across / product->groups) * step;
     while (block - skipped >= xnor_blocks(product, class_)) skipped += xnor_blocks(product, class_++);
     if (class_ != work.class_) xnor_begin_class(product, class_, &work);
-    xnor_item(product, &work, block - skipped, rest / panels, rest % panels);
+    int64_t first = (block - skipped) * XNOR_BLOCK, pixels = class_->count * product->images - first;
+    if (pixels > XNOR_BLOCK) pixels = XNOR_BLOCK;
+    if (work.rows) xnor_count_rows(product, &work, first, pixels, group);
+    for (int64_t i = 0; i < step && panel < panels; i++, panel++)
+      xnor_panel(product, &work, first, pixels, group, panel);
   }
 }
