@@ -392,18 +392,24 @@ BNN_APART void xnor_panel(const bnn_product *product, const xnor_work *work, int
   const xnor_term *last = work->term + work->terms - 1;
   xnor_tile_of *const *tiles = xnor_tiles[last->meeting];
   int several = work->terms > 1 || work->rows;
+  const int32_t *base = schedule->base, *pixel = schedule->pixel;
+  int64_t past = class_->first + class_->count, stride = schedule->sources * reach,
+          out_stride = schedule->pixels * width;
 
   for (int64_t lane = 0; lane < BNN_PANEL && lane < columns; lane += XNOR_TILE) {
     xnor_begin_panel(product, work, right + lane, columns - lane, start);
     int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
+    const uint32_t *in_image = left + image * stride;
+    char *out_image = out + (image * out_stride + lane) * 4;
     for (int64_t i = 0; i < pixels;) {
       const uint32_t *rows[BNN_TILE_ROWS];
       void *results[BNN_TILE_ROWS];
       int count = 0;
       for (; count < BNN_TILE_ROWS && i < pixels; count++, i++) {
-        rows[count] = left + (image * schedule->sources + schedule->base[position]) * reach;
-        results[count] = out + ((image * schedule->pixels + schedule->pixel[position]) * width + lane) * 4;
-        if (++position == class_->first + class_->count) position = class_->first, image++;
+        rows[count] = in_image + base[position] * reach;
+        results[count] = out_image + pixel[position] * width * 4;
+        if (++position < past) continue;
+        position = class_->first, in_image += stride, out_image += out_stride * 4;
       }
       if (several) xnor_sums(work, last, i - count, count, rows, start, sums, to_sums);
       tiles[count - 1](&last->sum, rows, results);
