@@ -268,8 +268,11 @@ def observe() -> Iterator[list[str]]:
 class Product:
     """A forward with its backward, run on operands whose types choose the arithmetic.
 
-    Bits times bits is cheap enough to be run again instead of keeping its float output; the others are not.
+    Bits times bits is cheap enough to be run again instead of keeping its float output. The others are where a sum is
+    short, as it is at the large images near the input of a network.
     """
+
+    SHORT = 256
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self._again = operation(forward, recompute=True)
@@ -284,7 +287,8 @@ class Product:
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if _ran.names is not None:
             _ran.names.append(kind)
-        return (self._again if kind == "xnor" else self._once)(x, w, **parameters)
+        depth = math.prod(w.shape) // max(1, parameters["layout"].outputs[-1])
+        return (self._again if kind == "xnor" or depth <= self.SHORT else self._once)(x, w, **parameters)
 
 
 def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
@@ -299,20 +303,25 @@ def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
 
 
 @Product
-def _product(x, w, *, geometry, pad, layout, transposed=False):
+def _product(x, w, *, geometry, pad, layout, transposed=False, traced):
     y = times(layout.last(x), w, geometry, pad, transposed)
-    return layout.back(y, layout.outputs), (x, w, geometry, pad, layout, transposed)
+    return layout.back(y, layout.outputs), (*read_back(x, w, traced), w.shape, geometry, pad, layout, transposed)
 
 
 @_product.backward
 def _product(residual, dy, needed):
-    x, w, geometry, pad, layout, transposed = residual
+    x, w, shape, geometry, pad, layout, transposed = residual
     dy, dx, dw = layout.last(dy), None, None
     if needed[0]:
         dx = layout.back(times(dy, w, geometry, 0.0, not transposed), layout.inputs)
     if needed[1]:
-        dw = reduce(layout.last(x), dy, geometry, pad, transposed).reshape(w.shape)
+        dw = reduce(layout.last(x), dy, geometry, pad, transposed).reshape(shape)
     return dx, dw
+
+
+def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:
+    """The operands that the gradients of a product read: each gradient needs the other operand."""
+    return x if traced[1] else None, w if traced[0] else None
 
 
 def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: Layout, transposed: bool = False) -> Any:
