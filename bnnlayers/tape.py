@@ -17,6 +17,7 @@ import gc
 import inspect
 import itertools
 import math
+import sys
 import threading
 import types
 import weakref
@@ -273,6 +274,18 @@ class _Linear:
 
     def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...]) -> Any:
         return self._function(residual, dy, needed)
+
+
+class _Sparing:
+    """A backward that can write over what nobody will read again."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...]) -> Any:
+        return self.function(residual, dy, needed, Spare([]))
 
 
 _pull_item = _Linear(lambda index, dy, needed: (_Item(index, dy),))
@@ -620,8 +633,13 @@ class Operation:
         self.__signature__ = signature.replace(parameters=kept)
 
     def backward(self, function: Callable[..., Any]) -> Operation:
-        """Decorate ``backward(residual, dy, needed)``, which must not write into `dy`."""
+        """Decorate ``backward(residual, dy, needed)``, which must not write into `dy`.
+
+        One that names a fourth parameter, `spare`, gets a `Spare`.
+        """
         self._backward = _Linear(function) if self._linear else function
+        if len(inspect.signature(function).parameters) == 4:
+            self._backward = _Sparing(function)
         return self
 
     def __call__(self, *args: Any, **params: Any) -> Any:
@@ -793,6 +811,57 @@ class _Values:
             for parent, part in zip(node.parents, parts, strict=True):
                 if part is not None:
                     self._held[parent] = np.ascontiguousarray(part)
+
+
+# ---- memory that may be written again -----------------------------------------------------------
+
+# References to an array, and to the one it is a view of, as `_alone` counts them of an array that
+# only its caller has.
+_ALONE = [0, 0]
+
+
+def _alone(x: Any, others: int = 0) -> bool:
+    """Whether only the caller, and as many `others` as it knows of, can see the memory of an array."""
+    if type(x) is not np.ndarray or not x.flags.carray or sys.getrefcount(x) > _ALONE[0] + others:
+        return False
+    base = x.base
+    if base is None:
+        return x.flags.owndata
+    return type(base) is np.ndarray and base.flags.owndata and sys.getrefcount(base) <= _ALONE[1]
+
+
+def _calibrate() -> None:
+    array: np.ndarray = np.empty(2)
+    while not _alone(array):
+        _ALONE[0] += 1
+    array = array.copy().reshape(1, 2)
+    while not _alone(array):
+        _ALONE[1] += 1
+
+
+# Without a global lock the counts of other threads are not seen.
+if getattr(sys, "_is_gil_enabled", lambda: True)():
+    _calibrate()
+
+
+class Spare:
+    """Arrays of a backward that nobody will read again."""
+
+    __slots__ = ("_arrays",)
+
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self._arrays = arrays
+
+    def __call__(self, like: np.ndarray) -> np.ndarray:
+        """An array for a result of the shape and dtype of `like`, perhaps dy or a value of the residual.
+
+        It is contiguous. What is written to an element must not depend on another element of dy or the residual that
+        may have been overwritten by then.
+        """
+        for i, array in enumerate(self._arrays):
+            if array.shape == like.shape and array.dtype == like.dtype:
+                return self._arrays.pop(i)
+        return np.empty(like.shape, like.dtype)
 
 
 def operation(
@@ -1551,10 +1620,14 @@ def _walk(
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
         needed = tuple([parent in leading for parent in node.parents])
         if dy is not None and True in needed:
-            pulled = _pull(node, dy, needed, values, outer)
-            for parent, need, gradient in zip(node.parents, needed, pulled, strict=True):
-                if need and gradient is not None:
-                    _accumulate(gradients, parent, gradient, node.name)
+            pulled = list(_pull(node, dy, needed, values, outer, _alone(dy)))[::-1]
+            dy = None
+            for parent, need in zip(node.parents, needed, strict=True):
+                # Popped, since one that nobody else has may be written to.
+                if not need or pulled[-1] is None:
+                    pulled.pop()
+                else:
+                    _accumulate(gradients, parent, pulled.pop(), node.name)
         values.pass_by(node)
         if recording.spent:
             _release(node)
@@ -1562,7 +1635,7 @@ def _walk(
     return gradients
 
 
-def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer: frozenset) -> Any:
+def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer: frozenset, owned: bool) -> Any:
     if isinstance(node.shape, list):
         parts = zip(dy, node.shape, strict=True)
         dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
@@ -1570,8 +1643,15 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer:
         return _pull_again(node, dy)
     if type(node.backward) is _Linear:
         return node.backward(values.fill(node.residual), dy, needed)
+    residual, dy = values.fill(node.residual), _plain_tree(dy)
     with _recording_on(frozenset()):
-        gradients = node.backward(values.fill(node.residual), _plain_tree(dy), needed)
+        if type(node.backward) is _Sparing and not outer:
+            arrays = [dy] if owned else []
+            if type(residual) is tuple:
+                arrays += [r for r in residual if _alone(r, 1)]
+            gradients = node.backward.function(residual, dy, needed, Spare(arrays))
+        else:
+            gradients = node.backward(residual, dy, needed)
     if len(gradients) != len(needed):
         raise ValueError(f"gradient of {node.name}: expected {len(needed)} gradients, received {len(gradients)}")
     if not outer:
@@ -1622,8 +1702,13 @@ def _accumulate(gradients: dict[Node, Any], node: Node, gradient: Any, name: str
         gradient = _unbroadcast(gradient, node, name)
     if gradient.dtype != node.dtype and node.dtype.kind in "fc":
         gradient = (gradient.real if node.dtype.kind == "f" else gradient).astype(node.dtype)
-    before = gradients.get(node)
-    gradients[node] = gradient if before is None else before + gradient
+    before = gradients.pop(node, None)
+    if before is not None:
+        out = None
+        if type(before) is type(gradient) is np.ndarray and before.dtype == gradient.dtype:
+            out = gradient if _alone(gradient) else before if _alone(before) else None
+        gradient = before + gradient if out is None else np.add(before, gradient, out=out)
+    gradients[node] = gradient
 
 
 def _unbroadcast(gradient: Any, node: Node, name: str) -> Any:

@@ -153,18 +153,32 @@ def _ones(shape: Sequence[int], axis: int = -1) -> BitArray:
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     groups = geometry.groups
     w = _split_groups(w, groups)
-    if not transposed:
-        return _join_groups(np.matmul(_columns(x, geometry, pad), w))
-    columns = np.matmul(_split_groups(x, groups), w.transpose(0, 2, 1))
-    return columns if _one_tap(geometry) else _core.col2im(columns, geometry)
+    if transposed:
+        w = w.transpose(0, 2, 1)
+    if _one_tap(geometry):
+        return np.matmul(_split_groups(x, 1), w)
+    inputs, outputs = _shapes(geometry)
+    x = x.reshape(outputs if transposed else inputs)
+    y = np.empty(inputs if transposed else outputs, np.result_type(x, w))
+    for part, images in _parts(geometry, x):
+        if transposed:
+            y[part] = _core.col2im(np.matmul(_split_groups(x[part], groups), w), images)
+        else:
+            rows = _join_groups(np.matmul(_core.im2col(x[part], images, pad), w))
+            y[part] = rows.reshape(y[part].shape)
+    return y
 
 
 def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """The kernel gradient (taps, C / groups, F) from the input and the gradient of the output."""
     if not isinstance(x, BitArray):
         inputs, outputs = (dy, x) if transposed else (x, dy)
-        columns = _columns(inputs, geometry, pad)
-        dw = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs, geometry.groups)))
+        inputs, outputs = (a.reshape(shape) for a, shape in zip((inputs, outputs), _shapes(geometry), strict=True))
+        dw: Any = None
+        for part, images in _parts(geometry, inputs):
+            columns = _split_groups(inputs, 1) if _one_tap(geometry) else _core.im2col(inputs[part], images, pad)
+            some = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs[part], geometry.groups)))
+            dw = some if dw is None else np.add(dw, some, out=dw)
         return dw.reshape(-1, geometry.channels // geometry.groups, geometry.filters)
 
     dw = _packed_reduce(x, dy, geometry, pad, transposed, False)
@@ -203,16 +217,29 @@ def _along_depth(scale: Any, geometry: Geometry, transposed: bool) -> Any:
     return np.repeat(by_group, geometry.filters // geometry.groups, axis=0).T
 
 
+def _shapes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(batch, pixels, channels) of the inputs and of the outputs."""
+    inputs = geometry.batch, math.prod(geometry.inputs), geometry.channels
+    return inputs, (geometry.batch, math.prod(geometry.outputs), geometry.filters)
+
+
+# The columns of as many images are made at a time as fit into a cache, in bytes.
+_COLUMNS = 1 << 21
+
+
+def _parts(geometry: Geometry, x: Any) -> Iterator[tuple[slice, Geometry]]:
+    """Slices of the batch, at least one, and the geometry of each. A sum over the batch is made in their order."""
+    batch = geometry.batch
+    bytes_each = math.prod(geometry.outputs) * math.prod(geometry.kernel) * geometry.channels * x.itemsize
+    most = max(1, batch if _one_tap(geometry) else _COLUMNS // max(1, bytes_each))
+    for first in range(0, max(1, batch), most):
+        part = slice(first, min(batch, first + most))
+        yield part, geometry._replace(batch=part.stop - part.start)
+
+
 def _one_tap(geometry: Geometry) -> bool:
     """Whether the pixels of the output are those of the input, so that an im2col would only copy."""
     return geometry.kernel == geometry.strides == (1, 1, 1) and geometry.groups == 1
-
-
-def _columns(x: Any, geometry: Geometry, pad: float) -> Any:
-    """(groups, batch * pixels, taps * C / groups)."""
-    if _one_tap(geometry):
-        return x.reshape(1, -1, geometry.channels)
-    return _core.im2col(x, geometry, pad)
 
 
 def _split_groups(a: Any, groups: int) -> Any:
