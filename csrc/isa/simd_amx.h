@@ -6,18 +6,17 @@
 
 #define BNN_TILES 1
 
+#define BNN_EIGHT(x) \
+  { x, x, x, x, x, x, x, x }
 BNN_INLINE void t_begin(void) {
-  struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } __attribute__((aligned(64))) config = {.palette = 1};
-  for (int i = 0; i < 8; i++) {
-    config.row_bytes[i] = 64;
-    config.rows[i] = 16;
-  }
-  __asm__ volatile("ldtilecfg %0" : : "m"(config)); /* the intrinsic of gcc 12 loses the stores before it */
+  static const struct {
+    uint8_t palette, start_row, none[14];
+    uint16_t row_bytes[8];
+    uint8_t no_bytes[16], rows[8], no_rows[8];
+  } config = {.palette = 1, .row_bytes = BNN_EIGHT(64), .rows = BNN_EIGHT(16)};
+  _tile_loadconfig(&config);
 }
+#undef BNN_EIGHT
 BNN_INLINE void t_end(void) { _tile_release(); }
 
 /* `stride` bytes from a row to the next. Loads are fastest where every row is a cache line. */
