@@ -15,6 +15,7 @@ import functools
 import gc
 import inspect
 import itertools
+import operator
 import threading
 import types
 import weakref
@@ -48,8 +49,11 @@ __all__ = [
 ]
 
 
+_NONE: frozenset[Any] = frozenset()
+
+
 class _State(threading.local):
-    tapes: frozenset[_Recording] = frozenset()
+    tapes: frozenset[_Recording] = _NONE
     reads: list[Variable] | None = None
 
 
@@ -63,13 +67,19 @@ _watching = threading.RLock()
 _tracing = threading.RLock()
 
 
-@contextmanager
-def _recording_on(tapes: frozenset[_Recording]) -> Iterator[None]:
-    before, _state.tapes = _state.tapes, tapes
-    try:
-        yield
-    finally:
-        _state.tapes = before
+class _recording_on:
+    """Record on these tapes inside a ``with`` block."""
+
+    __slots__ = ("before", "tapes")
+
+    def __init__(self, tapes: frozenset[_Recording]) -> None:
+        self.tapes = tapes
+
+    def __enter__(self) -> None:
+        self.before, _state.tapes = _state.tapes, self.tapes
+
+    def __exit__(self, *error: Any) -> None:
+        _state.tapes = self.before
 
 
 # ---- nodes -------------------------------------------------------------------------------------
@@ -197,22 +207,29 @@ class _Recording:
 
 
 def _release(node: Node) -> None:
+    if not node.tapes:  # it is free already
+        return
     with _watching:
-        if all(tape.spent for tape in node.tapes):
-            node.free()
+        for tape in node.tapes:
+            if not tape.spent:
+                return
+        node.free()
+
+
+def _parent(node: Any, name: str) -> Any:
+    """The node if an active tape of this thread records it, else None."""
+    if node is None or _state.tapes.isdisjoint(node.tapes):
+        return None
+    if type(node) is _Lost:
+        raise RuntimeError(
+            f"{name}: an argument is a view of a traced Tensor that no tape could record; "
+            "make it with indexing, reshape, transpose or astype, or stop_gradient it"
+        )
+    return node
 
 
 def _parents(nodes: Iterable[Any], name: str) -> tuple[Any, ...]:
-    """The nodes that an active tape of this thread records, None in the place of the others."""
-    tapes = _state.tapes
-    parents = tuple([n if n is not None and not tapes.isdisjoint(n.tapes) else None for n in nodes])
-    for parent in parents:
-        if type(parent) is _Lost:
-            raise RuntimeError(
-                f"{name}: an argument is a view of a traced Tensor that no tape could record; "
-                "make it with indexing, reshape, transpose or astype, or stop_gradient it"
-            )
-    return parents
+    return tuple([_parent(node, name) for node in nodes])
 
 
 def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more: Any) -> Any:
@@ -220,6 +237,10 @@ def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more:
     tapes = _state.tapes
     if len(tapes) > 1:
         tapes = tapes & frozenset().union(*[p.tapes for p in parents if p is not None])
+    if type(value) is np.ndarray and value.dtype.kind in "fc":
+        value = value.view(Tensor)
+        value._node = Node(name, tapes, value, parents, *args, **more)
+        return value
     if isinstance(value, (tuple, list)):
         value = type(value)(_wrap(v) for v in value)
         whole = Node(name, tapes, value, parents, *args, **more)
@@ -467,9 +488,8 @@ class Tensor(np.ndarray):
     __array_function__ = _array_function  # type: ignore[assignment]
 
     def __array_finalize__(self, template: Any) -> None:
-        node = getattr(template, "_node", None)
-        if node is not None:
-            self._node = _Lost(node.tapes)
+        if isinstance(template, Tensor) and template._node is not None:
+            self._node = _Lost(template._node.tapes)
 
     def numpy(self) -> Any:
         """A copy as plain array, or NumPy scalar if 0-d."""
@@ -611,15 +631,17 @@ class Operation:
         values: list[Any] = []
         nodes: list[Any] = []
         for x in args:
-            if type(x) in _ATOMS:
-                nodes.append(None)
-                values.append(x)
-                continue
-            x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
-            if not isinstance(x, np.ndarray) and hasattr(type(x), "_record_"):
-                return x._record_(self, args, params)  # a tensor that is yet to come
-            nodes.append(getattr(x, "_node", None))
-            values.append(x.view(np.ndarray) if isinstance(x, Tensor) else x)
+            node = None
+            if type(x) is Tensor:
+                node, x = x._node, x.view(np.ndarray)
+            elif type(x) not in _ATOMS:
+                x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
+                if not isinstance(x, np.ndarray) and hasattr(type(x), "_record_"):
+                    return x._record_(self, args, params)  # a tensor that is yet to come
+                node = getattr(x, "_node", None)
+                x = x.view(np.ndarray) if isinstance(x, Tensor) else x
+            nodes.append(node if node is None else _parent(node, self.__name__))
+            values.append(x)
         for key, x in params.items():
             if type(x) not in _ATOMS and (isinstance(x, Tensor) or hasattr(type(x), "_read_")):
                 if is_traced(x):
@@ -628,7 +650,7 @@ class Operation:
                         "expected an untraced value, received a traced Tensor (stop_gradient it)"
                     )
                 params[key] = plain(x)
-        parents = _parents(nodes, self.__name__) if _state.tapes else (None,) * len(nodes)
+        parents = tuple(nodes)
         traced = tuple([p is not None for p in parents])
         if self._wants_traced:
             value, residual = self._forward(*values, **params, traced=traced)
@@ -1399,6 +1421,9 @@ def _map(function: Callable[[Any], Any], x: Any) -> Any:
     return function(x)
 
 
+_BY_ORDER = operator.attrgetter("order")
+
+
 def _walk(
     recording: _Recording, seeds: list[tuple[Node, Any]], sources: set[Node], outer: frozenset
 ) -> dict[Node, Any]:
@@ -1411,7 +1436,7 @@ def _walk(
             if parent is not None and parent not in reached and recording in parent.tapes:
                 reached.add(parent)
                 pending.append(parent)
-    order = sorted(reached, key=lambda node: node.order)
+    order = sorted(reached, key=_BY_ORDER)
     reached.clear()
     leading: set[Any] = set()
     for node in order:
@@ -1446,8 +1471,10 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], cache: dict[Node, Any],
         return _pull_again(node, dy)
     if type(node.backward) is _Linear:
         return node.backward(_resolve(node.residual, cache), dy, needed)
-    with _recording_on(frozenset()):
-        gradients = node.backward(_resolve(node.residual, cache), _plain_tree(dy), needed)
+    with _recording_on(_NONE):
+        gradients = node.backward(
+            _resolve(node.residual, cache), dy if type(dy) is np.ndarray else _plain_tree(dy), needed
+        )
     if len(gradients) != len(needed):
         raise ValueError(f"gradient of {node.name}: expected {len(needed)} gradients, received {len(gradients)}")
     if not outer:
@@ -1489,11 +1516,12 @@ def _accumulate(gradients: dict[Node, Any], node: Node, gradient: Any, name: str
         before = parts[gradient.index]
         parts[gradient.index] = gradient.dy if before is None else before + gradient.dy
         return
-    gradient = read(gradient)
-    if not isinstance(gradient, np.ndarray):
-        gradient = np.asarray(gradient)
-    elif isinstance(gradient, Tensor) and not is_traced(gradient):
-        gradient = gradient.view(np.ndarray)
+    if type(gradient) is not np.ndarray:
+        gradient = read(gradient)
+        if not isinstance(gradient, np.ndarray):
+            gradient = np.asarray(gradient)
+        elif isinstance(gradient, Tensor) and not is_traced(gradient):
+            gradient = gradient.view(np.ndarray)
     if gradient.shape != node.shape:
         gradient = _unbroadcast(gradient, node, name)
     if gradient.dtype != node.dtype and node.dtype.kind in "fc":

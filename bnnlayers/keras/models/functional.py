@@ -167,21 +167,21 @@ class Graph:
         inputs : list
             One value per input.
         call : callable
-            ``call(layer, args, kwargs)`` computes a node.
+            ``call(layer, *args, **kwargs)`` computes a node.
         """
         values = [None] * self._size
         values[: len(inputs)] = inputs
         for node, plain, read, written, free in self._steps:
             if plain:
-                result = call(node.layer, (values[read[0]],), {})
+                result = call(node.layer, values[read[0]])
             else:
                 supply = iter(read)
                 args, kwargs = map_structure(
                     lambda t, supply=supply: values[next(supply)] if isinstance(t, KerasTensor) else t,
                     (node.args, node.kwargs),
                 )
-                result = call(node.layer, args, kwargs)
-            if len(written) == 1 and not is_nested(result):
+                result = call(node.layer, *args, **kwargs)
+            if len(written) == 1 and (type(result) is Tensor or not is_nested(result)):
                 values[written[0]] = result
             else:
                 for slot, value in zip(written, flatten(result), strict=True):
@@ -192,12 +192,12 @@ class Graph:
         return [values[slot] for slot in self._results]
 
 
-def _call(layer, args, kwargs):
+def _call(layer, *args, **kwargs):
     return layer(*args, **kwargs)
 
 
-def _infer(layer, args, kwargs):
-    return layer._infer_outputs(args[0], args[1:], dict(kwargs))
+def _infer(layer, inputs, *args, **kwargs):
+    return layer._infer_outputs(inputs, args, kwargs)
 
 
 def _is_functional(args, kwargs):
