@@ -1057,6 +1057,8 @@ class Variable(Readable):
 
     def _checked(self, method: str, value: ArrayLike) -> np.ndarray:
         value = plain(value)
+        if value.dtype == self.dtype and value.shape == self.shape:
+            return value
         if value.shape != self.shape:
             raise ValueError(f"{method}: Variable {self.name!r}: expected shape {self.shape}, received {value.shape}")
         if not np.can_cast(value.dtype, self.dtype, "same_kind"):
