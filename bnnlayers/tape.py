@@ -15,6 +15,7 @@ import functools
 import gc
 import inspect
 import itertools
+import math
 import operator
 import threading
 import types
@@ -918,7 +919,7 @@ class Readable(NDArrayOperatorsMixin):
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 def _nobody() -> None:

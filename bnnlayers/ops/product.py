@@ -10,10 +10,9 @@ Every product is a convolution; a matrix product has one tap. Inside, images are
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,9 @@ from ..bits import BitArray
 from ..geometry import Geometry
 from ..tape import operation, read
 from .quantize import decode
+
+
+_FLOAT64 = np.dtype(np.float64)
 
 
 def operand(x: Any, axis: int) -> Any:
@@ -255,14 +257,18 @@ class _Ran(threading.local):
 _ran = _Ran()
 
 
-@contextlib.contextmanager
-def observe() -> Iterator[list[str]]:
+class observe:
     """Collect the arithmetic of every product that this thread runs inside the scope."""
-    before, _ran.names = _ran.names, []
-    try:
-        yield _ran.names
-    finally:
-        _ran.names = before
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> list[str]:
+        names: list[str] = []
+        self._before, _ran.names = _ran.names, names
+        return names
+
+    def __exit__(self, *error: Any) -> None:
+        _ran.names = self._before
 
 
 class Product:
@@ -293,7 +299,7 @@ def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
         x = decode(x)  # no bit stands for this padding
     if isinstance(x, BitArray) and x.scale is not None and x.axis != x.ndim - 1:
         x = decode(x)  # a scale of neither the channels nor the filters
-    if "float64" in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
+    if _FLOAT64 in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
         x, w = (decode(a) if isinstance(a, BitArray) else a for a in (x, w))
     return x, w
 
@@ -346,7 +352,7 @@ def matmul(x: Any, w: Any) -> Any:
             f"matmul(): arguments 'x' and 'w' must have shapes (..., K) and (K, N), got {x.shape} and {w.shape}"
         )
     columns = w.shape[1]
-    rows = int(np.prod(x.shape[:-1], dtype=np.int64))
+    rows = math.prod(x.shape[:-1])
     layout = Layout(x.shape, (*x.shape[:-1], columns), False)
     return _run(x, w, geo.dense(rows, x.shape[-1], columns), 0.0, layout)
 
