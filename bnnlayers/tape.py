@@ -43,6 +43,8 @@ __all__ = [
     "convert_to_tensor",
     "custom_gradient",
     "is_traced",
+    "observe",
+    "observed",
     "operation",
     "plain",
     "read",
@@ -81,6 +83,29 @@ class _recording_on:
 
     def __exit__(self, *error: Any) -> None:
         _state.tapes = self.before
+
+
+# ``observer(phase, name, function)`` is what runs in the place of `function`, while there is one.
+_observer: Callable[[str, str, Callable[..., Any]], Callable[..., Any]] | None = None
+
+
+def observe(observer: Callable[[str, str, Callable[..., Any]], Callable[..., Any]] | None) -> None:
+    """Let every operation run as ``observer(phase, name, function)``; None ends it.
+
+    Raises
+    ------
+    RuntimeError
+        If there is an observer already.
+    """
+    global _observer
+    if observer is not None and _observer is not None:
+        raise RuntimeError("operations are being observed already: profiles cannot be nested")
+    _observer = observer
+
+
+def observed(phase: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, or what the observer makes of it."""
+    return function if _observer is None else _observer(phase, name, function)
 
 
 # ---- nodes -------------------------------------------------------------------------------------
@@ -157,7 +182,7 @@ class Node:
         if self not in cache:
             forward, args, params = self.recompute
             args = [a.value(cache) if type(a) is Node else a for a in args]
-            cache[self] = np.asarray(forward(*args, **params)[0])
+            cache[self] = np.asarray(observed("again", self.name, forward)(*args, **params)[0])
         return cache[self]
 
     def free(self) -> None:
@@ -387,7 +412,8 @@ def _differentiate(name: str, function: Callable[..., Any], args: Any, traced: l
 
     argnum = 0 if len(traced) == 1 else tuple(range(len(traced)))
     with _tracing:
-        vjp, value = make_vjp(on_boxes, argnum)(*[t.view(np.ndarray) for t in traced])
+        forward = observed("forward", name, make_vjp(on_boxes, argnum))
+        vjp, value = forward(*[t.view(np.ndarray) for t in traced])
     again = (function, args, traced) if len(_state.tapes) > 1 else None
     parents = tuple(t._node for t in traced)
     return _attach(value, name, parents, _pull_numpy, (name, vjp), source=again)
@@ -653,10 +679,11 @@ class Operation:
                 params[key] = plain(x)
         parents = tuple(nodes)
         traced = tuple([p is not None for p in parents])
+        forward = self._forward if _observer is None else _observer("forward", self.__name__, self._forward)
         if self._wants_traced:
-            value, residual = self._forward(*values, **params, traced=traced)
+            value, residual = forward(*values, **params, traced=traced)
         else:
-            value, residual = self._forward(*values, **params)
+            value, residual = forward(*values, **params)
         if True not in traced:
             return _wrap(value)
         if self._backward is None:
@@ -1169,7 +1196,7 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _recording_on(frozenset()):
                 inputs = [plain(x).view(Tensor) if isinstance(x, np.ndarray) else x for x in values]
-                value, grad = f(*inputs, **kwargs)
+                value, grad = observed("forward", name, f)(*inputs, **kwargs)
         finally:
             inner, _state.reads = _state.reads, before
             if before is not None:
@@ -1452,8 +1479,8 @@ def _walk(
     while order:
         node = order.pop()
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
-        needed = tuple([parent in leading for parent in node.parents])
-        if dy is not None and True in needed:
+        if dy is not None and not leading.isdisjoint(node.parents):
+            needed = tuple([parent in leading for parent in node.parents])
             pulled = _pull(node, dy, needed, cache, outer)
             for parent, need, gradient in zip(node.parents, needed, pulled, strict=True):
                 if need and gradient is not None:
@@ -1472,12 +1499,16 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], cache: dict[Node, Any],
         dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
     if outer and node.source is not None:
         return _pull_again(node, dy)
+    residual = _resolve(node.residual, cache)
+    backward = node.backward if _observer is None else _observer("backward", node.name, node.backward)
     if type(node.backward) is _Linear:
-        return node.backward(_resolve(node.residual, cache), dy, needed)
-    with _recording_on(_NONE):
-        gradients = node.backward(
-            _resolve(node.residual, cache), dy if type(dy) is np.ndarray else _plain_tree(dy), needed
-        )
+        return backward(residual, dy, needed)
+    dy = dy if type(dy) is np.ndarray else _plain_tree(dy)
+    if outer:
+        with _recording_on(_NONE):
+            gradients = backward(residual, dy, needed)
+    else:
+        gradients = backward(residual, dy, needed)
     if len(gradients) != len(needed):
         raise ValueError(f"gradient of {node.name}: expected {len(needed)} gradients, received {len(gradients)}")
     if not outer:

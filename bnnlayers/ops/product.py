@@ -24,7 +24,6 @@ from ..geometry import Geometry
 from ..tape import operation, read
 from .quantize import decode
 
-
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -278,19 +277,21 @@ class Product:
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
-        self._again = operation(forward, recompute=True)
-        self._once = operation(forward)
+        self._operations = {}
+        for kind in ("xnor", "signed", "float"):
+            self._operations[kind] = operation(forward, recompute=kind == "xnor")
+            self._operations[kind].__name__ = f"{forward.__name__.lstrip('_')}, {kind}"
 
     def backward(self, function: Callable[..., Any]) -> Product:
         """Decorate the backward of the operation."""
-        self._again.backward(function)
-        self._once.backward(function)
+        for each in self._operations.values():
+            each.backward(function)
         return self
 
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if _ran.names is not None:
             _ran.names.append(kind)
-        return (self._again if kind == "xnor" else self._once)(x, w, **parameters)
+        return self._operations[kind](x, w, **parameters)
 
 
 def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:

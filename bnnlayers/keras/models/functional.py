@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import operator
 import os
 from collections import defaultdict
 
@@ -192,10 +193,6 @@ class Graph:
         return [values[slot] for slot in self._results]
 
 
-def _call(layer, *args, **kwargs):
-    return layer(*args, **kwargs)
-
-
 def _infer(layer, inputs, *args, **kwargs):
     return layer._infer_outputs(inputs, args, kwargs)
 
@@ -287,7 +284,7 @@ class Model(Trainer, Layer):
         if isinstance(inputs, dict):
             inputs = [inputs[spec.name] for spec in self._input_spec]
         inputs = [_conform(x, t) for x, t in zip(flatten(inputs), graph.inputs, strict=True)]
-        outputs = graph.run(inputs, _call)
+        outputs = graph.run(inputs, operator.call)
         return outputs[0] if graph.nested_outputs is graph.outputs[0] else pack_as(graph.nested_outputs, outputs)
 
     def _infer_by_running(self, inputs, args=(), kwargs=None):

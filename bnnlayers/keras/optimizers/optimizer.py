@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...ops import update
-from ...tape import GradientTape, Variable, constant, plain
+from ...tape import GradientTape, Variable, constant, observed, plain
 from .. import backend, initializers
 from ..utils import Configurable
 from . import schedules
@@ -277,12 +277,13 @@ class Optimizer(Configurable):
         gradients = self._clip_gradients([gradient for gradient, _ in pairs])
         self.build(variables)
         self._of_step = {}
+        update_step = observed("update", self.name, self.update_step)
         try:
             for gradient, variable in zip(gradients, variables, strict=True):
-                self.update_step(gradient, variable)
+                update_step(gradient, variable)
                 constraint = getattr(variable, "constraint", None)
                 if constraint is not None:
-                    variable.assign(constraint(variable))
+                    variable.assign(observed("update", type(constraint).__name__, constraint)(variable))
         finally:
             self._of_step = None
         self._iterations.assign_add(1)
