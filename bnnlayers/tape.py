@@ -267,14 +267,15 @@ def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more:
         value = value.view(Tensor)
         value._node = Node(name, tapes, value, parents, *args, **more)
         return value
+    if hasattr(value, "_with_node"):
+        return value._with_node(Node(name, tapes, value, parents, *args, **more))
     if isinstance(value, (tuple, list)):
         value = type(value)(_wrap(v) for v in value)
         whole = Node(name, tapes, value, parents, *args, **more)
         return type(value)(_carry(v, Node("item", tapes, v, (whole,), _pull_item, i)) for i, v in enumerate(value))
-    if not hasattr(value, "_with_node"):
-        value = np.asarray(value)
-        if value.dtype.kind not in "fc":
-            return value.view(Tensor)
+    value = np.asarray(value)
+    if value.dtype.kind not in "fc":
+        return value.view(Tensor)
     return _carry(value, Node(name, tapes, value, parents, *args, **more))
 
 
@@ -314,13 +315,15 @@ _pull_item = _Linear(lambda index, dy, needed: (_Item(index, dy),))
 
 def read(x: Any) -> Any:
     """The current Tensor of whatever has `_read_()`, a Variable say; anything else unchanged."""
-    while not (type(x) in _ATOMS or type(x) is Tensor) and hasattr(type(x), "_read_"):
+    while type(x) not in _VALUES and hasattr(type(x), "_read_"):
         x = x._read_()
     return x
 
 
 def plain(x: Any) -> np.ndarray:
     """`x` as a plain array that no tape follows; of a Variable a read-only view."""
+    if type(x) is np.ndarray:
+        return x
     x = read(x)
     return x.view(np.ndarray) if isinstance(x, np.ndarray) else np.asarray(x)
 
@@ -615,6 +618,7 @@ for _name in _OPERATORS.split():
 
 # What is neither read nor traced, told without a search for attributes.
 _ATOMS = {np.ndarray, float, int, bool, str, type(None)}
+_VALUES = {*_ATOMS, Tensor}
 
 
 # ---- operations --------------------------------------------------------------------------------
@@ -714,15 +718,14 @@ class Operation:
 
 def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     """`residual` with a Node in the place of every argument that can be computed again."""
-    again = {
-        id(x): p
-        for x, p in zip(values, parents, strict=True)
-        if p is not None and p.recompute is not None and isinstance(x, np.ndarray)
-    }
+    again = {}
+    for x, parent in zip(values, parents, strict=True):
+        if parent is not None and parent.recompute is not None and isinstance(x, np.ndarray):
+            again[id(x)] = parent
     if not again:
         return residual
     if type(residual) is tuple:
-        return tuple(again.get(id(r), r) for r in residual)
+        return tuple([again.get(id(r), r) for r in residual])
     return again.get(id(residual), residual)
 
 
@@ -949,10 +952,6 @@ class Readable(NDArrayOperatorsMixin):
         return math.prod(self.shape)
 
 
-def _nobody() -> None:
-    return None
-
-
 def _the_same(x: Any) -> tuple[Any, None]:
     return x, None
 
@@ -1001,10 +1000,10 @@ class Variable(Readable):
         # It must own its memory, or NumPy would see through it to the array that does.
         self._buffer = _Buffer(value.shape, value.dtype)
         self._buffer[...] = value
-        self._view: Callable[[], np.ndarray | None] = _nobody
+        self._view: weakref.ref[np.ndarray] | None = None
 
     def _snapshot(self) -> np.ndarray:
-        view = self._view()
+        view = None if self._view is None else self._view()
         if view is None:
             view = self._buffer.view(np.ndarray)
             view.flags.writeable = False
@@ -1036,7 +1035,7 @@ class Variable(Readable):
 
     def _writable_(self) -> np.ndarray:
         """The memory of the value, to be changed by the caller at once; counts as an update."""
-        if self._view() is not None:
+        if self._view is not None and self._view() is not None:
             self._fill_buffer(self._buffer.view(np.ndarray))
         self.version += 1
         return self._buffer.view(np.ndarray)
@@ -1084,8 +1083,8 @@ class Variable(Readable):
         return self
 
     def _checked(self, method: str, value: ArrayLike) -> np.ndarray:
-        value = plain(value)
-        if value.dtype == self.dtype and value.shape == self.shape:
+        value, buffer = plain(value), self._buffer
+        if value.dtype == buffer.dtype and value.shape == buffer.shape:
             return value
         if value.shape != self.shape:
             raise ValueError(f"{method}: Variable {self.name!r}: expected shape {self.shape}, received {value.shape}")
@@ -1404,8 +1403,8 @@ class GradientTape:
         return [node]
 
     def _seeds(self, target: Any, output_gradients: Any) -> list[tuple[Node, Any]]:
-        targets = list(_flatten(target))
-        given = [None] * len(targets) if output_gradients is None else list(_flatten(output_gradients))
+        targets = _flatten(target)
+        given = [None] * len(targets) if output_gradients is None else _flatten(output_gradients)
         if len(given) != len(targets):
             raise ValueError(
                 "GradientTape.gradient: argument 'output_gradients': expected one for each of "
@@ -1428,19 +1427,23 @@ class GradientTape:
 
 def _origin(x: Any) -> Any:
     """What a Readable stands for, as far as gradients are concerned."""
-    while hasattr(x, "_source_"):
-        x = x._source_
+    while (source := getattr(x, "_source_", None)) is not None:
+        x = source
     return x
 
 
-def _flatten(x: Any) -> Iterator[Any]:
+def _flatten(x: Any) -> list[Any]:
     if isinstance(x, dict):
         x = list(x.values())
-    if isinstance(x, (list, tuple)):
-        for v in x:
-            yield from _flatten(v)
-    else:
-        yield x
+    if not isinstance(x, (list, tuple)):
+        return [x]
+    leaves = []
+    for v in x:
+        if isinstance(v, (list, tuple, dict)):
+            leaves += _flatten(v)
+        else:
+            leaves.append(v)
+    return leaves
 
 
 def _map(function: Callable[[Any], Any], x: Any) -> Any:

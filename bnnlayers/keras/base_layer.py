@@ -366,7 +366,9 @@ class Layer:
         context.scope = f"{context.scope}/{self._name}" if context.scope else self._name
         try:
             dtype = np.dtype(self._dtype) if self._autocast else None
-            if isinstance(inputs, np.ndarray) or not is_nested(inputs):
+            if type(inputs) is Tensor and inputs.dtype is dtype:
+                pass  # what it mostly is
+            elif isinstance(inputs, np.ndarray) or not is_nested(inputs):
                 inputs = to_tensor(inputs, dtype)
             elif _is_structure(inputs):
                 inputs = map_structure(lambda x: to_tensor(x, dtype), inputs)
@@ -671,7 +673,9 @@ class Layer:
         """Variables that the optimizer may change; none while `trainable` is False."""
         if not self._trainable:
             return []
-        children = self._children()
+        children = self._known_children
+        if children is None:
+            children = self._children()
         if not children:
             return list(self._trainable_weights)
         return unique(self._trainable_weights, *[c.trainable_weights for c in children])
@@ -768,8 +772,9 @@ class Layer:
         """Losses of the last call and of the regularizers, of this layer and all below it."""
         found = []
         for layer in self._flatten_layers():
-            found.extend(layer._losses)
-            found.extend(loss() for loss in layer._callable_losses)
+            found += layer._losses
+            if layer._callable_losses:
+                found += [loss() for loss in layer._callable_losses]
         return found
 
     def _regularize_activity(self, inputs, outputs):

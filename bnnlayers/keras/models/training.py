@@ -432,7 +432,8 @@ def _numbers(logs):
     """Logs as Python numbers, where they are scalars."""
     if not isinstance(logs, dict):
         raise TypeError(f"A step must return a dictionary of logs. Received: {type(logs)}")
-    return {name: float(value) if np.ndim(plain(value)) == 0 else plain(value) for name, value in logs.items()}
+    values = {name: plain(value) for name, value in logs.items()}
+    return {name: value if value.ndim else float(value) for name, value in values.items()}
 
 
 def _as_list(logs):
