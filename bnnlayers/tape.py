@@ -264,9 +264,9 @@ def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more:
     if len(tapes) > 1:
         tapes = tapes & frozenset().union(*[p.tapes for p in parents if p is not None])
     if type(value) is np.ndarray and value.dtype.kind in "fc":
-        value = value.view(Tensor)
-        value._node = Node(name, tapes, value, parents, *args, **more)
-        return value
+        tensor = value.view(Tensor)
+        tensor._node = Node(name, tapes, value, parents, *args, **more)
+        return tensor
     if hasattr(value, "_with_node"):
         return value._with_node(Node(name, tapes, value, parents, *args, **more))
     if isinstance(value, (tuple, list)):
@@ -718,14 +718,15 @@ class Operation:
 
 def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     """`residual` with a Node in the place of every argument that can be computed again."""
-    again = {}
-    for x, parent in zip(values, parents, strict=True):
-        if parent is not None and parent.recompute is not None and isinstance(x, np.ndarray):
-            again[id(x)] = parent
+    again = {
+        id(x): p
+        for x, p in zip(values, parents, strict=True)
+        if p is not None and p.recompute is not None and isinstance(x, np.ndarray)
+    }
     if not again:
         return residual
     if type(residual) is tuple:
-        return tuple([again.get(id(r), r) for r in residual])
+        return tuple(again.get(id(r), r) for r in residual)
     return again.get(id(residual), residual)
 
 

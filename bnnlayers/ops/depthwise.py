@@ -69,13 +69,13 @@ def _in_kernels(x: Any, w: Any) -> bool:
 
 
 @Product
-def _depthwise_product(x, w, *, geometry, pad, layout):
+def _product(x, w, *, geometry, pad, layout):
     y = _times(layout.last(x), w, geometry, pad, False)
     return layout.back(y, layout.outputs), (x, w, geometry, pad, layout)
 
 
-@_depthwise_product.backward
-def _depthwise_product(residual, dy, needed):
+@_product.backward
+def _product(residual, dy, needed):
     x, w, geometry, pad, layout = residual
     dy, dx, dw = layout.last(dy), None, None
     if needed[0]:
@@ -143,4 +143,4 @@ def depthwise_conv(
     x, kernel = admitted(image.x, image.kernel, pad_values)
     kind = ("float", "signed", "xnor")[isinstance(x, BitArray) + isinstance(kernel, BitArray)]
     layout = image.layout(geometry.outputs, filters)
-    return _depthwise_product(kind, x, kernel, geometry=geometry, pad=float(pad_values), layout=layout)
+    return _product(kind, x, kernel, geometry=geometry, pad=float(pad_values), layout=layout)

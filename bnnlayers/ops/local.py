@@ -225,7 +225,7 @@ def _joined(words: Any, count: int) -> Any:
 
 
 @Product
-def _local_product(x, w, *, connections, layout):
+def _product(x, w, *, connections, layout):
     c, batch = connections, len(x)
     windows = _windows(layout.last(x), c)
     if isinstance(x, BitArray) or isinstance(w, BitArray):
@@ -237,8 +237,8 @@ def _local_product(x, w, *, connections, layout):
     return layout.back(y, layout.outputs), (x, w, c, layout)
 
 
-@_local_product.backward
-def _local_product(residual, dy, needed):
+@_product.backward
+def _product(residual, dy, needed):
     x, w, c, layout = residual
     dy, dx, dw, batch = layout.last(dy), None, None, len(x)
     if needed[0]:
@@ -383,4 +383,4 @@ def locally_connected(
         x = decode(x)  # several planes of signs have no zero for what lies outside
     outputs = (x.shape[0], *c.geometry.outputs[3 - rank :], filters)
     layout = Layout((x.shape[0], *spatial, channels), outputs, first)
-    return _local_product(arithmetic(x, kernel), x, kernel, connections=c, layout=layout)
+    return _product(arithmetic(x, kernel), x, kernel, connections=c, layout=layout)

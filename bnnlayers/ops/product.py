@@ -280,7 +280,7 @@ class Product:
         self._operations = {}
         for kind in ("xnor", "signed", "float"):
             self._operations[kind] = operation(forward, recompute=kind == "xnor")
-            self._operations[kind].__name__ = f"{forward.__name__.lstrip('_')}, {kind}"
+            self._operations[kind].__name__ = f"{forward.__module__.rpartition('.')[2]}, {kind}"
 
     def backward(self, function: Callable[..., Any]) -> Product:
         """Decorate the backward of the operation."""
