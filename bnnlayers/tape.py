@@ -226,15 +226,13 @@ class _Recording:
         self.spent = True
         for ref in self.nodes:
             node = ref()
-            if node is not None:
+            if node is not None and node.tapes:
                 _release(node)
         self.nodes.clear()
         self.leaves.clear()
 
 
 def _release(node: Node) -> None:
-    if not node.tapes:  # it is free already
-        return
     with _watching:
         for tape in node.tapes:
             if not tape.spent:
@@ -324,6 +322,8 @@ def plain(x: Any) -> np.ndarray:
     """`x` as a plain array that no tape follows; of a Variable a read-only view."""
     if type(x) is np.ndarray:
         return x
+    if type(x) is Tensor:
+        return x.view(np.ndarray)
     x = read(x)
     return x.view(np.ndarray) if isinstance(x, np.ndarray) else np.asarray(x)
 

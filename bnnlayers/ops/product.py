@@ -110,7 +110,7 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
 def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """Bits times bits, before divisors. What could exceed the kernel's int32 is put together from fewer planes."""
     depth = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels) // geometry.groups
-    if max(x.planes, w.planes) > 2 and depth << (x.planes + w.planes) > np.iinfo(np.int32).max:
+    if max(len(x.words), len(w.words)) > 2 and depth << (x.planes + w.planes) > np.iinfo(np.int32).max:
         low, weight, high = max(x, w, key=lambda a: a.planes).halves()
         pairs = [(half, w) if x.planes >= w.planes else (x, half) for half in (low, high)]
         y, more = (_integer_times(*pair, geometry, pad, transposed) for pair in pairs)
