@@ -7,7 +7,8 @@
  *
  * Order of a sum: within a block four wide rows are added to each other, then to what came before; the rest of the rows
  * one by one; the rows of a wide row at last. Blocks are added up in their order, in double precision. Both follow from
- * the shape alone, so neither threads nor the level change a bit. The depth of a sum is NORM_DEPTH. */
+ * the shape alone, so neither threads nor the level change a bit. The depth of a sum in single precision is at most 37
+ * and the rows of a wide row. */
 #define NORM_LEAST 64   /* floats of a wide row */
 #define NORM_MOST 1024  /* floats of one that holds several rows */
 #define NORM_CACHE 8192 /* floats */
@@ -135,8 +136,7 @@ static void norm_add_products(const float *restrict x, const float *restrict dy,
     for (int64_t j = 0; j < width; j++) {
       float m = mean[j];
       sum[j] += (dy[j] + dy2[j]) + (dy3[j] + dy4[j]);
-      products[j] +=
-          (dy[j] * (x[j] - m) + dy2[j] * (x2[j] - m)) + (dy3[j] * (x3[j] - m) + dy4[j] * (x4[j] - m));
+      products[j] += (dy[j] * (x[j] - m) + dy2[j] * (x2[j] - m)) + (dy3[j] * (x3[j] - m) + dy4[j] * (x4[j] - m));
     }
   }
   for (; count > 0; count -= width, x += width, dy += width) {
@@ -213,7 +213,8 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
 
 /* ---- pooling --------------------------------------------------------------------------------------------------- */
 
-/* What a pixel of `to` meets along one axis: `count` taps tap, tap + step .. at the pixels of `from` at, at + move .. */
+/* What a pixel of `to` meets along one axis: the taps tap, tap + step .., `count` of them, at the pixels at, at + move
+ * .. of `from`. */
 typedef struct {
   int64_t count, tap, step, at, move;
 } pool_reach;
@@ -311,7 +312,8 @@ BNN_INLINE void pool_rows(pool_kind kind, const bnn_pool *p, int64_t begin, int6
           for (int64_t k = 0; k < c.count; k++, first = 0) {
             int64_t z = a.at + i * a.move, y = b.at + j * b.move, x = c.at + k * c.move;
             int64_t source = ((image * from[0] + z) * from[1] + y) * from[2] + x;
-            int64_t tap = ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2] + c.tap + k * c.step;
+            int64_t tap =
+                ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2] + c.tap + k * c.step;
             const float *values = p->from + source * channels;
             if (kind == POOL_MAX) {
               uint32_t *winner = p->winner ? p->winner + (row * to[2] + pixel) * words : NULL;
