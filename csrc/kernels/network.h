@@ -213,6 +213,9 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
 
 /* ---- pooling --------------------------------------------------------------------------------------------------- */
 
+#define POOL_PIXELS 256 /* of a row: what they meet along it is found once for all rows */
+#define POOL_TAPS 32    /* that go through the registers together */
+
 /* What a pixel of `to` meets along one axis: the taps tap, tap + step .., `count` of them, at the pixels at, at + move
  * .. of `from`. */
 typedef struct {
@@ -233,63 +236,112 @@ static pool_reach pool_backward(const bnn_geometry *g, int axis, int64_t pixel) 
 
 typedef enum { POOL_MAX, POOL_MAX_GRAD, POOL_AVERAGE, POOL_AVERAGE_GRAD } pool_kind;
 
-/* One tap of a window: where it is strictly larger it takes over, and a NaN stays. */
-BNN_INLINE void pool_larger(int first, const float *x, int64_t channels, int64_t tap, float *y, uint32_t *winner,
-                            int planes, int64_t stride) {
-  for (int64_t c = 0; c < channels; c += BNN_WORD) {
-    uint32_t better = first ? ~0u : 0;
-    int64_t here = channels - c < BNN_WORD ? channels - c : BNN_WORD;
-    for (int64_t lane = 0; lane < here; lane += BNN_LANES) {
-      const float *from = x + c + lane;
-      float *to = y + c + lane;
-      int64_t part = here - lane;
-      vf32 value = part >= BNN_LANES ? v_load_f32(from) : v_load_part_f32(from, part);
-      if (!first) {
-        vf32 best = part >= BNN_LANES ? v_load_f32(to) : v_load_part_f32(to, part);
-        vmask larger = v_less_f32(best, value);
-        better |= v_mask_bits(larger) << lane;
-        value = v_choose_f32(v_mask_or(larger, v_nan_f32(value)), value, best);
-      }
-      if (part >= BNN_LANES)
-        v_store_f32(to, value);
-      else
-        v_store_part_f32(to, value, part);
-    }
-    if (!winner) continue;
-    for (int p = 0; p < planes; p++) {
-      uint32_t *word = winner + p * stride + c / BNN_WORD, kept = first ? 0 : *word & ~better;
-      *word = tap >> p & 1 ? kept | better : kept;
-    }
-  }
-}
+/* Some of the taps that a pixel meets, and what is the same for all pixels. */
+typedef struct {
+  const bnn_pool *pool;
+  int64_t channels, words, stride; /* of a pixel, and between the planes of the winners */
+  int64_t target;
+  int begun; /* taps before these have left their value in `to` */
+  int count;
+  int64_t tap[POOL_TAPS], source[POOL_TAPS];
+  float divisor[POOL_TAPS]; /* of what comes from each source */
+  float total;              /* divisor of the result */
+} pool_taps;
 
-/* The gradient of the windows that `tap` won. */
-BNN_INLINE void pool_return(int first, const float *dy, int64_t channels, int64_t tap, float *dx,
-                            const uint32_t *winner, int planes, int64_t stride) {
-  for (int64_t c = 0; c < channels; c += BNN_WORD) {
-    uint32_t won = ~0u;
-    int64_t here = channels - c < BNN_WORD ? channels - c : BNN_WORD;
-    for (int p = 0; p < planes; p++) won &= winner[p * stride + c / BNN_WORD] ^ (tap >> p & 1 ? 0 : ~0u);
-    for (int64_t lane = 0; lane < here; lane += BNN_LANES) {
-      const float *from = dy + c + lane;
-      float *to = dx + c + lane;
-      int64_t part = here - lane;
-      vf32 value = part >= BNN_LANES ? v_load_f32(from) : v_load_part_f32(from, part);
-      value = v_choose_f32(v_mask_of(won >> lane), value, v_set_f32(0));
-      if (!first) value = v_add_f32(part >= BNN_LANES ? v_load_f32(to) : v_load_part_f32(to, part), value);
-      if (part >= BNN_LANES)
-        v_store_f32(to, value);
-      else
-        v_store_part_f32(to, value, part);
-    }
-  }
-}
+#define POOL_VECTORS (BNN_WORD / BNN_LANES)
 
-BNN_INLINE void pool_add(int first, const float *restrict x, int64_t channels, float divisor, float *restrict y) {
-  if (first)
-    for (int64_t c = 0; c < channels; c++) y[c] = x[c] / divisor;
+/* Lanes of vector v of a word that holds `here` channels. */
+BNN_INLINE int64_t pool_lanes(int64_t here, int v) { return here > v * BNN_LANES ? here - v * BNN_LANES : 0; }
+BNN_INLINE vf32 pool_load(int whole, const float *p, int64_t here, int v) {
+  return whole ? v_load_f32(p + v * BNN_LANES) : v_load_part_f32(p + v * BNN_LANES, pool_lanes(here, v));
+}
+BNN_INLINE void pool_store(int whole, float *p, vf32 x, int64_t here, int v) {
+  if (whole)
+    v_store_f32(p + v * BNN_LANES, x);
   else
-    for (int64_t c = 0; c < channels; c++) y[c] += x[c] / divisor;
+    v_store_part_f32(p + v * BNN_LANES, x, pool_lanes(here, v));
+}
+
+/* Up to BNN_WORD channels from `first` of a pixel; all of them where `whole`. A value that is strictly larger takes
+ * over, and a NaN stays. */
+BNN_INLINE void pool_larger(int whole, const pool_taps *t, int64_t first) {
+  const bnn_pool *p = t->pool;
+  int64_t here = t->channels - first;
+  float *to = p->to + t->target * t->channels + first;
+  const float *from = p->from + first, *start = t->begun ? to : from + t->source[0] * t->channels;
+  uint32_t *winner = p->winner ? p->winner + t->target * t->words + first / BNN_WORD : NULL;
+  vf32 best[POOL_VECTORS], won[POOL_VECTORS]; /* the bits of `won` number a tap */
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) {
+    vu32 tap = v_set(t->begun ? 0 : (uint32_t)t->tap[0]);
+    for (int d = 0; d < p->planes && winner && t->begun; d++)
+      tap = v_or_where(tap, v_mask_of(winner[d * t->stride] >> v * BNN_LANES), v_set(1u << d));
+    best[v] = pool_load(whole, start, here, v);
+    won[v] = v_as_float(tap);
+  }
+  for (int i = !t->begun; i < t->count; i++) {
+    const float *source = from + t->source[i] * t->channels;
+    vf32 tap = v_as_float(v_set((uint32_t)t->tap[i]));
+    BNN_UNROLL
+    for (int v = 0; v < POOL_VECTORS; v++) {
+      vf32 x = pool_load(whole, source, here, v);
+      vmask larger = v_less_f32(best[v], x);
+      best[v] = v_choose_f32(v_mask_or(larger, v_nan_f32(x)), x, best[v]);
+      won[v] = v_choose_f32(larger, tap, won[v]);
+    }
+  }
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) pool_store(whole, to, best[v], here, v);
+  for (int d = 0; d < p->planes && winner; d++) {
+    uint32_t bits = 0;
+    BNN_UNROLL
+    for (int v = 0; v < POOL_VECTORS; v++)
+      bits |= v_mask_bits(v_test(v_bits_of(won[v]), v_set(1u << d))) << v * BNN_LANES;
+    winner[d * t->stride] = bits;
+  }
+}
+
+/* Likewise: the mean, or a gradient. */
+BNN_INLINE void pool_sum(pool_kind kind, int whole, const pool_taps *t, int64_t first) {
+  const bnn_pool *p = t->pool;
+  int64_t here = t->channels - first;
+  float *to = p->to + t->target * t->channels + first;
+  vf32 sum[POOL_VECTORS];
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) sum[v] = t->begun ? pool_load(whole, to, here, v) : v_set_f32(0);
+  for (int i = 0; i < t->count; i++) {
+    const float *source = p->from + t->source[i] * t->channels + first;
+    uint32_t won = ~0u;
+    for (int d = 0; d < p->planes && kind == POOL_MAX_GRAD; d++)
+      won &= p->winner[d * t->stride + t->source[i] * t->words + first / BNN_WORD] ^ (t->tap[i] >> d & 1 ? 0 : ~0u);
+    BNN_UNROLL
+    for (int v = 0; v < POOL_VECTORS; v++) {
+      vf32 x = pool_load(whole, source, here, v);
+      if (kind == POOL_MAX_GRAD) x = v_choose_f32(v_mask_of(won >> v * BNN_LANES), x, v_set_f32(0));
+      if (kind == POOL_AVERAGE_GRAD) x = v_div_f32(x, v_set_f32(t->divisor[i]));
+      sum[v] = v_add_f32(sum[v], x);
+    }
+  }
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) {
+    if (kind == POOL_AVERAGE) sum[v] = v_div_f32(sum[v], v_set_f32(t->total));
+    pool_store(whole, to, sum[v], here, v);
+  }
+}
+
+BNN_INLINE void pool_word(pool_kind kind, int whole, const pool_taps *t, int64_t first) {
+  if (kind == POOL_MAX)
+    pool_larger(whole, t, first);
+  else
+    pool_sum(kind, whole, t, first);
+}
+
+BNN_INLINE void pool_pixel(pool_kind kind, pool_taps *t) {
+  int64_t first = 0;
+  for (; first + BNN_WORD <= t->channels; first += BNN_WORD) pool_word(kind, 1, t, first);
+  if (first < t->channels) pool_word(kind, 0, t, first);
+  t->begun = 1;
+  t->count = 0;
 }
 
 /* Taps meet a pixel in row-major order, which decides ties and is the order of sums. */
@@ -298,39 +350,40 @@ BNN_INLINE void pool_rows(pool_kind kind, const bnn_pool *p, int64_t begin, int6
   const int back = kind == POOL_MAX_GRAD || kind == POOL_AVERAGE_GRAD;
   const int64_t *from = back ? g->out : g->in, *to = back ? g->in : g->out;
   pool_reach (*reach)(const bnn_geometry *, int, int64_t) = back ? pool_backward : pool_forward;
-  int64_t channels = g->channels, words = bnn_words(channels);
-  int64_t stride = g->batch * g->out[0] * g->out[1] * g->out[2] * words;
-  for (int64_t row = begin; row < end; row++) {
-    int64_t image = row / (to[0] * to[1]);
-    pool_reach a = reach(g, 0, row / to[1] % to[0]), b = reach(g, 1, row % to[1]);
-    for (int64_t pixel = 0; pixel < to[2]; pixel++) {
-      pool_reach c = reach(g, 2, pixel);
-      float *target = p->to + (row * to[2] + pixel) * channels;
-      int first = 1;
-      for (int64_t i = 0; i < a.count; i++)
-        for (int64_t j = 0; j < b.count; j++)
-          for (int64_t k = 0; k < c.count; k++, first = 0) {
-            int64_t z = a.at + i * a.move, y = b.at + j * b.move, x = c.at + k * c.move;
-            int64_t source = ((image * from[0] + z) * from[1] + y) * from[2] + x;
-            int64_t tap =
-                ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2] + c.tap + k * c.step;
-            const float *values = p->from + source * channels;
-            if (kind == POOL_MAX) {
-              uint32_t *winner = p->winner ? p->winner + (row * to[2] + pixel) * words : NULL;
-              pool_larger(first, values, channels, tap, target, winner, p->planes, stride);
-            } else if (kind == POOL_MAX_GRAD) {
-              pool_return(first, values, channels, tap, target, p->winner + source * words, p->planes, stride);
-            } else if (kind == POOL_AVERAGE) {
-              pool_add(first, values, channels, 1, target);
-            } else {
-              int64_t seen = pool_forward(g, 0, z).count * pool_forward(g, 1, y).count * pool_forward(g, 2, x).count;
-              pool_add(first, values, channels, (float)seen, target);
+  int64_t words = bnn_words(g->channels);
+  pool_taps t = {.pool = p, .channels = g->channels, .words = words};
+  t.stride = g->batch * g->out[0] * g->out[1] * g->out[2] * words;
+  for (int64_t first = 0; first < to[2]; first += POOL_PIXELS) {
+    pool_reach across[POOL_PIXELS];
+    int64_t pixels = to[2] - first < POOL_PIXELS ? to[2] - first : POOL_PIXELS;
+    for (int64_t pixel = 0; pixel < pixels; pixel++) across[pixel] = reach(g, 2, first + pixel);
+    for (int64_t row = begin; row < end; row++) {
+      int64_t image = row / (to[0] * to[1]);
+      pool_reach a = reach(g, 0, row / to[1] % to[0]), b = reach(g, 1, row % to[1]);
+      for (int64_t pixel = 0; pixel < pixels; pixel++) {
+        pool_reach c = across[pixel];
+        t.target = row * to[2] + first + pixel;
+        t.begun = t.count = 0;
+        t.total = 1;
+        for (int64_t i = 0; i < a.count; i++)
+          for (int64_t j = 0; j < b.count; j++) {
+            int64_t z = a.at + i * a.move, y = b.at + j * b.move;
+            int64_t line = ((image * from[0] + z) * from[1] + y) * from[2];
+            int64_t plane = ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2];
+            for (int64_t k = 0; k < c.count; k++) {
+              if (t.count == POOL_TAPS) pool_pixel(kind, &t);
+              int64_t x = c.at + k * c.move;
+              t.source[t.count] = line + x;
+              t.tap[t.count] = plane + c.tap + k * c.step;
+              if (kind == POOL_AVERAGE_GRAD)
+                t.divisor[t.count] =
+                    (float)(pool_forward(g, 0, z).count * pool_forward(g, 1, y).count * pool_forward(g, 2, x).count);
+              t.count++;
             }
           }
-      if (first)
-        for (int64_t i = 0; i < channels; i++) target[i] = 0;
-      if (kind == POOL_AVERAGE)
-        for (int64_t i = 0; i < channels; i++) target[i] /= (float)(a.count * b.count * c.count);
+        if (kind == POOL_AVERAGE) t.total = (float)(a.count * b.count * c.count);
+        pool_pixel(kind, &t);
+      }
     }
   }
 }
