@@ -31,6 +31,9 @@
 #include "depthwise.h"
 #include "xnor.h"
 
+#include "network.h"
+#include "update.h"
+
 extern const bnn_kernels BNN_TABLE;
 const bnn_kernels BNN_TABLE = {
     .level = BNN_LEVEL,
@@ -64,4 +67,17 @@ const bnn_kernels BNN_TABLE = {
     .depthwise_reduce = {depthwise_parts, depthwise_left_scratch, depthwise_reduce_run},
     .depthwise_float_reduce = {depthwise_parts, depthwise_both_scratch, depthwise_reduce_both_run},
     .sum_parts = depthwise_sum,
+    .norm_blocks = norm_blocks,
+    .norm_moments = norm_moments,
+    .norm_moments_total = norm_moments_total,
+    .norm_sums = norm_sums,
+    .norm_sums_total = norm_sums_total,
+    .normalize = normalize,
+    .normalize_grad = normalize_grad,
+    .max_pool = max_pool,
+    .max_pool_grad = max_pool_grad,
+    .average_pool = average_pool,
+    .average_pool_grad = average_pool_grad,
+    .rectify = rectify,
+    .update = update,
 };
