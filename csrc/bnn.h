@@ -39,6 +39,8 @@ typedef struct {
  * invalid tap is not listed. `transposed` schedules (input gradient, transposed layers) run from the geometry's outputs
  * to its inputs. */
 typedef struct {
+  bnn_geometry geometry; /* what the lists below were made of */
+  int transposed;
   int64_t pixels, sources, taps; /* target pixels, source pixels, taps of the kernel */
   int64_t classes;
   const bnn_class *class_;

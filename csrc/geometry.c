@@ -156,7 +156,9 @@ bnn_schedule *bnn_schedule_make(const bnn_geometry *g, int transposed, int const
   bnn_class *class_ = (bnn_class *)(schedule + 1);
   int32_t *pixel = (int32_t *)(class_ + classes), *base = pixel + pixels;
   int32_t *tap = base + pixels, *offset = tap + lists;
-  *schedule = (bnn_schedule){.pixels = pixels,
+  *schedule = (bnn_schedule){.geometry = *g,
+                             .transposed = transposed,
+                             .pixels = pixels,
                              .sources = z->sources * y->sources * x->sources,
                              .taps = taps,
                              .classes = classes,

@@ -57,7 +57,11 @@ const bnn_kernels BNN_TABLE = {
     .prepared_size = prepared_size,
     .prepare = prepare,
     .xnor = {xnor_items, xnor_scratch, xnor_run},
+#ifdef BNN_TILES
+    .signed_right = {tiles_rows_items, tiles_rows_scratch, tiles_rows_run},
+#else
     .signed_right = {signed_right_items, signed_right_scratch, signed_right_run},
+#endif
     .signed_left = {signed_left_items, signed_left_scratch, signed_left_run},
     .signed_reduce = {signed_reduce_items, signed_reduce_scratch, signed_reduce_run},
     .depthwise_xnor = {depthwise_positions, depthwise_xnor_scratch, depthwise_xnor_run},
