@@ -15,7 +15,10 @@
 
 extern const bnn_kernels bnn_portable;
 #if BNN_X86
-extern const bnn_kernels bnn_avx2, bnn_avx512vpopcnt, bnn_amx;
+extern const bnn_kernels bnn_avx2, bnn_avx512, bnn_avx512vpopcnt, bnn_amx;
+#endif
+#if BNN_NEON
+extern const bnn_kernels bnn_neon;
 #endif
 
 /* A level counts only as a whole; the compiler's run time also asks whether the system saves the registers. */
@@ -51,24 +54,28 @@ static int has_amx(void) {
 }
 #endif
 
-static int has_portable(void) { return 1; }
+static int always(void) { return 1; }
 
 /* Best first. Every level includes those below it, so what a machine runs is a tail of this list. */
 static const bnn_kernels *const levels[] = {
 #if BNN_X86
     &bnn_amx,      &bnn_avx512vpopcnt,
-    &bnn_avx2,
+    &bnn_avx512,   &bnn_avx2,
+#endif
+#if BNN_NEON
+    &bnn_neon,
 #endif
     &bnn_portable, NULL,
 };
 
 static int (*const runs[])(void) = {
 #if BNN_X86
-    has_amx,
-    has_avx512vpopcnt,
-    has_avx2,
+    has_amx, has_avx512vpopcnt, has_avx512, has_avx2,
 #endif
-    has_portable,
+#if BNN_NEON
+    always,
+#endif
+    always,
 };
 
 const bnn_kernels *const *bnn_supported(void) {
