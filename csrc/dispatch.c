@@ -49,8 +49,8 @@ static int may_use_tiles(void) {
 static int has_amx(void) {
   unsigned a, b, c, d;
   if (!has_avx512vpopcnt() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-  int gfni = c >> 8 & 1, tile = d >> 24 & 1, int8 = d >> 25 & 1;
-  return gfni && tile && int8 && may_use_tiles();
+  int vbmi = c >> 1 & 1, gfni = c >> 8 & 1, tile = d >> 24 & 1, int8 = d >> 25 & 1;
+  return vbmi && gfni && tile && int8 && may_use_tiles();
 }
 #endif
 

@@ -28,6 +28,15 @@
 
 #include "signed.h"
 
+#ifdef BNN_TILES
+#include "tiles_reduce.h"
+#define BNN_SIGNED_REDUCE \
+  { tiles_reduce_items, tiles_reduce_scratch, tiles_reduce_run }
+#else
+#define BNN_SIGNED_REDUCE \
+  { signed_reduce_items, signed_reduce_scratch, signed_reduce_run }
+#endif
+
 #include "depthwise.h"
 #include "xnor.h"
 
@@ -63,7 +72,7 @@ const bnn_kernels BNN_TABLE = {
     .signed_right = {signed_right_items, signed_right_scratch, signed_right_run},
 #endif
     .signed_left = {signed_left_items, signed_left_scratch, signed_left_run},
-    .signed_reduce = {signed_reduce_items, signed_reduce_scratch, signed_reduce_run},
+    .signed_reduce = BNN_SIGNED_REDUCE,
     .depthwise_xnor = {depthwise_positions, depthwise_xnor_scratch, depthwise_xnor_run},
     .depthwise_right = {depthwise_positions, depthwise_right_scratch, depthwise_right_run},
     .depthwise_left = {depthwise_positions, depthwise_left_scratch, depthwise_left_run},
