@@ -57,7 +57,7 @@ def moments(x, axes):
     return mean, _total(np.square(x - mean), axes) / count
 
 
-@operation
+@operation(recompute=True)
 def normalize(x, gamma, beta, *, mean, variance, epsilon, axes=None):
     """``(x - mean) / sqrt(variance + epsilon) * gamma + beta``.
 

@@ -31,7 +31,7 @@ typedef struct {
   int64_t words, units, steps;  /* as in signed_reduce_plan; of positions, padded to whole steps */
   int64_t chunk, columns;       /* steps and columns of a pass */
   int64_t width, blocks, parts; /* columns of an item; how many of them, and parts of the units */
-} tiles_plan;
+} tiles_reduce_plan;
 
 /* What a chunk has of a tap. */
 typedef struct {
@@ -44,7 +44,7 @@ typedef struct {
 /* A pass: some units by at most TILES_COLUMNS columns of a group. The panels are the limbs of all tiles of columns. */
 typedef struct {
   const bnn_product *product;
-  tiles_plan plan;
+  tiles_reduce_plan plan;
   int64_t group, column, columns;
   int64_t tiles, panels;
   int limbs[TILES_COLUMNS / TILES_SIDE];  /* of a tile of columns, in this chunk */
@@ -60,9 +60,9 @@ typedef struct {
 
 static int64_t tiles_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static tiles_plan tiles_plan_reduce(const bnn_product *p) {
+static tiles_reduce_plan tiles_plan_reduce(const bnn_product *p) {
   const bnn_schedule *s = p->schedule;
-  tiles_plan plan = {.words = bnn_words(p->depth)};
+  tiles_reduce_plan plan = {.words = bnn_words(p->depth)};
   plan.units = s->taps * plan.words;
   for (int64_t c = 0; c < s->classes; c++)
     if (s->class_[c].valid + s->class_[c].padded) plan.steps += tiles_ceil(s->class_[c].count * p->images, TILES_STEP);
@@ -80,19 +80,19 @@ static tiles_plan tiles_plan_reduce(const bnn_product *p) {
 }
 
 /* Whether tiles gain. */
-static int tiles_gain(const bnn_product *p, const tiles_plan *plan) {
+static int tiles_gain(const bnn_product *p, const tiles_reduce_plan *plan) {
   (void)p;
   return plan->steps > 0;
 }
 
 static int64_t tiles_reduce_items(const bnn_product *p) {
-  tiles_plan plan = tiles_plan_reduce(p);
+  tiles_reduce_plan plan = tiles_plan_reduce(p);
   return tiles_gain(p, &plan) ? p->groups * plan.blocks * plan.parts : signed_reduce_items(p);
 }
 
 /* Lays out the scratch of a pass; how many bytes. */
 static size_t tiles_lay_out(tiles_reduction *work, char *scratch) {
-  const tiles_plan *plan = &work->plan;
+  const tiles_reduce_plan *plan = &work->plan;
   size_t panels = (size_t)plan->columns / TILES_SIDE * TILES_LIMBS, chunk = (size_t)plan->chunk;
   size_t taps = (size_t)work->product->schedule->taps;
   char *at = scratch;
@@ -167,8 +167,8 @@ static int64_t tiles_fill(tiles_reduction *work, int64_t *c, int64_t *at) {
 }
 
 /* Maxima and sums of squares, over the chunk, of `tiles` tiles of columns. */
-BNN_INLINE void tiles_measure(const tiles_reduction *work, int64_t slots, int64_t first, const int tiles,
-                              const int whole, float *maxima, float *squares) {
+BNN_INLINE void tiles_measure_columns(const tiles_reduction *work, int64_t slots, int64_t first, const int tiles,
+                                      const int whole, float *maxima, float *squares) {
   const bnn_product *p = work->product;
   const float *dy = (const float *)p->right + work->group * p->columns + work->column + first;
   const vu32 magnitude = v_set(0x7fffffff);
@@ -215,7 +215,7 @@ BNN_INLINE void tiles_split(tiles_reduction *work, int64_t slots, int64_t first,
   int limbs[TILES_PART_COLUMNS / TILES_SIDE];
   int8_t *out[TILES_PART_COLUMNS / TILES_SIDE];
 
-  tiles_measure(work, slots, first * TILES_SIDE, tiles, whole, maxima, squares);
+  tiles_measure_columns(work, slots, first * TILES_SIDE, tiles, whole, maxima, squares);
   for (int t = 0; t < tiles; t++) {
     if (!(limbs[t] = tiles_limbs(maxima + t * TILES_SIDE, squares + t * TILES_SIDE, (float)slots)))
       work->refuse[first + t] = 1;
@@ -418,7 +418,7 @@ static void tiles_pass(tiles_reduction *work, int64_t first, int64_t end) {
 
 static void tiles_reduce_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
   tiles_reduction work = {.product = p, .plan = tiles_plan_reduce(p)};
-  const tiles_plan *plan = &work.plan;
+  const tiles_reduce_plan *plan = &work.plan;
   if (!tiles_gain(p, plan)) {
     signed_reduce_run(p, begin, end, scratch);
     return;

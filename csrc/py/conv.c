@@ -122,9 +122,9 @@ done:
 }
 
 static PyObject *select_(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"dy", "mask", "axis", NULL};
-  PyObject *dy_arg, *mask_arg, *axis_arg;
-  if (!PARSE("OOO:select", &dy_arg, &mask_arg, &axis_arg)) return NULL;
+  static char *names[] = {"dy", "mask", "axis", "out", NULL};
+  PyObject *dy_arg, *mask_arg, *axis_arg, *out_arg = NULL;
+  if (!PARSE("OOO|O:select", &dy_arg, &mask_arg, &axis_arg, &out_arg)) return NULL;
   PyArrayObject *dy = check_real("select", "dy", dy_arg), *mask = NULL, *out = NULL;
   int axis;
   if (!dy || !(mask = check_array("select", "mask", mask_arg, NPY_UINT32))) goto done;
@@ -136,7 +136,7 @@ static PyObject *select_(PyObject *self, PyObject *args, PyObject *keywords) {
   packed[kept] = (npy_intp)bnn_words(PyArray_DIM(dy, axis));
   if (check_exact_shape("select", "mask", mask, axes, packed) < 0) goto done;
 
-  out = (PyArrayObject *)PyArray_EMPTY(axes, PyArray_DIMS(dy), PyArray_TYPE(dy), 0);
+  out = check_out("select", out_arg, axes, PyArray_DIMS(dy), PyArray_TYPE(dy));
   if (!out) goto done;
   bnn_unpack select = {
       .words = PyArray_DATA(mask), .dy = PyArray_DATA(dy), .count = PyArray_DIM(dy, axis), .out = PyArray_DATA(out)};
@@ -714,7 +714,7 @@ PyMethodDef conv_methods[] = {
            "Bits of x along an axis, which moves last: (words, words of |x| <= clip or None, whether x holds a NaN)."),
     METHOD("unpack", unpack, "words, count, axis, dtype='float32'",
            "+1 and -1 from sign words, the packed axis moved back to its place."),
-    METHOD("select", select_, "dy, mask, axis", "dy where the mask bit is 1, else 0."),
+    METHOD("select", select_, "dy, mask, axis, out=None", "dy where the mask bit is 1, else 0; out may be dy."),
     METHOD("prepare", prepare, "words, groups, channels, transposed",
            "The right operand of a product in the layout of this level."),
     METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype, left='sign', right_kind='sign', right_planes=1",
