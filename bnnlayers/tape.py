@@ -17,6 +17,7 @@ import gc
 import inspect
 import itertools
 import math
+import operator
 import sys
 import threading
 import types
@@ -44,6 +45,8 @@ __all__ = [
     "convert_to_tensor",
     "custom_gradient",
     "is_traced",
+    "observe",
+    "observed",
     "operation",
     "plain",
     "read",
@@ -51,12 +54,15 @@ __all__ = [
 ]
 
 
+_NONE: frozenset[Any] = frozenset()
+
+
 def _nobody() -> None:
     return None
 
 
 class _State(threading.local):
-    tapes: frozenset[_Recording] = frozenset()
+    tapes: frozenset[_Recording] = _NONE
     reads: list[Variable] | None = None
 
 
@@ -70,13 +76,42 @@ _watching = threading.RLock()
 _tracing = threading.RLock()
 
 
-@contextmanager
-def _recording_on(tapes: frozenset[_Recording]) -> Iterator[None]:
-    before, _state.tapes = _state.tapes, tapes
-    try:
-        yield
-    finally:
-        _state.tapes = before
+class _recording_on:
+    """Record on these tapes inside a ``with`` block."""
+
+    __slots__ = ("before", "tapes")
+
+    def __init__(self, tapes: frozenset[_Recording]) -> None:
+        self.tapes = tapes
+
+    def __enter__(self) -> None:
+        self.before, _state.tapes = _state.tapes, self.tapes
+
+    def __exit__(self, *error: Any) -> None:
+        _state.tapes = self.before
+
+
+# ``observer(phase, name, function)`` is what runs in the place of `function`, while there is one.
+_observer: Callable[[str, str, Callable[..., Any]], Callable[..., Any]] | None = None
+
+
+def observe(observer: Callable[[str, str, Callable[..., Any]], Callable[..., Any]] | None) -> None:
+    """Let every operation run as ``observer(phase, name, function)``; None ends it.
+
+    Raises
+    ------
+    RuntimeError
+        If there is an observer already.
+    """
+    global _observer
+    if observer is not None and _observer is not None:
+        raise RuntimeError("operations are being observed already: profiles cannot be nested")
+    _observer = observer
+
+
+def observed(phase: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, or what the observer makes of it."""
+    return function if _observer is None else _observer(phase, name, function)
 
 
 # ---- nodes -------------------------------------------------------------------------------------
@@ -205,7 +240,7 @@ class _Recording:
         self.spent = True
         for ref in self.nodes:
             node = ref()
-            if node is not None:
+            if node is not None and node.tapes:
                 _release(node)
         self.nodes.clear()
         self.leaves.clear()
@@ -213,21 +248,26 @@ class _Recording:
 
 def _release(node: Node) -> None:
     with _watching:
-        if all(tape.spent for tape in node.tapes):
-            node.free()
+        for tape in node.tapes:
+            if not tape.spent:
+                return
+        node.free()
+
+
+def _parent(node: Any, name: str) -> Any:
+    """The node if an active tape of this thread records it, else None."""
+    if node is None or _state.tapes.isdisjoint(node.tapes):
+        return None
+    if type(node) is _Lost:
+        raise RuntimeError(
+            f"{name}: an argument is a view of a traced Tensor that no tape could record; "
+            "make it with indexing, reshape, transpose or astype, or stop_gradient it"
+        )
+    return node
 
 
 def _parents(nodes: Iterable[Any], name: str) -> tuple[Any, ...]:
-    """The nodes that an active tape of this thread records, None in the place of the others."""
-    tapes = _state.tapes
-    parents = tuple([n if n is not None and not tapes.isdisjoint(n.tapes) else None for n in nodes])
-    for parent in parents:
-        if type(parent) is _Lost:
-            raise RuntimeError(
-                f"{name}: an argument is a view of a traced Tensor that no tape could record; "
-                "make it with indexing, reshape, transpose or astype, or stop_gradient it"
-            )
-    return parents
+    return tuple([_parent(node, name) for node in nodes])
 
 
 def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more: Any) -> Any:
@@ -235,14 +275,19 @@ def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more:
     tapes = _state.tapes
     if len(tapes) > 1:
         tapes = tapes & frozenset().union(*[p.tapes for p in parents if p is not None])
+    if type(value) is np.ndarray and value.dtype.kind in "fc":
+        tensor = value.view(Tensor)
+        tensor._node = Node(name, tapes, value, parents, *args, **more)
+        return tensor
+    if hasattr(value, "_with_node"):
+        return value._with_node(Node(name, tapes, value, parents, *args, **more))
     if isinstance(value, (tuple, list)):
         value = type(value)(_wrap(v) for v in value)
         whole = Node(name, tapes, value, parents, *args, **more)
         return type(value)(_carry(v, Node("item", tapes, v, (whole,), _pull_item, i)) for i, v in enumerate(value))
-    if not hasattr(value, "_with_node"):
-        value = np.asarray(value)
-        if value.dtype.kind not in "fc":
-            return value.view(Tensor)
+    value = np.asarray(value)
+    if value.dtype.kind not in "fc":
+        return value.view(Tensor)
     return _carry(value, Node(name, tapes, value, parents, *args, **more))
 
 
@@ -286,8 +331,8 @@ class _Sparing:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...]) -> Any:
-        return self.function(residual, dy, needed, Spare([]))
+    def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...], spare: Spare | None = None) -> Any:
+        return self.function(residual, dy, needed, spare or Spare([]))
 
 
 _pull_item = _Linear(lambda index, dy, needed: (_Item(index, dy),))
@@ -298,13 +343,17 @@ _pull_item = _Linear(lambda index, dy, needed: (_Item(index, dy),))
 
 def read(x: Any) -> Any:
     """The current Tensor of whatever has `_read_()`, a Variable say; anything else unchanged."""
-    while not (type(x) in _ATOMS or type(x) is Tensor) and hasattr(type(x), "_read_"):
+    while type(x) not in _VALUES and hasattr(type(x), "_read_"):
         x = x._read_()
     return x
 
 
 def plain(x: Any) -> np.ndarray:
     """`x` as a plain array that no tape follows; of a Variable a read-only view."""
+    if type(x) is np.ndarray:
+        return x
+    if type(x) is Tensor:
+        return x.view(np.ndarray)
     x = read(x)
     return x.view(np.ndarray) if isinstance(x, np.ndarray) else np.asarray(x)
 
@@ -396,7 +445,8 @@ def _differentiate(name: str, function: Callable[..., Any], args: Any, traced: l
 
     argnum = 0 if len(traced) == 1 else tuple(range(len(traced)))
     with _tracing:
-        vjp, value = make_vjp(on_boxes, argnum)(*[t.view(np.ndarray) for t in traced])
+        forward = observed("forward", name, make_vjp(on_boxes, argnum))
+        vjp, value = forward(*[t.view(np.ndarray) for t in traced])
     again = (function, args, traced) if len(_state.tapes) > 1 else None
     parents = tuple(t._node for t in traced)
     return _attach(value, name, parents, _pull_numpy, (name, vjp), source=again)
@@ -498,9 +548,8 @@ class Tensor(np.ndarray):
     __array_function__ = _array_function  # type: ignore[assignment]
 
     def __array_finalize__(self, template: Any) -> None:
-        node = getattr(template, "_node", None)
-        if node is not None:
-            self._node = _Lost(node.tapes)
+        if isinstance(template, Tensor) and template._node is not None:
+            self._node = _Lost(template._node.tapes)
 
     def numpy(self) -> Any:
         """A copy as plain array, or NumPy scalar if 0-d."""
@@ -599,6 +648,7 @@ for _name in _OPERATORS.split():
 
 # What is neither read nor traced, told without a search for attributes.
 _ATOMS = {np.ndarray, float, int, bool, str, type(None)}
+_VALUES = {*_ATOMS, Tensor}
 
 
 # ---- operations --------------------------------------------------------------------------------
@@ -648,15 +698,17 @@ class Operation:
         values: list[Any] = []
         nodes: list[Any] = []
         for x in args:
-            if type(x) in _ATOMS:
-                nodes.append(None)
-                values.append(x)
-                continue
-            x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
-            if not isinstance(x, np.ndarray) and hasattr(type(x), "_record_"):
-                return x._record_(self, args, params)  # a tensor that is yet to come
-            nodes.append(getattr(x, "_node", None))
-            values.append(x.view(np.ndarray) if isinstance(x, Tensor) else x)
+            node = None
+            if type(x) is Tensor:
+                node, x = x._node, x.view(np.ndarray)
+            elif type(x) not in _ATOMS:
+                x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
+                if not isinstance(x, np.ndarray) and hasattr(type(x), "_record_"):
+                    return x._record_(self, args, params)  # a tensor that is yet to come
+                node = getattr(x, "_node", None)
+                x = x.view(np.ndarray) if isinstance(x, Tensor) else x
+            nodes.append(node if node is None else _parent(node, self.__name__))
+            values.append(x)
         for key, x in params.items():
             if type(x) not in _ATOMS and (isinstance(x, Tensor) or hasattr(type(x), "_read_")):
                 if is_traced(x):
@@ -665,12 +717,13 @@ class Operation:
                         "expected an untraced value, received a traced Tensor (stop_gradient it)"
                     )
                 params[key] = plain(x)
-        parents = _parents(nodes, self.__name__) if _state.tapes else (None,) * len(nodes)
+        parents = tuple(nodes)
         traced = tuple([p is not None for p in parents])
+        forward = self._forward if _observer is None else _observer("forward", self.__name__, self._forward)
         if self._wants_traced:
-            value, residual = self._forward(*values, **params, traced=traced)
+            value, residual = forward(*values, **params, traced=traced)
         else:
-            value, residual = self._forward(*values, **params)
+            value, residual = forward(*values, **params)
         if True not in traced:
             return _wrap(value)
         if self._backward is None:
@@ -796,7 +849,7 @@ class _Values:
         value = self._held.pop(node, None)
         if value is None:
             args = [self._value(a) if type(a) is Node else a for a in args]
-            value = np.asarray(operation._forward(*args, **params)[0])
+            value = np.asarray(observed("again", node.name, operation._forward)(*args, **params)[0])
         if self._wanted[node] > 0 or operation._joins:
             self._held[node] = value
         return value
@@ -1099,7 +1152,7 @@ class Readable(NDArrayOperatorsMixin):
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 class Variable(Readable):
@@ -1146,10 +1199,10 @@ class Variable(Readable):
         # It must own its memory, or NumPy would see through it to the array that does.
         self._buffer = _Buffer(value.shape, value.dtype)
         self._buffer[...] = value
-        self._view: Callable[[], np.ndarray | None] = _nobody
+        self._view: weakref.ref[np.ndarray] | None = None
 
     def _snapshot(self) -> np.ndarray:
-        view = self._view()
+        view = None if self._view is None else self._view()
         if view is None:
             view = self._buffer.view(np.ndarray)
             view.flags.writeable = False
@@ -1182,7 +1235,7 @@ class Variable(Readable):
 
     def _writable_(self) -> np.ndarray:
         """The memory of the value, to be changed by the caller at once; counts as an update."""
-        if self._view() is not None:
+        if self._view is not None and self._view() is not None:
             self._fill_buffer(self._buffer.view(np.ndarray))
         self.version += 1
         return self._buffer.view(np.ndarray)
@@ -1230,7 +1283,9 @@ class Variable(Readable):
         return self
 
     def _checked(self, method: str, value: ArrayLike) -> np.ndarray:
-        value = plain(value)
+        value, buffer = plain(value), self._buffer
+        if value.dtype == buffer.dtype and value.shape == buffer.shape:
+            return value
         if value.shape != self.shape:
             raise ValueError(f"{method}: Variable {self.name!r}: expected shape {self.shape}, received {value.shape}")
         if not np.can_cast(value.dtype, self.dtype, "same_kind"):
@@ -1340,7 +1395,7 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _recording_on(frozenset()):
                 inputs = [plain(x).view(Tensor) if isinstance(x, np.ndarray) else x for x in values]
-                value, grad = f(*inputs, **kwargs)
+                value, grad = observed("forward", name, f)(*inputs, **kwargs)
         finally:
             inner, _state.reads = _state.reads, before
             if before is not None:
@@ -1557,8 +1612,8 @@ class GradientTape:
         return [node]
 
     def _seeds(self, target: Any, output_gradients: Any) -> list[tuple[Node, Any]]:
-        targets = list(_flatten(target))
-        given = [None] * len(targets) if output_gradients is None else list(_flatten(output_gradients))
+        targets = _flatten(target)
+        given = [None] * len(targets) if output_gradients is None else _flatten(output_gradients)
         if len(given) != len(targets):
             raise ValueError(
                 "GradientTape.gradient: argument 'output_gradients': expected one for each of "
@@ -1581,19 +1636,23 @@ class GradientTape:
 
 def _origin(x: Any) -> Any:
     """What a Readable stands for, as far as gradients are concerned."""
-    while hasattr(x, "_source_"):
-        x = x._source_
+    while (source := getattr(x, "_source_", None)) is not None:
+        x = source
     return x
 
 
-def _flatten(x: Any) -> Iterator[Any]:
+def _flatten(x: Any) -> list[Any]:
     if isinstance(x, dict):
         x = list(x.values())
-    if isinstance(x, (list, tuple)):
-        for v in x:
-            yield from _flatten(v)
-    else:
-        yield x
+    if not isinstance(x, (list, tuple)):
+        return [x]
+    leaves = []
+    for v in x:
+        if isinstance(v, (list, tuple, dict)):
+            leaves += _flatten(v)
+        else:
+            leaves.append(v)
+    return leaves
 
 
 def _map(function: Callable[[Any], Any], x: Any) -> Any:
@@ -1602,6 +1661,9 @@ def _map(function: Callable[[Any], Any], x: Any) -> Any:
     if isinstance(x, (list, tuple)):
         return getattr(x, "_make", type(x))([_map(function, v) for v in x])
     return function(x)
+
+
+_BY_ORDER = operator.attrgetter("order")
 
 
 def _walk(
@@ -1616,7 +1678,7 @@ def _walk(
             if parent is not None and parent not in reached and recording in parent.tapes:
                 reached.add(parent)
                 pending.append(parent)
-    order = sorted(reached, key=lambda node: node.order)
+    order = sorted(reached, key=_BY_ORDER)
     reached.clear()
     leading: set[Any] = set()
     for node in order:
@@ -1629,8 +1691,8 @@ def _walk(
     while order:
         node = order.pop()
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
-        needed = tuple([parent in leading for parent in node.parents])
-        if dy is not None and True in needed:
+        if dy is not None and not leading.isdisjoint(node.parents):
+            needed = tuple([parent in leading for parent in node.parents])
             pulled = list(_pull(node, dy, needed, values, outer, _alone(dy)))[::-1]
             dy = None
             for parent, need in zip(node.parents, needed, strict=True):
@@ -1654,17 +1716,20 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer:
         dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
     if outer and node.source is not None:
         return _pull_again(node, dy)
+    backward = node.backward if _observer is None else _observer("backward", node.name, node.backward)
     if type(node.backward) is _Linear:
-        return node.backward(values.fill(node.residual), dy, needed)
-    residual, dy = values.fill(node.residual), _plain_tree(dy)
-    with _recording_on(frozenset()):
-        if type(node.backward) is _Sparing and not outer:
-            arrays = [dy] if owned else []
-            if type(residual) is tuple:
-                arrays += [r for r in residual if _alone(r, 1)]
-            gradients = node.backward.function(residual, dy, needed, Spare(arrays))
-        else:
-            gradients = node.backward(residual, dy, needed)
+        return backward(values.fill(node.residual), dy, needed)
+    residual, dy = values.fill(node.residual), dy if type(dy) is np.ndarray else _plain_tree(dy)
+    if type(node.backward) is _Sparing and not outer:
+        arrays = [dy] if owned else []
+        if type(residual) is tuple:
+            arrays += [r for r in residual if _alone(r, 1)]
+        gradients = backward(residual, dy, needed, Spare(arrays))
+    elif outer:
+        with _recording_on(_NONE):
+            gradients = backward(residual, dy, needed)
+    else:
+        gradients = backward(residual, dy, needed)
     if len(gradients) != len(needed):
         raise ValueError(f"gradient of {node.name}: expected {len(needed)} gradients, received {len(gradients)}")
     if not outer:
@@ -1706,11 +1771,12 @@ def _accumulate(gradients: dict[Node, Any], node: Node, gradient: Any, name: str
         before = parts[gradient.index]
         parts[gradient.index] = gradient.dy if before is None else before + gradient.dy
         return
-    gradient = read(gradient)
-    if not isinstance(gradient, np.ndarray):
-        gradient = np.asarray(gradient)
-    elif isinstance(gradient, Tensor) and not is_traced(gradient):
-        gradient = gradient.view(np.ndarray)
+    if type(gradient) is not np.ndarray:
+        gradient = read(gradient)
+        if not isinstance(gradient, np.ndarray):
+            gradient = np.asarray(gradient)
+        elif isinstance(gradient, Tensor) and not is_traced(gradient):
+            gradient = gradient.view(np.ndarray)
     if gradient.shape != node.shape:
         gradient = _unbroadcast(gradient, node, name)
     if gradient.dtype != node.dtype and node.dtype.kind in "fc":

@@ -10,10 +10,10 @@ Every product is a convolution; a matrix product has one tap. Inside, images are
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from ..bits import BitArray
 from ..geometry import Geometry
 from ..tape import operation, read
 from .quantize import decode
+
+_FLOAT64 = np.dtype(np.float64)
 
 
 def operand(x: Any, axis: int) -> Any:
@@ -109,7 +111,7 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
 def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """Bits times bits, before divisors. What could exceed the kernel's int32 is put together from fewer planes."""
     depth = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels) // geometry.groups
-    if depth << (x.planes + w.planes) > np.iinfo(np.int32).max and max(x.planes, w.planes) > 2:
+    if max(len(x.words), len(w.words)) > 2 and depth << (x.planes + w.planes) > np.iinfo(np.int32).max:
         low, weight, high = max(x, w, key=lambda a: a.planes).halves()
         pairs = [(half, w) if x.planes >= w.planes else (x, half) for half in (low, high)]
         y, more = (_integer_times(*pair, geometry, pad, transposed) for pair in pairs)
@@ -282,14 +284,18 @@ class _Ran(threading.local):
 _ran = _Ran()
 
 
-@contextlib.contextmanager
-def observe() -> Iterator[list[str]]:
+class observe:
     """Collect the arithmetic of every product that this thread runs inside the scope."""
-    before, _ran.names = _ran.names, []
-    try:
-        yield _ran.names
-    finally:
-        _ran.names = before
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> list[str]:
+        names: list[str] = []
+        self._before, _ran.names = _ran.names, names
+        return names
+
+    def __exit__(self, *error: Any) -> None:
+        _ran.names = self._before
 
 
 class Product:
@@ -302,20 +308,23 @@ class Product:
     SHORT = 256
 
     def __init__(self, forward: Callable[..., Any]) -> None:
-        self._again = operation(forward, recompute=True)
-        self._once = operation(forward)
+        self._operations = {}
+        for kind, again in itertools.product(("xnor", "signed", "float"), (False, True)):
+            each = self._operations[kind, again] = operation(forward, recompute=again)
+            each.__name__ = f"{forward.__module__.rpartition('.')[2]}, {kind}"
 
     def backward(self, function: Callable[..., Any]) -> Product:
         """Decorate the backward of the operation."""
-        self._again.backward(function)
-        self._once.backward(function)
+        for each in self._operations.values():
+            each.backward(function)
         return self
 
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if _ran.names is not None:
             _ran.names.append(kind)
         depth = math.prod(w.shape) // max(1, parameters["layout"].outputs[-1])
-        return (self._again if kind == "xnor" or depth <= self.SHORT else self._once)(x, w, **parameters)
+        again = kind == "xnor" or depth <= self.SHORT
+        return self._operations[kind, again](x, w, **parameters)
 
 
 def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
@@ -324,7 +333,7 @@ def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
         x = decode(x)  # no bit stands for this padding
     if isinstance(x, BitArray) and x.scale is not None and x.axis != x.ndim - 1:
         x = decode(x)  # a scale of neither the channels nor the filters
-    if "float64" in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
+    if _FLOAT64 in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
         x, w = (decode(a) if isinstance(a, BitArray) else a for a in (x, w))
     return x, w
 
@@ -382,7 +391,7 @@ def matmul(x: Any, w: Any) -> Any:
             f"matmul(): arguments 'x' and 'w' must have shapes (..., K) and (K, N), got {x.shape} and {w.shape}"
         )
     columns = w.shape[1]
-    rows = int(np.prod(x.shape[:-1], dtype=np.int64))
+    rows = math.prod(x.shape[:-1])
     layout = Layout(x.shape, (*x.shape[:-1], columns), False)
     return _run(x, w, geo.dense(rows, x.shape[-1], columns), 0.0, layout)
 

@@ -296,6 +296,17 @@ static int call_empty(const call *c) {
   return c->geometry.batch == 0 || c->pixels == 0 || c->channels == 0 || c->filters == 0;
 }
 
+/* Where every pixel reads itself alone, pixels are as good as images, and the schedule of one is soon made. */
+static bnn_geometry pixels_as_images(const bnn_geometry *g) {
+  bnn_geometry alone = *g;
+  for (int axis = 0; axis < 3; axis++) {
+    if (g->kernel[axis] != 1 || g->stride[axis] != 1 || g->pad[axis] || g->in[axis] != g->out[axis]) return *g;
+    alone.batch *= g->in[axis];
+    alone.in[axis] = alone.out[axis] = 1;
+  }
+  return alone;
+}
+
 static void *constant_row(const call *c, int64_t depth) {
   if (c->packed) {
     int64_t words = bnn_words(depth);
@@ -312,9 +323,10 @@ static void *constant_row(const call *c, int64_t depth) {
 
 /* Without the GIL. -1 when memory is short. */
 static int call_run(const call *c, const bnn_kernel *kernel) {
-  const bnn_geometry *g = &c->geometry;
-  int64_t depth = c->channels / g->groups, columns = c->filters / g->groups, rows = g->batch * c->sources;
-  int split = c->packed && g->groups > 1 && depth % BNN_WORD, bits = kernel == &c->kernels->xnor;
+  int bits = kernel == &c->kernels->xnor;
+  bnn_geometry geometry = bits ? pixels_as_images(&c->geometry) : c->geometry, *g = &geometry;
+  int64_t depth = c->channels / g->groups, columns = c->filters / g->groups, rows = c->geometry.batch * c->sources;
+  int split = c->packed && g->groups > 1 && depth % BNN_WORD;
   const void *right = PyArray_DATA(c->right);
   void *constant = NULL, *groups = NULL, *aligned = NULL;
   int status = -1;
@@ -347,7 +359,7 @@ static int call_run(const call *c, const bnn_kernel *kernel) {
                          .left_planes = c->left_planes,
                          .right_planes = c->right_planes,
                          .pad = (int)c->pad};
-  double work = (double)g->batch * (double)c->pixels * (double)c->taps * (double)c->filters *
+  double work = (double)c->geometry.batch * (double)c->pixels * (double)c->taps * (double)c->filters *
                 (double)(bits ? c->left_planes * c->right_planes * bnn_words(depth) : depth);
   status = run_product(kernel, &product, work);
 
