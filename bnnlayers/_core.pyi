@@ -132,12 +132,18 @@ def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...
 
 # Batch norm of float32 x[..., C]; the other operands of x's shape (dy) or of C numbers. moments: mean and biased
 # variance (2, C), zero without rows. norm_sums: of dy and of dy * (x - mean), (2, C). normalize: (x - mean) * scale +
-# shift. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale.
+# shift. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for example.
 def moments(x: ArrayLike, /) -> NDArray[np.float32]: ...
 def norm_sums(x: ArrayLike, dy: ArrayLike, mean: ArrayLike) -> NDArray[np.float32]: ...
 def normalize(x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None) -> NDArray[np.float32]: ...
 def normalize_grad(
-    x: ArrayLike, dy: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike, slope: ArrayLike
+    x: ArrayLike,
+    dy: ArrayLike,
+    mean: ArrayLike,
+    scale: ArrayLike,
+    shift: ArrayLike,
+    slope: ArrayLike,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
 
 # Windows of float32[batch, ..., C] -> float32[batch, *outputs, C], always with three spatial axes, and back. The

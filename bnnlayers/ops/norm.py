@@ -92,10 +92,10 @@ def normalize(x, gamma, beta, *, mean, variance, epsilon, axes=None):
 
 
 @normalize.backward
-def normalize(residual, dy, needed):
+def normalize(residual, dy, needed, spare):
     x, gamma, mean, inverse, axes, apart = residual
     if _by_channel(x, gamma, mean, inverse) and axes in (None, tuple(range(x.ndim - 1))) and apart:
-        return _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed)
+        return _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed, spare)
     normal = x - mean
     normal *= inverse
     if axes is None:
@@ -120,7 +120,7 @@ def normalize(residual, dy, needed):
     return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
 
 
-def _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed):
+def _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed, spare):
     mean, inverse = _flat(mean), _flat(inverse)
     scale = inverse if gamma is None else inverse * _flat(gamma)
     if axes is None and not (needed[1] or needed[2]):
@@ -132,7 +132,7 @@ def _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed):
         dx = dy * scale
     elif needed[0]:
         count = _count(x, axes)
-        dx = _core.normalize_grad(x, dy, mean, scale, shift / count, slope * inverse / count)
+        dx = _core.normalize_grad(x, dy, mean, scale, shift / count, slope * inverse / count, spare(x))
     shape = (1,) * (x.ndim - 1) + shift.shape
     return dx, slope.reshape(shape) if needed[1] else None, shift.reshape(shape) if needed[2] else None
 
