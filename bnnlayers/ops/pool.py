@@ -6,7 +6,6 @@ Any other array is NumPy's.
 
 from __future__ import annotations
 
-import functools
 import itertools
 
 import numpy as np
@@ -71,25 +70,21 @@ def _reach(offset, stride, length, outputs):
 
 def _geometry(x, size, strides, padding, first) -> Geometry | None:
     """The windows as kernels see them, or None if they do not take `x`."""
-    if x.dtype != np.float32 or first != 1 or not 5 >= x.ndim == len(size) + 2 or x.size == 0:
+    rank, spatial = len(size), x.shape[1:-1]
+    if x.dtype != np.float32 or first != 1 or rank > 3 or x.ndim != rank + 2 or x.size == 0:
         return None
-    return _windows(x.shape, tuple(size), tuple(strides), padding)
-
-
-@functools.lru_cache(maxsize=256)
-def _windows(shape, size, strides, padding) -> Geometry | None:
-    batch, *spatial, channels = shape
     if padding == "valid" and any(n < k for n, k in zip(spatial, size, strict=True)):
         return None
+    channels = x.shape[-1]
     return convolution(
-        batch,
+        len(x),
         spatial,
         channels,
-        size,
+        tuple(size),
         channels,
-        strides=strides,
+        strides=tuple(strides),
         padding=padding,
-        dilation=(1,) * len(size),
+        dilation=(1,) * rank,
         groups=channels,
     )
 
