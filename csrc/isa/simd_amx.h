@@ -21,6 +21,8 @@ BNN_INLINE void t_end(void) { _tile_release(); }
 
 /* `stride` bytes from a row to the next. Loads are fastest where every row is a cache line. */
 #define t_load(tile, p, stride) _tile_loadd(tile, p, stride)
+/* The same, of what will not stay in the first cache. */
+#define t_stream(tile, p, stride) _tile_stream_loadd(tile, p, stride)
 #define t_store(tile, p, stride) _tile_stored(tile, p, stride)
 #define t_zero(tile) _tile_zero(tile)
 
