@@ -36,8 +36,11 @@ BNN_INLINE void v_store_signs(int8_t *p, uint64_t bits) {
   _mm512_storeu_si512(p, _mm512_mask_blend_epi8(bits, _mm512_set1_epi8(1), _mm512_set1_epi8(-1)));
 }
 
-/* Of 64 words: bit j of word i becomes bit i of out[j]. */
-BNN_INLINE void v_turn_bits(const uint32_t *words, uint64_t *out) {
+/* Lane i is p[index[i]]. */
+BNN_INLINE vu32 v_gather(const uint32_t *p, vu32 index) { return _mm512_i32gather_epi32(index, p, 4); }
+
+/* Of 64 words, 16 to a vector: bit j of word i becomes bit i of out[j]. */
+BNN_INLINE void v_turn_bits(const vu32 *words, uint64_t *out) {
 #define BNN_TURNED(i) \
   4 * (7 ^ i), 4 * (6 ^ i), 4 * (5 ^ i), 4 * (4 ^ i), 4 * (3 ^ i), 4 * (2 ^ i), 4 * (1 ^ i), 4 * (0 ^ i)
 #define BNN_COLUMN(i) i, 8 + i, 16 + i, 24 + i, 32 + i, 40 + i, 48 + i, 56 + i
@@ -48,9 +51,10 @@ BNN_INLINE void v_turn_bits(const uint32_t *words, uint64_t *out) {
 #undef BNN_TURNED
 #undef BNN_COLUMN
   const __m512i diagonal = _mm512_set1_epi64((int64_t)0x8040201008040201), columns = v_load(column);
-  __m512i a = v_load(words), b = v_load(words + 16), c = v_load(words + 32), d = v_load(words + 48), i = v_load(pick);
+  __m512i i = v_load(pick);
   for (int byte = 0; byte < 4; byte++, i = _mm512_add_epi8(i, _mm512_set1_epi8(1))) {
-    __m512i low = _mm512_permutex2var_epi8(a, i, b), high = _mm512_permutex2var_epi8(c, i, d);
+    __m512i low = _mm512_permutex2var_epi8(words[0], i, words[1]);
+    __m512i high = _mm512_permutex2var_epi8(words[2], i, words[3]);
     __m512i turned = _mm512_gf2p8affine_epi64_epi8(diagonal, _mm512_mask_blend_epi64(0xf0, low, high), 0);
     v_store(out + 8 * byte, _mm512_permutexvar_epi8(columns, turned));
   }

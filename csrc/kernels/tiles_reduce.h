@@ -23,7 +23,7 @@
 #define TILES_GROUP 64                /* columns whose sums are joined at a time: they stay in the first */
 #define TILES_LIMBS 4                 /* at most */
 #define TILES_LIMIT 64.0f
-#define TILES_CONSTANT INT64_MIN /* the offset of a padded tap */
+#define TILES_CONSTANT INT32_MIN /* the offset of a padded tap */
 
 typedef struct {
   int64_t words, units, steps;  /* as in signed_reduce_plan; of positions, padded to whole steps */
@@ -34,9 +34,8 @@ typedef struct {
 /* What a chunk has of a tap. */
 typedef struct {
   int64_t steps;
-  int32_t step[TILES_CHUNK];
-  int64_t offset[TILES_CHUNK]; /* of its sources, in words */
-  int begun;                   /* whether an earlier chunk had any */
+  int32_t step[TILES_CHUNK], offset[TILES_CHUNK]; /* of its sources, in words */
+  int begun;                                      /* whether an earlier chunk had any */
 } tiles_tap;
 
 /* A pass: some units by some columns of a group. The panels are the limbs of all tiles of columns. */
@@ -52,10 +51,11 @@ typedef struct {
     float step[TILES_SIDE]; /* what an integer counts */
   } * tile;
   tiles_tap *taps;
-  int64_t *source, *dy; /* [chunk * TILES_STEP] in words and floats, of dy -1 where a step is only filled up */
-  int8_t *left;         /* signs: [chunk][2][channels][positions] */
-  int8_t *right;        /* [panels][chunk][positions / 4][columns][4] */
-  int32_t *sums;        /* of a unit and TILES_GROUP columns: [panels][2][channels][columns] */
+  int32_t *source; /* [chunk * TILES_STEP] in words */
+  int64_t *dy;     /* in floats, -1 where a step is only filled up */
+  int8_t *left;    /* signs: [chunk][2][channels][positions] */
+  int8_t *right;   /* [panels][chunk][positions / 4][columns][4] */
+  int32_t *sums;   /* of a unit and TILES_GROUP columns: [panels][2][channels][columns] */
 } tiles_reduction;
 
 static int64_t tiles_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -93,7 +93,8 @@ static int tiles_gain(const bnn_product *p, const tiles_plan *plan) {
   useful *= (double)p->columns * (double)p->depth;
   padded *=
       (double)tiles_ceil(p->columns, TILES_SIDE) * (double)tiles_ceil(p->depth, TILES_SIDE) * TILES_SIDE * TILES_SIDE;
-  return plan->steps && 2 * useful >= padded;
+  int64_t words = p->images * p->schedule->sources * p->groups * plan->words;
+  return plan->steps && words <= INT32_MAX && 2 * useful >= padded;
 }
 
 static int64_t tiles_reduce_items(const bnn_product *p) {
@@ -151,7 +152,7 @@ static int64_t tiles_fill(tiles_reduction *work, int64_t *c, int64_t *at) {
           position = class_->first;
           image++;
         }
-        work->source[slot] = (image * s->sources + s->base[position]) * stride;
+        work->source[slot] = (int32_t)((image * s->sources + s->base[position]) * stride);
         work->dy[slot] = (image * s->pixels + s->pixel[position]) * row;
       }
       for (; slot % TILES_STEP; slot++) {
@@ -162,7 +163,7 @@ static int64_t tiles_fill(tiles_reduction *work, int64_t *c, int64_t *at) {
         tiles_tap *tap = work->taps + class_->tap[i];
         for (int64_t j = 0; j < steps; j++, tap->steps++) {
           tap->step[tap->steps] = (int32_t)(step + j);
-          tap->offset[tap->steps] = i < class_->valid ? class_->offset[i] * stride : TILES_CONSTANT;
+          tap->offset[tap->steps] = i < class_->valid ? (int32_t)(class_->offset[i] * stride) : TILES_CONSTANT;
         }
       }
       step += steps;
@@ -280,13 +281,12 @@ static void tiles_signs(const tiles_reduction *work, int64_t unit) {
   const uint32_t *left = (const uint32_t *)p->left + work->group * work->plan.words + word;
   int8_t *out = work->left;
   for (int64_t i = 0; i < tap->steps; i++) {
-    const int64_t *source = work->source + tap->step[i] * TILES_STEP;
-    uint32_t words[TILES_STEP];
+    const int32_t *source = work->source + tap->step[i] * TILES_STEP;
+    vu32 words[TILES_STEP / BNN_LANES];
     uint64_t turned[BNN_WORD];
-    if (tap->offset[i] == TILES_CONSTANT)
-      for (int64_t j = 0; j < TILES_STEP; j++) words[j] = ((const uint32_t *)p->constant)[word];
-    else
-      for (int64_t j = 0; j < TILES_STEP; j++) words[j] = left[source[j] + tap->offset[i]];
+    for (int j = 0; j < TILES_STEP / BNN_LANES; j++)
+      words[j] = tap->offset[i] == TILES_CONSTANT ? v_set(((const uint32_t *)p->constant)[word])
+                                                  : v_gather(left + tap->offset[i], v_load(source + j * BNN_LANES));
     v_turn_bits(words, turned);
     for (int64_t k = 0; k < BNN_WORD; k++, out += TILES_STEP) v_store_signs(out, turned[k]);
   }
