@@ -1,6 +1,6 @@
 /* signed_reduce with tiles: dy in fixed point, as three or four limbs that are signed bytes, times signs.
  *
- * Order of a sum, and so its bits: positions as in signed_reduce.h, in chunks of equal chunks of at most
+ * Order of a sum, and so its bits: positions as in signed_reduce.h, in equal chunks of at most
  * TILES_CHUNK steps of TILES_STEP positions, a class beginning a step of its own. In a chunk a column of dy (a filter)
  * is rounded to multiples of a power of two, which leaves its greatest magnitude 22 bits or a little less than 23, or 8
  * more with four limbs. From there the sum over the chunk is of integers, and exact: the order in which tiles take
@@ -72,9 +72,10 @@ static tiles_plan tiles_plan_reduce(const bnn_product *p) {
   plan.columns = TILES_GROUP;
   while (2 * plan.columns * plan.chunk <= TILES_RIGHT && plan.columns < p->columns) plan.columns *= 2;
   plan.width = plan.columns;
-  while (plan.width > 2 * TILES_SIDE && p->groups * tiles_ceil(p->columns, plan.width) < 4) plan.width /= 2;
+  for (int64_t least = TILES_GROUP, items = 4; items > 1; least /= 2, items /= 2)
+    while (plan.width > least && p->groups * tiles_ceil(p->columns, plan.width) < items) plan.width /= 2;
   plan.blocks = tiles_ceil(p->columns, plan.width);
-  plan.parts = p->groups * plan.blocks < 4 ? tiles_ceil(4, p->groups * plan.blocks) : 1;
+  plan.parts = p->groups * plan.blocks < 2 ? 2 : 1;
   if (plan.parts > plan.units) plan.parts = plan.units;
   return plan;
 }
@@ -182,7 +183,6 @@ BNN_INLINE void tiles_measure(const tiles_reduction *work, int64_t slots, int64_
                               const int whole, float *maxima, float *squares) {
   const bnn_product *p = work->product;
   const float *dy = (const float *)p->right + work->group * p->columns + work->column + first;
-  const vu32 magnitude = v_set(0x7fffffff);
   vf32 maximum[TILES_GROUP / BNN_LANES], square[TILES_GROUP / BNN_LANES];
   for (int t = 0; t < tiles; t++) maximum[t] = square[t] = v_set_f32(0);
   for (int64_t slot = 0; slot < slots; slot++) {
@@ -190,9 +190,8 @@ BNN_INLINE void tiles_measure(const tiles_reduction *work, int64_t slots, int64_
     const float *row = dy + work->dy[slot];
     for (int t = 0; t < tiles; t++) {
       vf32 x = whole ? v_load_f32(row + t * BNN_LANES) : v_load_part_f32(row + t * BNN_LANES, work->columns - first);
-      vf32 size = v_as_float(v_and(v_bits_of(x), magnitude));
       square[t] = v_fma_f32(x, x, square[t]);
-      maximum[t] = v_choose_f32(v_less_f32(maximum[t], size), size, maximum[t]);
+      maximum[t] = v_max_f32(v_abs_f32(x), maximum[t]);
     }
   }
   for (int t = 0; t < tiles; t++) {
@@ -252,7 +251,7 @@ BNN_INLINE void tiles_split(tiles_reduction *work, int64_t slots, int64_t first,
       if (!limbs[t]) continue;
       for (int i = 0; i < 4; i++) {
         vf32 value = whole ? v_load_f32(row[i] + t * TILES_SIDE) : v_load_part_f32(row[i] + t * TILES_SIDE, columns);
-        x[i] = v_xor(v_add(v_round_f32(v_mul_f32(value, scale[t])), middle), middle); /* limbs of -128 to 127 */
+        x[i] = v_xor(v_add(v_nearest(v_mul_f32(value, scale[t])), middle), middle); /* limbs of -128 to 127 */
       }
       v_turn_bytes(x);
       int8_t *to = out[t] + slot * TILES_SIDE;
@@ -287,7 +286,7 @@ static void tiles_signs(const tiles_reduction *work, int64_t unit) {
     for (int j = 0; j < TILES_STEP / BNN_LANES; j++)
       words[j] = tap->offset[i] == TILES_CONSTANT ? v_set(((const uint32_t *)p->constant)[word])
                                                   : v_gather(left + tap->offset[i], v_load(source + j * BNN_LANES));
-    v_turn_bits(words, turned);
+    for (int byte = 0; byte < 4; byte++) v_turn_bits(words, byte, turned + 8 * byte);
     for (int64_t k = 0; k < BNN_WORD; k++, out += TILES_STEP) v_store_signs(out, turned[k]);
   }
 }
@@ -441,11 +440,11 @@ static void tiles_reduce_run(const bnn_product *p, int64_t begin, int64_t end, v
   while (begin < end) {
     int64_t part = begin % plan->parts, block = begin / plan->parts % plan->blocks;
     int64_t parts = plan->parts - part < end - begin ? plan->parts - part : end - begin;
-    int64_t blocks = plan->parts == 1 ? plan->columns / plan->width : 1; /* as many as share their signs */
+    int64_t blocks = parts == plan->parts ? (end - begin) / parts : 1; /* as many as share their signs */
     if (blocks > plan->blocks - block) blocks = plan->blocks - block;
-    if (blocks > end - begin) blocks = end - begin;
+    if (blocks > plan->columns / plan->width) blocks = plan->columns / plan->width;
     work.group = begin / (plan->parts * plan->blocks);
-    begin += plan->parts == 1 ? blocks : parts;
+    begin += blocks * parts;
 
     work.column = block * plan->width;
     work.columns = p->columns - work.column < blocks * plan->width ? p->columns - work.column : blocks * plan->width;
