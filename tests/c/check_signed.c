@@ -1,6 +1,7 @@
 /* What the signed kernels promise beyond being right (check.c): the bits of a float sum depend neither on how the items
  * are split, nor on what the scratch held, nor on the batch, nor, without register tables, on the level; infinities and
- * NaN come out where the sum has them. Every array is a malloc of exactly its size. */
+ * NaN come out where the sum has them; and kernel gradients are as accurate as a product of floats, whatever the data.
+ * Every array is a malloc of exactly its size. */
 #include "bnn.h"
 
 #include <math.h>
@@ -156,6 +157,95 @@ static void check(const bnn_geometry *g, int transposed, int pad, int special) {
   free(schedule), free(bits), free(kernel), free(packed), free(left), free(right), free(dy), free(constant);
 }
 
+/* ---- kernel gradients of data that fixed point finds hard ------------------------------------------------------- */
+
+enum { NORMAL, HEAVY, SPARSE, CONSTANT, ROWS, GIANT, LARGE, SMALL, DENORMAL, ZERO, KINDS };
+static const char *const kind_names[] = {"normal",    "heavy tails", "mostly zero", "constant", "rows of all sizes",
+                                         "one giant", "large",       "small",       "denormal", "zero"};
+
+static double draw_normal(void) {
+  double sum = -6;
+  for (int i = 0; i < 12; i++) sum += (double)draw() / (1u << 31);
+  return sum;
+}
+
+static float *draw_kind(int kind, int64_t rows, int64_t columns) {
+  float *x = array(rows * columns, sizeof *x);
+  for (int64_t i = 0; i < rows; i++) {
+    double row = kind == ROWS ? pow(10, -(double)(draw() % 7)) : 1;
+    for (int64_t j = 0; j < columns; j++) {
+      double value = draw_normal() * row;
+      if (kind == HEAVY) value = pow(value, 5);
+      if (kind == SPARSE && draw() % 8) value = 0;
+      if (kind == CONSTANT) value = 0.1;
+      if (kind == GIANT && i == rows / 2) value *= 1e6;
+      if (kind == LARGE) value *= 1e33;
+      if (kind == SMALL) value *= 1e-25;
+      if (kind == DENORMAL) value *= 1e-42;
+      if (kind == ZERO) value = 0;
+      x[i * columns + j] = (float)value;
+    }
+  }
+  return x;
+}
+
+/* The result in double. Padded taps read ones where `pad` is 1. */
+static double *reduce(const bnn_product *p) {
+  const bnn_schedule *s = p->schedule;
+  int64_t words = bnn_words(p->depth), row = p->groups * p->columns;
+  double *out = array(s->taps * p->depth * row, sizeof *out);
+  for (int64_t i = 0; i < s->taps * p->depth * row; i++) out[i] = 0;
+  for (const bnn_class *c = s->class_; c < s->class_ + s->classes; c++)
+    for (int64_t i = 0; i < c->valid + c->padded; i++)
+      for (int64_t j = 0; j < p->images * c->count; j++)
+        for (int64_t g = 0; g < p->groups; g++) {
+          int64_t image = j / c->count, at = c->first + j % c->count;
+          int64_t source = image * s->sources + s->base[at] + c->offset[i];
+          const uint32_t *bits =
+              i < c->valid ? (const uint32_t *)p->left + (source * p->groups + g) * words : p->constant;
+          const float *dy = (const float *)p->right + (image * s->pixels + s->pixel[at]) * row + g * p->columns;
+          for (int64_t k = 0; k < p->depth; k++)
+            for (int64_t n = 0; n < p->columns; n++)
+              out[(c->tap[i] * p->depth + k) * row + g * p->columns + n] += bits[k / 32] >> k % 32 & 1 ? -dy[n] : dy[n];
+        }
+  return out;
+}
+
+static void check_reduce(const bnn_geometry *g, int transposed, int pad, int kind) {
+  bnn_schedule *schedule = bnn_schedule_make(g, transposed, pad != 0);
+  int64_t depth = (transposed ? g->filters : g->channels) / g->groups;
+  int64_t columns = (transposed ? g->channels : g->filters) / g->groups, row = columns * g->groups;
+  int64_t rows = schedule->taps * depth, size = rows * row;
+  uint32_t *bits = draw_words(g->batch * schedule->sources * g->groups, depth), *packed = draw_words(1, depth);
+  float *dy = draw_kind(kind, g->batch * schedule->pixels, row);
+  bnn_product product = {.schedule = schedule,
+                         .images = g->batch,
+                         .groups = g->groups,
+                         .depth = depth,
+                         .columns = columns,
+                         .left = bits,
+                         .right = dy,
+                         .constant = packed,
+                         .out_type = BNN_FLOAT32};
+  double *expected = reduce(&product);
+  for (const bnn_kernels *const *kernels = bnn_supported(); *kernels; kernels++) {
+    const bnn_kernel *kernel = &(*kernels)->signed_reduce;
+    float *whole = run(kernel, product, size, 0, 0), *split = run(kernel, product, size, 1, 0xff);
+    expect(equal(whole, split, size), (*kernels)->level, kind_names[kind], "another split, other bits", g);
+    for (int64_t n = 0; n < row; n++) {
+      double most = 0, error = 0;
+      for (int64_t i = 0; i < rows; i++) {
+        most = fmax(most, fabs(expected[i * row + n]));
+        error = fmax(error, fabs(expected[i * row + n] - whole[i * row + n]));
+      }
+      /* Running sums of floats lose more when one term is far above the others. */
+      expect(error <= (strcmp((*kernels)->level, "amx") ? 8e-6 : 1e-6) * most, (*kernels)->level, kind_names[kind], "not accurate", g);
+    }
+    free(whole), free(split);
+  }
+  free(schedule), free(bits), free(packed), free(dy), free(expected);
+}
+
 static bnn_geometry draw_geometry(int large) {
   static const int64_t widths[] = {1, 2, 3, 4, 5, 10, 31, 32, 33, 63, 64, 65, 127, 128, 129, 131};
   bnn_geometry g = {.batch = draw() % 5, .groups = draw() % 4 ? 1 : 1 + draw() % 3};
@@ -188,6 +278,18 @@ int main(int argc, char **argv) {
       bnn_geometry g = {1,         1,         dense[i][1], dense[i][2], {1, 1, rows}, {1, 1, rows},
                         {1, 1, 1}, {1, 1, 1}, {1, 1, 1},   {0}};
       check(&g, transposed, 0, 0);
+    }
+  static const int64_t images[][5] = {/* batch, size, channels, filters, kernel */
+                                      {16, 7, 64, 48, 3},  {3, 28, 33, 17, 3},  {2, 40, 70, 80, 2},
+                                      {9, 13, 200, 16, 3}, {4, 26, 16, 130, 1}, {1, 64, 20, 33, 1}};
+  for (int i = 0; i < 6; i++)
+    for (int kind = 0; kind < KINDS; kind++) {
+      int64_t size = images[i][1], groups = kind % 4 == 1 ? 2 : 1, taps = images[i][4];
+      bnn_geometry g = {images[i][0],           groups,          groups * images[i][2],
+                        images[i][3] * groups,  {1, size, size}, {1, size, size},
+                        {1, taps, taps},        {1, 1, 1},       {1, 1, 1},
+                        {0, taps / 2, taps / 2}};
+      check_reduce(&g, (kind + i) % 3 == 0, taps == 3 && (kind + i) % 3 == 1, kind);
     }
   puts("signed kernels: ok");
   return 0;
