@@ -443,7 +443,8 @@ static void tiles_list_steps(tiles_work *work, const int64_t phase[3], int64_t p
                                        0x01ffff01, 0x01ffffff, 0xff010101, 0xff0101ff, 0xff01ff01, 0xff01ffff,
                                        0xffff0101, 0xffff01ff, 0xffffff01, 0xffffffff};
   const vf32 table = v_as_float(v_load(nibbles));
-  const uint32_t *right = (const uint32_t *)p->right + (work->group * plan->panels + panel) * plan->taps * plan->words * BNN_PANEL;
+  const uint32_t *right =
+      (const uint32_t *)p->right + (work->group * plan->panels + panel) * plan->taps * plan->words * BNN_PANEL;
   int8_t *signs = work->areas.signs;
   work->steps = 0;
   for (int64_t block = 0; block < plan->blocks; block++)
@@ -510,8 +511,7 @@ static void tiles_combine(const tiles_work *work, int64_t position, const int32_
       vf32 high = v_fma_f32(v_float(v_load(sum)), byte, v_float(v_load(sum + 1024)));
       vf32 low = v_mul_f32(v_float(v_load(sum + 2048)), byte);
       if (work->limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3072)));
-      v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit),
-                       columns - half * BNN_LANES);
+      v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit), columns - half * BNN_LANES);
     }
   }
 }
