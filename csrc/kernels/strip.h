@@ -6,6 +6,10 @@
 #define STRIP_LANES 512 /* long enough a piece of a row to be fetched ahead */
 #define STRIP_REGISTERS 4
 
+/* Of a contiguous packing: the pages that are read side by side, and their bytes. */
+#define PACK_PAGES 4
+#define PACK_PAGE 4096
+
 /* `length` words lie between the words of neighbouring vectors. */
 static void strip_out(uint32_t (*strip)[STRIP_LANES], int64_t vectors, int64_t words, uint32_t *out, int64_t length) {
   for (int64_t i = 0; i < vectors; i++)
