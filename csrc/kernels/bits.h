@@ -73,8 +73,7 @@ BNN_INLINE vmask OF(pack_row)(bnn_packing packing, int planes, int masked, const
   for (; w + BLOCK <= count / BNN_WORD; w += BLOCK)
     for (int64_t i = w; i < w + PAGE; i++)
       for (int64_t at = i; at < i + BLOCK; at += PAGE) {
-        const char *next = (const char *)(x + (at + BLOCK) * BNN_WORD);
-        for (size_t line = 0; line < BNN_WORD * sizeof(REAL); line += BNN_ALIGN) __builtin_prefetch(next + line);
+        fetch_ahead(x + (at + BLOCK) * BNN_WORD, BNN_WORD * sizeof(REAL));
         nan = v_mask_or(nan, OF(pack_at)(packing, planes, masked, x, at, BNN_WORD, limits, words, stride, mask));
       }
   for (; w < count / BNN_WORD; w++)
