@@ -66,11 +66,11 @@ class Peaks:
         """int8 tiles, or None."""
         if platform.machine() != "x86_64" or platform.system() != "Linux":
             return None
-        library = self._library("amx", lambda: (HERE / "peak_amx.c").read_text())
+        library = self._library("peak_amx", lambda: (HERE / "peak_amx.c").read_text())
         flags = Path("/proc/cpuinfo").read_text()
         if not library or "amx_int8" not in flags or not library.peak_amx_begin():
             return None
-        return self._function("amx", "peak_amx", 2000)
+        return self._function("peak_amx", "peak_amx", 2000)
 
     def _function(self, level, name, rounds):
         # The source of a level, with the loop that is measured in place of the kernels.
