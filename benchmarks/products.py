@@ -162,6 +162,7 @@ def measure(case, threads, rounds, budget):
 
     if case.sgemm:
         row["x sgemm"] = ratio("sgemm")
+        row["in sgemms"] = 1 / row["x sgemm"]
     if case.peak:
         row["peak GMAC/s"] = 1e-9 * case.peak() / statistics.median(times["peak"])
         row["% of peak"] = 100 * ratio("peak", case.macs / case.peak())
@@ -181,10 +182,6 @@ def measure(case, threads, rounds, budget):
 
 def signs(rng, *shape):
     return np.where(rng.standard_normal(shape, dtype=np.float32) < 0, np.float32(-1), np.float32(1))
-
-
-def dense_geometry(rows, depth, columns):
-    return geo.dense(rows, depth, columns)
 
 
 def conv_geometry(batch, size, channels, filters=None, kernel=3, stride=1, dilation=1, groups=1):
@@ -235,6 +232,14 @@ def direct(x, w, geometry):
     return total.reshape(len(x), -1, g.filters)
 
 
+def moved_bytes(geometry, left=4.0, right=0.125):
+    """Operands of so many bytes a value, and float results, each once."""
+    g = geometry
+    inputs = g.batch * int(np.prod(g.inputs)) * g.channels
+    weights = int(np.prod(g.kernel)) * g.channels // g.groups * g.filters
+    return left * inputs + right * weights + 4 * g.batch * int(np.prod(g.outputs)) * g.filters
+
+
 def first_image(x, geometry):
     """The first image, or the first rows of a dense product."""
     if geometry.batch == 1:
@@ -255,9 +260,7 @@ def packed(name, geometry, peak, group="packed operands", core=_core):
 
     image, one = first_image(x, geometry)
     np.testing.assert_array_equal(run()[:1], direct(image[:, 0], w, one))
-    pixels, _, columns = rows_of(geometry)
-    moved = words.nbytes + right.nbytes + 4 * pixels * columns
-    return Case(group, name, run, useful(geometry), rows_of(geometry), peak, moved=moved)
+    return Case(group, name, run, useful(geometry), rows_of(geometry), peak, moved=moved_bytes(geometry, 0.125))
 
 
 def conv_name(batch, size, channels):
@@ -267,7 +270,7 @@ def conv_name(batch, size, channels):
 def packed_cases(peak, core=_core):
     sizes = [(1024, 256, 256), (1024, 1024, 1024), (4096, 256, 256), (4096, 1024, 4096)]
     for depth, rows, columns in sizes:
-        yield packed(f"GEMM {rows}x{depth}x{columns}", dense_geometry(rows, depth, columns), peak, core=core)
+        yield packed(f"GEMM {rows}x{depth}x{columns}", geo.dense(rows, depth, columns), peak, core=core)
     for batch in (1, 16):
         for size, channels in SQUARES:
             yield packed(conv_name(batch, size, channels), conv_geometry(batch, size, channels), peak, core=core)
@@ -288,13 +291,13 @@ def layer_case(name, layer, shape, geometry, group="from float32", arithmetic="x
     np.testing.assert_allclose(y.reshape(expected.shape), expected, atol=0 if arithmetic == "xnor" else 1e-2)
     if arithmetic != layer.arithmetic[0]:
         raise AssertionError(f"{name} runs {layer.arithmetic}")
-    return Case(group, name, lambda: layer(x), useful(geometry), rows_of(geometry))
+    return Case(group, name, lambda: layer(x), useful(geometry), rows_of(geometry), moved=moved_bytes(geometry))
 
 
 def layer_cases():
     for batch in (1, 64, 256):
         layer = lq.layers.QuantDense(4096, **BINARY)
-        geometry = dense_geometry(batch, 4096, 4096)
+        geometry = geo.dense(batch, 4096, 4096)
         yield layer_case(f"dense 4096x4096, batch {batch}", layer, (batch, 4096), geometry)
     for batch in (1, 16):
         for size, channels in SQUARES:
@@ -350,7 +353,8 @@ def signed_cases(batch=16):
         for which, run in runs.items():
             if errors[which] > 4:
                 raise AssertionError(f"{name}, {which}: {errors[which]:.1f} times the error of sgemm")
-            case = Case("float x bits", f"{name}, {which}", run, useful(g), (rows, depth, columns))
+            moved = moved_bytes(g, 0.125, 4.0) if which == "kernel gradient" else moved_bytes(g)
+            case = Case("float x bits", f"{name}, {which}", run, useful(g), (rows, depth, columns), moved=moved)
             case.notes["error / sgemm's"] = errors[which]
             yield case
         yield training_case(name, size, channels, batch, g)
@@ -407,7 +411,7 @@ class Shape:
 
     def geometry(self):
         if self.size is None:
-            return dense_geometry(self.batch, self.channels, self.filters)
+            return geo.dense(self.batch, self.channels, self.filters)
         groups = self.channels if self.depthwise else self.groups
         more = (self.filters, self.kernel, self.stride, self.dilation, groups)
         return conv_geometry(self.batch, self.size, self.channels, *more)
@@ -450,7 +454,8 @@ def small_cases():
             round_layer, round_x = near.layer(True), near.input()
             round_layer(round_x)
             others["x round shape"] = (lambda f=round_layer, x=round_x: f(x), useful(near.geometry()))
-        yield Case("small and awkward", name, lambda f=layer, x=x: f(x), useful(geometry), others=others)
+        moved = moved_bytes(geometry)
+        yield Case("small and awkward", name, lambda f=layer, x=x: f(x), useful(geometry), others=others, moved=moved)
 
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
@@ -493,7 +498,7 @@ def print_row(row, columns):
 
 
 def cell(value, column):
-    return "" if value is None else f"{value:.{3 if column == 'ms' else 2 if column.startswith('x ') else 1}f}"
+    return "" if value is None else f"{value:.{3 if column == 'ms' else 2 if column.startswith(('x ', 'in ')) else 1}f}"
 
 
 def print_heads(title, columns):
@@ -507,7 +512,7 @@ def table(options, peaks):
         columns = ["ms", "GB/s" if group == "packing" else "GMAC/s"]
         columns += ["% of peak"] if group == "packed operands" and peaks.xnor(level) else []
         columns += ["x sgemm"] if group in ("packed operands", "from float32", "float x bits") else []
-        columns += {"float x bits": ["error / sgemm's"], "packing": ["% of copy"]}.get(group, [])
+        columns += {"float x bits": ["in sgemms", "error / sgemm's"], "packing": ["% of copy"]}.get(group, [])
         columns += ["x round shape", "x float twin"] if group == "small and awkward" else []
         columns += [f"x on {count} threads" for count in options.threads[1:]]
         print_heads(group, columns)
@@ -577,20 +582,22 @@ def plot(rows, limits, path):
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if "MAC/byte" in row]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots()
-    intensity = np.geomspace(min(row["MAC/byte"] for row in rows) / 4, max(row["MAC/byte"] for row in rows) * 2, 200)
-    slope = limits["copy GB/s"] * intensity
+    ends = min(row["MAC/byte"] for row in rows) / 2, max(row["MAC/byte"] for row in rows) * 2
+    intensity = np.geomspace(*ends, 200)
     for name, limit in limits.items():
         if name != "copy GB/s":
-            axes.plot(intensity, np.minimum(slope, limit), label=f"{name.removesuffix(' GMAC/s')}, {limit:.0f} GMAC/s")
-    for mark, kind in (("o", "conv"), ("s", "GEMM")):
-        points = [row for row in rows if row["case"].startswith(kind)]
-        axes.plot([p["MAC/byte"] for p in points], [p["GMAC/s"] for p in points], mark, label=kind)
+            label = f"{name.removesuffix(' GMAC/s')}, {limit:.0f} GMAC/s"
+            axes.plot(intensity, np.minimum(limits["copy GB/s"] * intensity, limit), label=label)
+    for mark, group in zip("os^v", dict.fromkeys(row["group"] for row in rows), strict=False):
+        points = [row for row in rows if row["group"] == group]
+        axes.plot([p["MAC/byte"] for p in points], [p["GMAC/s"] for p in points], mark, label=group, alpha=0.7)
         for point in points:
-            axes.annotate(point["case"].removeprefix(kind + " "), (point["MAC/byte"], point["GMAC/s"]), fontsize=6)
-    axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte moved", ylabel="GMAC/s on one core")
-    axes.legend(fontsize=8)
+            axes.annotate(point["case"], (point["MAC/byte"], point["GMAC/s"]), fontsize=5, rotation=20)
+    title = f"slope: {limits['copy GB/s']:.1f} GB/s, what a copy reads and writes"
+    axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte", ylabel="GMAC/s on one core", title=title)
+    axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=150)
     print(f"wrote {path}")
 
@@ -602,9 +609,11 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="beginning with 1")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
     parser.add_argument("--isa", action="store_true", help="compare the levels of the instruction set")
-    parser.add_argument("--plot", type=Path, help="write a roofline of the packed products")
+    parser.add_argument("--plot", type=Path, help="write a roofline of all products")
     parser.add_argument("--out", type=Path, default=Path("out/products.json"))
     options = parser.parse_args()
+    if options.isa and options.plot:
+        parser.error("--plot is of the table, not of --isa")
     if options.threads[0] != 1:
         parser.error("--threads begins with 1, what the others are compared with")
 
