@@ -23,6 +23,9 @@
 /* Output pixels per item: enough that loading a panel of weights is nothing, few enough that items are many. */
 #define XNOR_BLOCK 96
 
+/* How far ahead memory is asked for, in pixels whose results will be written: a store waits for its line. */
+#define XNOR_PIXELS_AHEAD 12
+
 /* Two words that a tile counts together: where they are from the start of a row, and from the start of the panel. Words
  * of neighbouring taps may pair up, so their number per tap need not be even. */
 typedef struct {
@@ -468,6 +471,7 @@ BNN_APART void xnor_panel(const bnn_product *product, const xnor_work *work, int
       for (; count < BNN_TILE_ROWS && i < pixels; count++, i++) {
         rows[count] = in_image + base[position] * reach;
         results[count] = out_image + pixel[position] * width * 4;
+        fetch_ahead((char *)results[count] + XNOR_PIXELS_AHEAD * width * 4, XNOR_TILE * 4);
         if (++position < past) continue;
         position = class_->first, in_image += stride, out_image += out_stride * 4;
       }
