@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.[ch]' -o -name '*.def') setup.py pyproject.toml
 
-.PHONY: demo test lint sanitize bench clean
+.PHONY: demo test lint sanitize neon bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,14 @@ lint: $(VENV)/.test
 
 sanitize:
 	$(MAKE) -C tests/c sanitize
+
+# The C checks as an AArch64 machine runs them, emulated; skipped where the tools for it are missing.
+AARCH64 ?= aarch64-linux-gnu-gcc
+QEMU ?= qemu-aarch64
+neon:
+	@if command -v $(AARCH64) >/dev/null && command -v $(QEMU) >/dev/null; then \
+	  $(MAKE) -C tests/c check CC=$(AARCH64) RUN=$(QEMU) LDFLAGS=-static BUILD=../../build/neon ROUNDS=40; \
+	else echo 'neon: skipped, for want of $(AARCH64) or $(QEMU)'; fi
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/products.py

@@ -130,6 +130,8 @@ class BitArray:
 
         A bit u of {0, 1} is (1 + s) / 2, and a ternary value is half the sum of two signs that differ where it is zero.
         """
+        if self.kind == "sign" and self.planes == 1 and self.divisor == 1 and self.scale is None:
+            return self.split()  # which is this array itself: in its own cache it would have to wait for the collector
         return self.derived("terms", self.split)
 
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:

@@ -4,6 +4,8 @@
 
 #define BNN_LANES 8
 #define BNN_TILE_ROWS 2
+#define BNN_TILE_VECTORS 2
+#define BNN_CARRY_LEVELS 1
 #define BNN_COUNT_ROOM 31
 
 typedef __m256i vu32;

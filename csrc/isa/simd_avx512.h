@@ -3,7 +3,7 @@
 #define BNN_SIMD_AVX512_H
 
 #define BNN_LANES 16
-#define BNN_TILE_ROWS 3
+#define BNN_TILE_VECTORS 2
 
 typedef __m512i vu32;
 typedef __m512 vf32;

@@ -9,6 +9,12 @@
 #define BNN_X86 0
 #endif
 
+#if defined(__AARCH64EL__) /* every such machine has NEON */
+#define BNN_NEON 1
+#else
+#define BNN_NEON 0
+#endif
+
 #define BNN_PRAGMA(text) _Pragma(#text)
 
 #if defined(__clang__)

@@ -11,10 +11,14 @@
  *
  * A tile is a few rows (output pixels of one class) by BNN_TILE_VECTORS vectors of columns. Its bits are counted with a
  * carry-save adder: two words of combined bits and what was left over go into one full adder, the sum stays, and only
- * the carry is counted, so two words cost one population count. More levels would pay only where counting is slow. */
+ * the carry is counted, so two words cost one population count. Where counting is slow (BNN_CARRY_LEVELS is 3), carries
+ * go through two more levels of adders, and eight words cost one count; where it is as fast as an addition (0), there
+ * is no adder. */
 
-#define BNN_TILE_VECTORS 2
 #define XNOR_TILE (BNN_TILE_VECTORS * BNN_LANES)
+#define XNOR_GROUP (BNN_CARRY_LEVELS > 1 ? 4 : 1) /* pairs of words that are counted together */
+/* Pairs until narrow counts are full. */
+#define XNOR_ROOM (BNN_CARRY_LEVELS ? BNN_COUNT_ROOM * XNOR_GROUP : BNN_COUNT_ROOM / 2)
 
 /* Output pixels per item: enough that loading a panel of weights is nothing, few enough that items are many. */
 #define XNOR_BLOCK 96
@@ -79,6 +83,46 @@ BNN_INLINE vu32 xnor_add(xnor_meeting meeting, const xnor_sum *sum, vu32 ones, c
   }
 }
 
+/* The carry out of adding two words to a counter whose sum bit is `ones`. */
+BNN_INLINE vu32 xnor_add_pair(xnor_meeting meeting, const xnor_sum *sum, const xnor_pair *pair, const uint32_t *row,
+                              const uint32_t *column, vu32 *ones) {
+  vu32 half = xnor_add(meeting, sum, *ones, row + pair->left[0], column + pair->right[0]);
+  vu32 whole = xnor_add(meeting, sum, half, row + pair->left[1], column + pair->right[1]);
+  vu32 carry = v_carry(half, whole, *ones);
+  *ones = whole;
+  return carry;
+}
+
+#if BNN_CARRY_LEVELS > 1
+/* The carry out of adding two carries to a counter of carries. */
+BNN_INLINE vu32 xnor_add_carries(vu32 a, vu32 b, vu32 *sum) {
+  vu32 carry = v_majority(a, b, *sum);
+  *sum = v_xor3(*sum, a, b);
+  return carry;
+}
+#endif
+
+/* Whole groups of pairs: what each cell has counted so far, narrow. */
+BNN_INLINE vu32 xnor_count_group(xnor_meeting meeting, const xnor_sum *sum, const xnor_pair *pair, const uint32_t *row,
+                                 const uint32_t *column, vu32 *ones, vu32 *twos, vu32 *fours) {
+#if BNN_CARRY_LEVELS == 0
+  vu32 none = *ones;
+  (void)twos, (void)fours;
+  return v_add_counts(v_count(xnor_add(meeting, sum, none, row + pair->left[0], column + pair->right[0])),
+                      v_count(xnor_add(meeting, sum, none, row + pair->left[1], column + pair->right[1])));
+#elif BNN_CARRY_LEVELS == 1
+  (void)twos, (void)fours;
+  return v_count(xnor_add_pair(meeting, sum, pair, row, column, ones));
+#else
+  vu32 a = xnor_add_pair(meeting, sum, pair, row, column, ones);
+  vu32 b = xnor_add_pair(meeting, sum, pair + 1, row, column, ones);
+  vu32 low = xnor_add_carries(a, b, twos);
+  a = xnor_add_pair(meeting, sum, pair + 2, row, column, ones);
+  b = xnor_add_pair(meeting, sum, pair + 3, row, column, ones);
+  return v_count(xnor_add_carries(low, xnor_add_carries(a, b, twos), fours));
+#endif
+}
+
 /* to = from - factor * count, for `rows` rows. Cell i is row i / BNN_TILE_VECTORS, vector i % BNN_TILE_VECTORS:
  * one loop, so that one hint unrolls it. */
 BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, const uint32_t *const *left,
@@ -86,46 +130,62 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, c
   enum { VECTORS = BNN_TILE_VECTORS, CELLS = BNN_TILE_ROWS * VECTORS };
   const int cells = rows * VECTORS;
   const uint32_t *panel = sum->panel;
-  const xnor_pair *pair = sum->pair, *end = pair + sum->words / 2;
-  vu32 ones[CELLS];  /* the sum bit of every counter */
-  vu32 twos[CELLS];  /* carries counted so far, narrow */
-  vu32 total[CELLS]; /* carries counted so far, one counter per lane */
+  const xnor_pair *pair = sum->pair, *last = pair + sum->words / 2, *end = last - sum->words / 2 % XNOR_GROUP;
+  vu32 ones[CELLS], twos[CELLS], fours[CELLS]; /* the sum bits of every counter */
+  vu32 count[CELLS];                           /* what a group counts, narrow */
+  vu32 total[CELLS];                           /* the same, one counter per lane */
   BNN_UNROLL
-  for (int i = 0; i < cells; i++) ones[i] = total[i] = v_set(0);
+  for (int i = 0; i < cells; i++) ones[i] = twos[i] = fours[i] = total[i] = v_set(0);
 
   do {
-    const xnor_pair *stop = BNN_COUNT_ROOM && end - pair > BNN_COUNT_ROOM ? pair + BNN_COUNT_ROOM : end;
+    const xnor_pair *stop = BNN_COUNT_ROOM && end - pair > XNOR_ROOM ? pair + XNOR_ROOM : end;
     BNN_UNROLL
-    for (int i = 0; i < cells; i++) twos[i] = v_set(0);
-    for (; pair < stop; pair++) {
+    for (int i = 0; i < cells; i++) count[i] = v_set(0);
+    for (; pair < stop; pair += XNOR_GROUP) {
       BNN_UNROLL
-      for (int i = 0; i < cells; i++) {
-        const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
-        vu32 half = xnor_add(meeting, sum, ones[i], row + pair->left[0], column + pair->right[0]);
-        vu32 whole = xnor_add(meeting, sum, half, row + pair->left[1], column + pair->right[1]);
-        twos[i] = v_add_counts(twos[i], v_count(v_carry(half, whole, ones[i])));
-        ones[i] = whole;
-      }
+      for (int i = 0; i < cells; i++)
+        count[i] =
+            v_add_counts(count[i], xnor_count_group(meeting, sum, pair, left[i / VECTORS],
+                                                    panel + i % VECTORS * BNN_LANES, &ones[i], &twos[i], &fours[i]));
     }
     BNN_UNROLL
-    for (int i = 0; i < cells; i++) total[i] = v_add(total[i], v_widen_counts(twos[i]));
+    for (int i = 0; i < cells; i++) total[i] = v_add(total[i], v_widen_counts(count[i]));
   } while (BNN_COUNT_ROOM && pair < end);
 
+  /* What does not fill a group. */
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++) count[i] = BNN_CARRY_LEVELS > 1 ? v_count(twos[i]) : v_set(0);
+  for (; XNOR_GROUP > 1 && pair < last; pair++) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
+      count[i] = v_add_counts(count[i], v_count(xnor_add_pair(meeting, sum, pair, row, column, &ones[i])));
+    }
+  }
   if (sum->words % 2) {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
       const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
-      vu32 half = xnor_add(meeting, sum, ones[i], row + end->left[0], column + end->right[0]);
-      total[i] = v_add(total[i], v_widen_counts(v_count(v_carry(half, half, ones[i]))));
+      vu32 half = xnor_add(meeting, sum, ones[i], row + pair->left[0], column + pair->right[0]);
+      if (BNN_CARRY_LEVELS) count[i] = v_add_counts(count[i], v_count(v_carry(half, half, ones[i])));
       ones[i] = half;
     }
+  }
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++) {
+    vu32 left_over = v_add_counts(v_count(ones[i]), v_add_counts(count[i], count[i]));
+    if (BNN_CARRY_LEVELS > 1) {
+      vu32 pairs = v_add_counts(v_count(fours[i]), v_count(fours[i]));
+      left_over = v_add_counts(left_over, v_add_counts(pairs, pairs));
+    }
+    for (int level = 0; level < BNN_CARRY_LEVELS; level++) total[i] = v_add(total[i], total[i]);
+    total[i] = v_add(total[i], v_widen_counts(left_over));
   }
 
   BNN_UNROLL
   for (int i = 0; i < cells; i++) {
-    vu32 count = v_add(v_add(total[i], total[i]), v_widen_counts(v_count(ones[i])));
-    count = meeting == XNOR_SIGNS ? v_add(count, count) : v_mul(count, v_set((uint32_t)sum->factor));
-    total[i] = v_sub(v_load(sum->from[i / VECTORS] + i % VECTORS * BNN_LANES), count);
+    vu32 product = meeting == XNOR_SIGNS ? v_add(total[i], total[i]) : v_mul(total[i], v_set((uint32_t)sum->factor));
+    total[i] = v_sub(v_load(sum->from[i / VECTORS] + i % VECTORS * BNN_LANES), product);
   }
   if (sum->type == BNN_FLOAT32) {
     BNN_UNROLL

@@ -1,0 +1,15 @@
+#include "../bnn.h"
+#include "target.h"
+
+#if BNN_X86
+#include <immintrin.h>
+
+BNN_TARGET_BEGIN("avx2,fma,bmi,bmi2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")
+#define BNN_TABLE bnn_avx512
+#define BNN_LEVEL "avx512"
+#include "simd_avx512.h"
+#include "simd_avx512bw.h"
+
+#include "../kernels/table.h"
+BNN_TARGET_END
+#endif

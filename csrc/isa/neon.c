@@ -1,0 +1,12 @@
+#include "../bnn.h"
+#include "target.h"
+
+#if BNN_NEON
+#include <arm_neon.h>
+
+#define BNN_TABLE bnn_neon
+#define BNN_LEVEL "neon"
+#include "simd_neon.h"
+
+#include "../kernels/table.h"
+#endif
