@@ -173,7 +173,7 @@ class Data:
         self._once = hasattr(x, "__next__")
         if steps is None and hasattr(x, "__len__"):
             self.steps = len(x)
-        self._epoch = self._sequence if isinstance(x, Sequence) else self._iterate
+        self._open = Data._sequence if isinstance(x, Sequence) else Data._iterate
 
     def _from_arrays(self, x, y, sample_weight, batch_size):
         self._arrays = (
@@ -188,7 +188,8 @@ class Data:
         available = math.ceil(count / self._batch_size)
         self.steps = available if self._limit is None else self._limit
         self._once = False
-        self._epoch = self._slices
+        # Not bound: a cycle would keep the arrays until it is collected.
+        self._open = Data._slices
 
     def _slices(self):
         size, count = self._batch_size, self._samples
@@ -222,10 +223,10 @@ class Data:
 
         With `ahead`, those that someone else makes are prepared by a thread; to cut them out of arrays is too little.
         """
-        return prepared_ahead(self._batches()) if ahead and self._epoch != self._slices else self._batches()
+        return prepared_ahead(self._batches()) if ahead and self._open is not Data._slices else self._batches()
 
     def _batches(self):
-        batches = self._epoch()
+        batches = self._open(self)
         done = 0
         while self._limit is None or done < self._limit:
             try:
