@@ -173,7 +173,7 @@ class Data:
         self._once = hasattr(x, "__next__")
         if steps is None and hasattr(x, "__len__"):
             self.steps = len(x)
-        self._open = Data._sequence if isinstance(x, Sequence) else Data._iterate
+        self._epoch = Data._sequence if isinstance(x, Sequence) else Data._iterate
 
     def _from_arrays(self, x, y, sample_weight, batch_size):
         self._arrays = (
@@ -188,8 +188,7 @@ class Data:
         available = math.ceil(count / self._batch_size)
         self.steps = available if self._limit is None else self._limit
         self._once = False
-        # Not bound: a cycle would keep the arrays until it is collected.
-        self._open = Data._slices
+        self._epoch = Data._slices  # not bound: arrays in a cycle would outlive their step
 
     def _slices(self):
         size, count = self._batch_size, self._samples
@@ -223,10 +222,10 @@ class Data:
 
         With `ahead`, those that someone else makes are prepared by a thread; to cut them out of arrays is too little.
         """
-        return prepared_ahead(self._batches()) if ahead and self._open is not Data._slices else self._batches()
+        return prepared_ahead(self._batches()) if ahead and self._epoch is not Data._slices else self._batches()
 
     def _batches(self):
-        batches = self._open(self)
+        batches = self._epoch(self)
         done = 0
         while self._limit is None or done < self._limit:
             try:
