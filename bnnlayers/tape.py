@@ -522,8 +522,9 @@ def _array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
 
 
 def _array_function(self: Any, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
-    if not all(issubclass(kind, (np.ndarray, Readable)) for kind in kinds):
-        return NotImplemented
+    for kind in kinds:
+        if not issubclass(kind, (np.ndarray, Readable)):
+            return NotImplemented
     out = kwargs.get("out")
     result = _call(function, args, kwargs)
     return result if out is None else out
