@@ -235,6 +235,10 @@ static xnor_tile_of *const xnor_tiles[][BNN_TILE_ROWS] = {
 #undef XNOR_SIZE_3
 #undef XNOR_ROW
 
+#ifdef BNN_NIBBLE_TABLES
+#include "xnor_nibbles.h"
+#endif
+
 /* ---- operands as weighted planes ------------------------------------------------------------------------------- */
 
 static int32_t xnor_constant(bnn_kind kind, int planes) { return kind == BNN_SIGN ? (1 << planes) - 1 : 0; }
@@ -348,17 +352,31 @@ typedef struct {
   const bnn_class *class_;
   xnor_pair *valid, *padded;
   int64_t valid_words, padded_words;
+#ifdef BNN_NIBBLE_TABLES
+  xnor_nibbles nibbles;
+#endif
 } xnor_work;
 
 static size_t xnor_scratch(const bnn_product *product) {
-  return (size_t)(product->left_planes * product->right_planes) * sizeof(xnor_term) +
+  size_t nibbles = 0;
+#ifdef BNN_NIBBLE_TABLES
+  nibbles = xnor_nibbles_areas(product, NULL, &(xnor_nibbles){0});
+#endif
+  return nibbles + (size_t)(product->left_planes * product->right_planes) * sizeof(xnor_term) +
          (size_t)(product->schedule->taps * bnn_words(product->depth) / 2 + 2) * sizeof(xnor_pair) +
          XNOR_BLOCK * sizeof(int32_t);
 }
 
 BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *work) {
+#ifdef BNN_NIBBLE_TABLES
+  xnor_nibbles nibbles = {0};
+  scratch = (char *)scratch + xnor_nibbles_areas(product, scratch, &nibbles);
+#endif
   xnor_term *term = scratch;
   *work = (xnor_work){.term = term, .terms = xnor_terms(product, term)};
+#ifdef BNN_NIBBLE_TABLES
+  work->nibbles = nibbles;
+#endif
   int64_t last = term[work->terms - 1].left;
   for (int t = 0; t < work->terms; t++) term[t].left -= last;
   work->left = (const uint32_t *)product->left + last;
@@ -477,6 +495,22 @@ BNN_APART void xnor_panel(const bnn_product *product, const xnor_work *work, int
   }
 }
 
+#ifdef BNN_NIBBLE_TABLES
+/* xnor_panel by tables. */
+BNN_APART void xnor_nibbles_run(const bnn_product *p, xnor_work *work, int64_t begin, int64_t pixels, int64_t group,
+                                int64_t panel) {
+  int64_t words = p->schedule->taps * bnn_words(p->depth), columns = p->columns - panel * BNN_PANEL;
+  const uint32_t *right = (const uint32_t *)p->right + (group * bnn_panels(p->columns) + panel) * words * BNN_PANEL;
+  int32_t start[BNN_PANEL];
+  for (int64_t lane = 0; lane < BNN_PANEL; lane += XNOR_TILE)
+    xnor_begin_panel(p, work, right + lane, columns - lane, start + lane);
+  xnor_nibbles_pair(p, work->class_, begin, pixels, group, &work->nibbles);
+  xnor_nibbles_turn(work->valid, work->valid_words, right, &work->nibbles);
+  xnor_nibbles_panel(&work->nibbles, pixels, start, p->out_type, columns,
+                     (char *)p->out + (group * p->columns + panel * BNN_PANEL) * 4);
+}
+#endif
+
 static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, void *scratch) {
   int64_t panels = bnn_panels(product->columns), step = xnor_panels(product), across = xnor_across(product);
   const bnn_class *class_ = product->schedule->class_;
@@ -491,6 +525,12 @@ static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, voi
     int64_t first = (block - skipped) * XNOR_BLOCK, pixels = class_->count * product->images - first;
     if (pixels > XNOR_BLOCK) pixels = XNOR_BLOCK;
     if (work.rows) xnor_count_rows(product, &work, first, pixels, group);
+#ifdef BNN_NIBBLE_TABLES
+    if (pixels >= NIBBLE_LEAST && xnor_by_nibbles(product)) {
+      xnor_nibbles_run(product, &work, first, pixels, group, panel);
+      continue;
+    }
+#endif
     for (int64_t i = 0; i < step && panel < panels; i++, panel++)
       xnor_panel(product, &work, first, pixels, group, panel);
   }
