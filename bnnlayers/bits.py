@@ -7,6 +7,7 @@ What a kernel reads instead is prepared on demand, cached here, and never leaves
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +93,10 @@ class BitArray:
 
     def _copy(self, **changes: Any) -> BitArray:
         copy = object.__new__(BitArray)
-        for name in BitArray.__slots__[1:]:
-            setattr(copy, name, changes.get(name, getattr(self, name)))
+        copy.words, copy.shape, copy.axis, copy.kind = self.words, self.shape, self.axis, self.kind
+        copy.divisor, copy.scale, copy._cache, copy._node = self.divisor, self.scale, self._cache, self._node
+        for name, value in changes.items():
+            setattr(copy, name, value)
         return copy
 
     @property
@@ -104,7 +107,7 @@ class BitArray:
     @property
     def size(self) -> int:
         """Number of logical values."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def planes(self) -> int:
@@ -127,6 +130,8 @@ class BitArray:
 
         A bit u of {0, 1} is (1 + s) / 2, and a ternary value is half the sum of two signs that differ where it is zero.
         """
+        if self.kind == "sign" and self.planes == 1 and self.divisor == 1 and self.scale is None:
+            return self.split()  # which is this array itself: in its own cache it would have to wait for the collector
         return self.derived("terms", self.split)
 
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 __all__ = ["get_training_metrics", "metrics_scope", "quantized_scope", "should_quantize"]
 
-_scope = threading.local()
+
+class _Scope(threading.local):
+    quantize = False
+
+
+_scope = _Scope()
 _AVAILABLE_METRICS = {"flip_ratio"}
 _training_metrics: set[str] = set()
 
 
-@contextlib.contextmanager
-def quantized_scope(quantize: bool) -> Iterator[bool]:
+class quantized_scope(contextlib.ContextDecorator):
     """Inside the scope a quantized variable reads as its quantized value, or with False as its latent one.
 
     Parameters
@@ -31,17 +36,20 @@ def quantized_scope(quantize: bool) -> Iterator[bool]:
     >>> with lq.context.quantized_scope(True):
     ...     binary = model.get_weights()
     """
-    before = should_quantize()
-    _scope.quantize = quantize
-    try:
-        yield quantize
-    finally:
-        _scope.quantize = before
+    def __init__(self, quantize: bool) -> None:
+        self._quantize = quantize
+
+    def __enter__(self) -> bool:
+        self._before, _scope.quantize = _scope.quantize, self._quantize
+        return self._quantize
+
+    def __exit__(self, *error: Any) -> None:
+        _scope.quantize = self._before
 
 
 def should_quantize() -> bool:
     """Whether a quantized variable would read as its quantized value here."""
-    return getattr(_scope, "quantize", False)
+    return _scope.quantize
 
 
 @contextlib.contextmanager

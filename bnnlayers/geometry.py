@@ -5,6 +5,7 @@ The rules are TensorFlow's: "same" pads so that ``out = ceil(in / stride)``, wit
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -61,16 +62,18 @@ def _triple(values: Sequence[int], fill: int) -> Triple:
     return (filled[0], filled[1], filled[2])
 
 
+# A network asks for the same few in every step.
+@functools.lru_cache(maxsize=1024)
 def convolution(
     batch: int,
-    spatial: Sequence[int],
+    spatial: tuple[int, ...],
     channels: int,
-    kernel: Sequence[int],
+    kernel: tuple[int, ...],
     filters: int,
     *,
-    strides: Sequence[int],
+    strides: tuple[int, ...],
     padding: str,
-    dilation: Sequence[int],
+    dilation: tuple[int, ...],
     groups: int = 1,
     function: str = "conv",
 ) -> Geometry:

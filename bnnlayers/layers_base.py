@@ -78,7 +78,7 @@ class BaseLayer(layers.Layer):
             inputs = Quantized(inputs, self.input_quantizer)
         with context.quantized_scope(True), product.observe() as ran:
             outputs = super().call(inputs, *args, **kwargs)
-        self._ran = tuple(ran)
+        self.__dict__["_ran"] = tuple(ran)
         return outputs
 
     @property

@@ -224,13 +224,15 @@ class Bop(_Optimizer):
         for variable in var_list:
             self.add_slot(variable, "m")
 
+    def _coefficients(self, dtype: Any) -> Mapping[str, Any]:
+        return {name: self._get_hyper(name, dtype) for name in ("gamma", "threshold")}
+
     def update_step(self, gradient: Any, variable: Any) -> None:
         update.bop(
             variable._writable_(),
             self.get_slot(variable, "m")._writable_(),
             gradient,
-            gamma=self._get_hyper("gamma", variable.dtype),
-            threshold=self._get_hyper("threshold", variable.dtype),
+            **self._shared(variable),
         )
 
     def get_config(self) -> dict[str, Any]:

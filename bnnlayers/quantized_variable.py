@@ -65,6 +65,14 @@ class QuantizedVariable(Variable):
             raise AttributeError(name)
         return getattr(self.latent_variable, name)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.latent_variable.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.latent_variable.dtype
+
     def _quantizes(self) -> bool:
         return self.quantizer is not None and context.should_quantize()
 

@@ -483,5 +483,5 @@ def get_kernel_quantizer(identifier: Any) -> Any:
     """As `get`, and gives the quantizer the training metrics of the current `bnnlayers.context.metrics_scope`."""
     quantizer = get(identifier)
     if isinstance(quantizer, _BaseQuantizer) and not quantizer._custom_metrics:
-        quantizer._custom_metrics = list(context.get_training_metrics())
+        quantizer._custom_metrics = list(context.get_training_metrics()) or None
     return quantizer

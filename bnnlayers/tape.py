@@ -11,10 +11,14 @@ arguments, can be computed again instead of kept, and is freed as the walk passe
 
 from __future__ import annotations
 
+import collections
 import functools
 import gc
 import inspect
 import itertools
+import math
+import operator
+import sys
 import threading
 import types
 import weakref
@@ -41,6 +45,8 @@ __all__ = [
     "convert_to_tensor",
     "custom_gradient",
     "is_traced",
+    "observe",
+    "observed",
     "operation",
     "plain",
     "read",
@@ -48,8 +54,15 @@ __all__ = [
 ]
 
 
+_NONE: frozenset[Any] = frozenset()
+
+
+def _nobody() -> None:
+    return None
+
+
 class _State(threading.local):
-    tapes: frozenset[_Recording] = frozenset()
+    tapes: frozenset[_Recording] = _NONE
     reads: list[Variable] | None = None
 
 
@@ -63,13 +76,42 @@ _watching = threading.RLock()
 _tracing = threading.RLock()
 
 
-@contextmanager
-def _recording_on(tapes: frozenset[_Recording]) -> Iterator[None]:
-    before, _state.tapes = _state.tapes, tapes
-    try:
-        yield
-    finally:
-        _state.tapes = before
+class _recording_on:
+    """Record on these tapes inside a ``with`` block."""
+
+    __slots__ = ("before", "tapes")
+
+    def __init__(self, tapes: frozenset[_Recording]) -> None:
+        self.tapes = tapes
+
+    def __enter__(self) -> None:
+        self.before, _state.tapes = _state.tapes, self.tapes
+
+    def __exit__(self, *error: Any) -> None:
+        _state.tapes = self.before
+
+
+# ``observer(phase, name, function)`` is what runs in the place of `function`, while there is one.
+_observer: Callable[[str, str, Callable[..., Any]], Callable[..., Any]] | None = None
+
+
+def observe(observer: Callable[[str, str, Callable[..., Any]], Callable[..., Any]] | None) -> None:
+    """Let every operation run as ``observer(phase, name, function)``; None ends it.
+
+    Raises
+    ------
+    RuntimeError
+        If there is an observer already.
+    """
+    global _observer
+    if observer is not None and _observer is not None:
+        raise RuntimeError("operations are being observed already: profiles cannot be nested")
+    _observer = observer
+
+
+def observed(phase: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, or what the observer makes of it."""
+    return function if _observer is None else _observer(phase, name, function)
 
 
 # ---- nodes -------------------------------------------------------------------------------------
@@ -91,19 +133,28 @@ class Node:
     backward : callable, optional
         ``backward(residual, dy, needed)`` returns one gradient (or None) per parent.
     residual : object, optional
-        What `backward` reads. A Node in its place, or in the place of an element of the tuple,
+        What `backward` reads. A `_Later` in its place, or in the place of an element of the tuple,
         is an array that will be computed again.
     recompute : tuple, optional
-        ``(forward, args, params)`` that give the value again; a Node among the args is computed
-        again first.
+        ``(operation, args, params)`` that give the value again; a Node among the args stands for
+        its value.
     source : tuple, optional
         ``(function, args, traced)`` in autograd's NumPy, for the gradient of a gradient.
+
+    Attributes
+    ----------
+    array : callable
+        Returns the value if anyone still has it, or None.
+    kept : callable
+        Returns the value if a residual keeps it, or None.
     """
 
     __slots__ = (
         "__weakref__",
+        "array",
         "backward",
         "dtype",
+        "kept",
         "name",
         "order",
         "parents",
@@ -128,11 +179,15 @@ class Node:
         self.name = name
         self.order = next(_serial)
         self.tapes = tapes
+        self.array: Callable[[], Any] = _nobody
+        self.kept: Callable[[], Any] = _nobody
         if isinstance(value, (tuple, list)):
             self.shape: Any = [(v.shape, v.dtype) for v in value]
             self.dtype: Any = type(value)
         else:
             self.shape, self.dtype = value.shape, value.dtype
+            if isinstance(value, np.ndarray):
+                self.array = weakref.ref(value)
         self.parents = parents
         self.backward = backward
         self.residual = residual
@@ -141,19 +196,12 @@ class Node:
         for tape in tapes:
             tape.nodes.append(weakref.ref(self))
 
-    def value(self, cache: dict[Node, Any]) -> np.ndarray:
-        """The value of this node, computed again; `cache` holds what this walk has computed."""
-        if self not in cache:
-            forward, args, params = self.recompute
-            args = [a.value(cache) if type(a) is Node else a for a in args]
-            cache[self] = np.asarray(forward(*args, **params)[0])
-        return cache[self]
-
     def free(self) -> None:
         """Forget everything but the identity."""
         self.tapes = frozenset()
         self.parents = ()
         self.backward = self.residual = self.recompute = self.source = None
+        self.array = self.kept = _nobody
 
     def __repr__(self) -> str:
         return f"<Node {self.name} shape={self.shape}>"
@@ -190,7 +238,7 @@ class _Recording:
         self.spent = True
         for ref in self.nodes:
             node = ref()
-            if node is not None:
+            if node is not None and node.tapes:
                 _release(node)
         self.nodes.clear()
         self.leaves.clear()
@@ -198,21 +246,26 @@ class _Recording:
 
 def _release(node: Node) -> None:
     with _watching:
-        if all(tape.spent for tape in node.tapes):
-            node.free()
+        for tape in node.tapes:
+            if not tape.spent:
+                return
+        node.free()
+
+
+def _parent(node: Any, name: str) -> Any:
+    """The node if an active tape of this thread records it, else None."""
+    if node is None or _state.tapes.isdisjoint(node.tapes):
+        return None
+    if type(node) is _Lost:
+        raise RuntimeError(
+            f"{name}: an argument is a view of a traced Tensor that no tape could record; "
+            "make it with indexing, reshape, transpose or astype, or stop_gradient it"
+        )
+    return node
 
 
 def _parents(nodes: Iterable[Any], name: str) -> tuple[Any, ...]:
-    """The nodes that an active tape of this thread records, None in the place of the others."""
-    tapes = _state.tapes
-    parents = tuple([n if n is not None and not tapes.isdisjoint(n.tapes) else None for n in nodes])
-    for parent in parents:
-        if type(parent) is _Lost:
-            raise RuntimeError(
-                f"{name}: an argument is a view of a traced Tensor that no tape could record; "
-                "make it with indexing, reshape, transpose or astype, or stop_gradient it"
-            )
-    return parents
+    return tuple([_parent(node, name) for node in nodes])
 
 
 def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more: Any) -> Any:
@@ -220,14 +273,19 @@ def _attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more:
     tapes = _state.tapes
     if len(tapes) > 1:
         tapes = tapes & frozenset().union(*[p.tapes for p in parents if p is not None])
+    if type(value) is np.ndarray and value.dtype.kind in "fc":
+        tensor = value.view(Tensor)
+        tensor._node = Node(name, tapes, value, parents, *args, **more)
+        return tensor
+    if hasattr(value, "_with_node"):
+        return value._with_node(Node(name, tapes, value, parents, *args, **more))
     if isinstance(value, (tuple, list)):
         value = type(value)(_wrap(v) for v in value)
         whole = Node(name, tapes, value, parents, *args, **more)
         return type(value)(_carry(v, Node("item", tapes, v, (whole,), _pull_item, i)) for i, v in enumerate(value))
-    if not hasattr(value, "_with_node"):
-        value = np.asarray(value)
-        if value.dtype.kind not in "fc":
-            return value.view(Tensor)
+    value = np.asarray(value)
+    if value.dtype.kind not in "fc":
+        return value.view(Tensor)
     return _carry(value, Node(name, tapes, value, parents, *args, **more))
 
 
@@ -235,7 +293,11 @@ def _carry(value: Any, node: Node) -> Any:
     if hasattr(value, "_with_node"):
         return value._with_node(node)
     if value.dtype.kind in "fc":
-        value = value.view(np.ndarray).view(Tensor)
+        if type(value) is not np.ndarray:
+            value = value.view(np.ndarray)
+        # The array that the node refers to weakly is the base of the Tensor, and lives as long.
+        node.array = weakref.ref(value)
+        value = value.view(Tensor)
         value._node = node
     return value
 
@@ -259,6 +321,18 @@ class _Linear:
         return self._function(residual, dy, needed)
 
 
+class _Sparing:
+    """A backward that can write over what nobody will read again."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...], spare: Spare | None = None) -> Any:
+        return self.function(residual, dy, needed, spare or Spare([]))
+
+
 _pull_item = _Linear(lambda index, dy, needed: (_Item(index, dy),))
 
 
@@ -267,13 +341,17 @@ _pull_item = _Linear(lambda index, dy, needed: (_Item(index, dy),))
 
 def read(x: Any) -> Any:
     """The current Tensor of whatever has `_read_()`, a Variable say; anything else unchanged."""
-    while not (type(x) in _ATOMS or type(x) is Tensor) and hasattr(type(x), "_read_"):
+    while type(x) not in _VALUES and hasattr(type(x), "_read_"):
         x = x._read_()
     return x
 
 
 def plain(x: Any) -> np.ndarray:
     """`x` as a plain array that no tape follows; of a Variable a read-only view."""
+    if type(x) is np.ndarray:
+        return x
+    if type(x) is Tensor:
+        return x.view(np.ndarray)
     x = read(x)
     return x.view(np.ndarray) if isinstance(x, np.ndarray) else np.asarray(x)
 
@@ -365,7 +443,8 @@ def _differentiate(name: str, function: Callable[..., Any], args: Any, traced: l
 
     argnum = 0 if len(traced) == 1 else tuple(range(len(traced)))
     with _tracing:
-        vjp, value = make_vjp(on_boxes, argnum)(*[t.view(np.ndarray) for t in traced])
+        forward = observed("forward", name, make_vjp(on_boxes, argnum))
+        vjp, value = forward(*[t.view(np.ndarray) for t in traced])
     again = (function, args, traced) if len(_state.tapes) > 1 else None
     parents = tuple(t._node for t in traced)
     return _attach(value, name, parents, _pull_numpy, (name, vjp), source=again)
@@ -395,12 +474,12 @@ def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> An
     if function in _IN_PLACE or kwargs.get("out") is not None:
         raise TypeError(_WRITES.format(name))
     kwargs.pop("out", None)
-    if function in _OURS:
-        kwargs = {k: _fill(v, traced) for k, v in kwargs.items()}
-        return _OURS[function](*_fill(args, traced), **kwargs)
     wrong = next((k for k in ("where", "initial") if kwargs.get(k, True) is not True), None)
     if wrong is not None:
         raise NotImplementedError(f"{name}: argument {wrong!r} is not differentiated")
+    if function in _OURS:
+        kwargs = {k: _fill(v, traced) for k, v in kwargs.items()}
+        return _OURS[function](*_fill(args, traced), **kwargs)
     if len(traced) > by_position:
         raise NotImplementedError(f"{name}: pass the traced Tensor by position, not by keyword")
     if twin is None:
@@ -467,9 +546,8 @@ class Tensor(np.ndarray):
     __array_function__ = _array_function  # type: ignore[assignment]
 
     def __array_finalize__(self, template: Any) -> None:
-        node = getattr(template, "_node", None)
-        if node is not None:
-            self._node = _Lost(node.tapes)
+        if isinstance(template, Tensor) and template._node is not None:
+            self._node = _Lost(template._node.tapes)
 
     def numpy(self) -> Any:
         """A copy as plain array, or NumPy scalar if 0-d."""
@@ -568,6 +646,7 @@ for _name in _OPERATORS.split():
 
 # What is neither read nor traced, told without a search for attributes.
 _ATOMS = {np.ndarray, float, int, bool, str, type(None)}
+_VALUES = {*_ATOMS, Tensor}
 
 
 # ---- operations --------------------------------------------------------------------------------
@@ -591,35 +670,43 @@ class Operation:
 
     __name__: str
 
-    def __init__(self, forward: Callable[..., Any], recompute: bool, linear: bool) -> None:
+    def __init__(self, forward: Callable[..., Any], recompute: bool, linear: bool, joins: bool) -> None:
         functools.update_wrapper(self, forward)
         self._forward = forward
         self._backward: Callable[..., Any] | None = None
         self._recompute = recompute
         self._linear = linear
+        self._joins = joins
         signature = inspect.signature(forward)
         kept = [p for p in signature.parameters.values() if p.name != "traced"]
         self._wants_traced = len(kept) < len(signature.parameters)
         self.__signature__ = signature.replace(parameters=kept)
 
     def backward(self, function: Callable[..., Any]) -> Operation:
-        """Decorate ``backward(residual, dy, needed)``, which must not write into `dy`."""
+        """Decorate ``backward(residual, dy, needed)``, which must not write into `dy`.
+
+        One that names a fourth parameter, `spare`, gets a `Spare`.
+        """
         self._backward = _Linear(function) if self._linear else function
+        if len(inspect.signature(function).parameters) == 4:
+            self._backward = _Sparing(function)
         return self
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         values: list[Any] = []
         nodes: list[Any] = []
         for x in args:
-            if type(x) in _ATOMS:
-                nodes.append(None)
-                values.append(x)
-                continue
-            x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
-            if not isinstance(x, np.ndarray) and hasattr(type(x), "_record_"):
-                return x._record_(self, args, params)  # a tensor that is yet to come
-            nodes.append(getattr(x, "_node", None))
-            values.append(x.view(np.ndarray) if isinstance(x, Tensor) else x)
+            node = None
+            if type(x) is Tensor:
+                node, x = x._node, x.view(np.ndarray)
+            elif type(x) not in _ATOMS:
+                x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
+                if not isinstance(x, np.ndarray) and hasattr(type(x), "_record_"):
+                    return x._record_(self, args, params)  # a tensor that is yet to come
+                node = getattr(x, "_node", None)
+                x = x.view(np.ndarray) if isinstance(x, Tensor) else x
+            nodes.append(node if node is None else _parent(node, self.__name__))
+            values.append(x)
         for key, x in params.items():
             if type(x) not in _ATOMS and (isinstance(x, Tensor) or hasattr(type(x), "_read_")):
                 if is_traced(x):
@@ -628,12 +715,13 @@ class Operation:
                         "expected an untraced value, received a traced Tensor (stop_gradient it)"
                     )
                 params[key] = plain(x)
-        parents = _parents(nodes, self.__name__) if _state.tapes else (None,) * len(nodes)
+        parents = tuple(nodes)
         traced = tuple([p is not None for p in parents])
+        forward = self._forward if _observer is None else _observer("forward", self.__name__, self._forward)
         if self._wants_traced:
-            value, residual = self._forward(*values, **params, traced=traced)
+            value, residual = forward(*values, **params, traced=traced)
         else:
-            value, residual = self._forward(*values, **params)
+            value, residual = forward(*values, **params)
         if True not in traced:
             return _wrap(value)
         if self._backward is None:
@@ -648,41 +736,190 @@ class Operation:
         )
 
     def _again(self, values: list[Any], parents: Any, params: dict[str, Any]) -> Any:
-        """How to get the value again, or None if that would mean to keep an array for it."""
-        args = []
+        """How to get the value again. An array stands there as its node, which may not have it then."""
+        args: list[Any] = []
         for x, parent in zip(values, parents, strict=True):
-            if parent is not None and parent.recompute is not None and isinstance(x, np.ndarray):
-                args.append(parent)
-            elif not isinstance(x, np.ndarray) or _in_variable(x):
+            if not isinstance(x, np.ndarray) or _in_variable(x):
                 args.append(x)
+            elif parent is None:
+                node = Node("constant", frozenset(), x)
+                node.kept = node.array
+                args.append(node)
+            elif self._joins and parent.recompute is not None and parent.recompute[::2] == (self, params):
+                args += parent.recompute[1]
             else:
-                return None
+                args.append(parent)
         if self._wants_traced:
             params = {**params, "traced": (False,) * len(args)}
-        return self._forward, args, params
+        return self, args, params
+
+
+# ---- values that are computed again ------------------------------------------------------------
+
+# What may be computed on the way to a value, as a multiple of its bytes. In a chain of elementwise
+# operations one that is too far from its beginning is kept instead.
+_DETOUR = 8
+
+
+class _Later:
+    """In a residual, an argument that will be computed again, and what is kept for that."""
+
+    __slots__ = ("kept", "node")
+
+    def __init__(self, node: Node, kept: list[np.ndarray]) -> None:
+        self.node, self.kept = node, kept
 
 
 def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
-    """`residual` with a Node in the place of every argument that can be computed again."""
-    again = {
-        id(x): p
-        for x, p in zip(values, parents, strict=True)
-        if p is not None and p.recompute is not None and isinstance(x, np.ndarray)
-    }
-    if not again:
-        return residual
+    """`residual` with a `_Later` in the place of every argument that is better computed again."""
+    nodes = {id(x): p for x, p in zip(values, parents, strict=True) if p is not None and isinstance(x, np.ndarray)}
     if type(residual) is tuple:
-        return tuple(again.get(id(r), r) for r in residual)
-    return again.get(id(residual), residual)
+        return tuple([_keep(r, nodes[id(r)]) if id(r) in nodes else r for r in residual])
+    return _keep(residual, nodes[id(residual)]) if id(residual) in nodes else residual
 
 
-def _resolve(residual: Any, cache: dict[Node, Any]) -> Any:
-    if type(residual) is tuple:
-        return tuple([r.value(cache) if type(r) is Node else r for r in residual])
-    return residual.value(cache) if type(residual) is Node else residual
+def _keep(x: np.ndarray, node: Node) -> Any:
+    """What stands in a residual for the value `x` of `node`: itself or a `_Later`, whichever keeps fewer bytes."""
+    if node.kept() is None and node.recompute is not None:
+        roots: list[Node] = []
+        if _reach(node.recompute[1], _DETOUR * x.nbytes - x.nbytes, roots) >= 0:
+            more = {id(root): root for root in roots if root.kept() is None}.values()
+            if sum([root.array().nbytes for root in more]) < x.nbytes:
+                for root in more:
+                    root.kept = root.array
+                return _Later(node, [root.kept() for root in roots])
+    if node.kept() is None:
+        node.kept = weakref.ref(x)
+    return x
 
 
-def operation(forward: Callable[..., Any] | None = None, *, recompute: bool = False, linear: bool = False) -> Any:
+def _reach(args: list[Any], allowance: int, roots: list[Node]) -> int:
+    """What is left of `allowance`, in bytes, when all nodes among `args` have been computed again, or a negative
+    number if that cannot be. `roots` gets the nodes whose values are at the beginning of it."""
+    for node in args:
+        if type(node) is not Node:
+            continue
+        if node.kept() is not None:
+            roots.append(node)
+            continue
+        count, left = len(roots), -1
+        if node.recompute is not None:
+            left = allowance - math.prod(node.shape) * node.dtype.itemsize
+            if left >= 0:
+                left = _reach(node.recompute[1], left, roots)
+        if left >= 0:
+            allowance = left
+            continue
+        del roots[count:]
+        if node.array() is None:
+            return -1
+        roots.append(node)
+    return allowance
+
+
+class _Values:
+    """The values that one walk has computed again: each is held while another residual asks for it."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._wanted = collections.Counter(
+            r.node
+            for node in nodes
+            for r in (node.residual if type(node.residual) is tuple else (node.residual,))
+            if type(r) is _Later
+        )
+        self._held: dict[Node, np.ndarray] = {}
+
+    def fill(self, residual: Any) -> Any:
+        """`residual` with every array in its place."""
+        if type(residual) is tuple:
+            return tuple([self._asked(r) if type(r) is _Later else r for r in residual])
+        return self._asked(residual) if type(residual) is _Later else residual
+
+    def _asked(self, later: _Later) -> np.ndarray:
+        self._wanted[later.node] -= 1
+        return self._value(later.node)
+
+    def _value(self, node: Node) -> np.ndarray:
+        value = node.kept()
+        if value is not None:
+            return value
+        operation, args, params = node.recompute
+        value = self._held.pop(node, None)
+        if value is None:
+            args = [self._value(a) if type(a) is Node else a for a in args]
+            value = np.asarray(observed("again", node.name, operation._forward)(*args, **params)[0])
+        if self._wanted[node] > 0 or operation._joins:
+            self._held[node] = value
+        return value
+
+    def pass_by(self, node: Node) -> None:
+        """The walk leaves a node: all that could ask for its value came before."""
+        value = self._held.pop(node, None)
+        if value is None or not node.recompute[0]._joins:
+            return
+        # What was joined is taken apart for those of its parts that are asked for later.
+        wanted = [p is not None and self._wanted[p] > 0 and p not in self._held for p in node.parents]
+        if any(wanted):
+            parts = node.backward(node.residual, value, tuple(wanted))
+            for parent, part in zip(node.parents, parts, strict=True):
+                if part is not None:
+                    self._held[parent] = np.ascontiguousarray(part)
+
+
+# ---- memory that may be written again -----------------------------------------------------------
+
+# References to an array, and to the one it is a view of, as `_alone` counts them of an array that
+# only its caller has.
+_ALONE = [0, 0]
+
+
+def _alone(x: Any, others: int = 0) -> bool:
+    """Whether only the caller, and as many `others` as it knows of, can see the memory of an array."""
+    if type(x) is not np.ndarray or not x.flags.carray or sys.getrefcount(x) > _ALONE[0] + others:
+        return False
+    base = x.base
+    if base is None:
+        return x.flags.owndata
+    return type(base) is np.ndarray and base.flags.owndata and sys.getrefcount(base) <= _ALONE[1]
+
+
+def _calibrate() -> None:
+    array: np.ndarray = np.empty(2)
+    while not _alone(array):
+        _ALONE[0] += 1
+    array = array.copy().reshape(1, 2)
+    while not _alone(array):
+        _ALONE[1] += 1
+
+
+# Without a global lock the counts of other threads are not seen.
+if getattr(sys, "_is_gil_enabled", lambda: True)():
+    _calibrate()
+
+
+class Spare:
+    """Arrays of a backward that nobody will read again."""
+
+    __slots__ = ("_arrays",)
+
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self._arrays = arrays
+
+    def __call__(self, like: np.ndarray) -> np.ndarray:
+        """An array for a result of the shape and dtype of `like`, perhaps dy or a value of the residual.
+
+        It is contiguous. What is written to an element must not depend on another element of dy or the residual that
+        may have been overwritten by then.
+        """
+        for i, array in enumerate(self._arrays):
+            if array.shape == like.shape and array.dtype == like.dtype:
+                return self._arrays.pop(i)
+        return np.empty(like.shape, like.dtype)
+
+
+def operation(
+    forward: Callable[..., Any] | None = None, *, recompute: bool = False, linear: bool = False, joins: bool = False
+) -> Any:
     """Make a forward function a differentiable operation.
 
     Parameters
@@ -694,10 +931,14 @@ def operation(forward: Callable[..., Any] | None = None, *, recompute: bool = Fa
         signature names that. The value is an array, a BitArray, or a tuple of them.
     recompute : bool, optional
         Whether to run forward again is cheap and gives the same bits. The value then need not be
-        kept by those who read it, if every argument can be had again as well.
+        kept by those who read it, if every argument can be had again as well, or if to keep those
+        takes fewer bytes.
     linear : bool, optional
         Whether backward is made of recorded operations and its residual depends on no traced
         value, so that it can be differentiated again.
+    joins : bool, optional
+        Whether the value is the arguments one after the other, so that nested calls with the same
+        parameters could be one, and backward takes the value itself apart.
 
     Returns
     -------
@@ -707,8 +948,8 @@ def operation(forward: Callable[..., Any] | None = None, *, recompute: bool = Fa
         Where the operation has several values, `dy` is a tuple.
     """
     if forward is None:
-        return functools.partial(operation, recompute=recompute, linear=linear)
-    return Operation(forward, recompute, linear)
+        return functools.partial(operation, recompute=recompute, linear=linear, joins=joins)
+    return Operation(forward, recompute, linear, joins)
 
 
 @operation(linear=True)
@@ -768,6 +1009,17 @@ def _broadcast_to(residual, dy, needed):
     return (dy,)
 
 
+@operation(recompute=True, linear=True)
+def add(x, y):
+    """``x + y``."""
+    return x + y, None
+
+
+@add.backward
+def add(residual, dy, needed):
+    return dy if needed[0] else None, dy if needed[1] else None
+
+
 @operation(linear=True)
 def _where(condition, x, y):
     return np.where(condition, x, y), condition
@@ -804,8 +1056,10 @@ def _clip_numpy(a, a_min=None, a_max=None, *, min=None, max=None):
 
 
 # NumPy's functions that autograd lacks or gives another derivative than TensorFlow: broadcasting
-# in where and broadcast_to, and the ends of clip's interval, which belong to it.
+# in where and broadcast_to, and the ends of clip's interval, which belong to it. And addition, for
+# which autograd keeps both arguments.
 _OURS: dict[Any, Callable[..., Any]] = {
+    np.add: lambda x, y, dtype=None: add(x, y) if dtype is None else add(x, y).astype(dtype),
     np.astype: lambda x, dtype, **options: _cast(x, dtype=np.dtype(dtype), **options),
     np.broadcast_to: lambda array, shape, **_: _broadcast_to(array, shape=shape),
     np.clip: _clip_numpy,
@@ -896,15 +1150,7 @@ class Readable(NDArrayOperatorsMixin):
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-
-def _nobody() -> None:
-    return None
-
-
-def _the_same(x: Any) -> tuple[Any, None]:
-    return x, None
+        return math.prod(self.shape)
 
 
 class Variable(Readable):
@@ -951,10 +1197,10 @@ class Variable(Readable):
         # It must own its memory, or NumPy would see through it to the array that does.
         self._buffer = _Buffer(value.shape, value.dtype)
         self._buffer[...] = value
-        self._view: Callable[[], np.ndarray | None] = _nobody
+        self._view: weakref.ref[np.ndarray] | None = None
 
     def _snapshot(self) -> np.ndarray:
-        view = self._view()
+        view = None if self._view is None else self._view()
         if view is None:
             view = self._buffer.view(np.ndarray)
             view.flags.writeable = False
@@ -976,8 +1222,9 @@ class Variable(Readable):
         if not tapes:
             return None
         leaves = [t.leaves.setdefault(id(self), (self, []))[1] for t in tapes]
-        same = [n for nodes in leaves for n in nodes if n.recompute[1][0] is view]
-        node = same[0] if same else Node(self.name, frozenset(), view, recompute=(_the_same, (view,), {}))
+        same = [n for nodes in leaves for n in nodes if n.kept() is view]
+        node = same[0] if same else Node(self.name, frozenset(), view)
+        node.kept = lambda: view
         for tape, nodes in zip(tapes, leaves, strict=True):
             if tape not in node.tapes:
                 tape.adopt(node)
@@ -986,7 +1233,7 @@ class Variable(Readable):
 
     def _writable_(self) -> np.ndarray:
         """The memory of the value, to be changed by the caller at once; counts as an update."""
-        if self._view() is not None:
+        if self._view is not None and self._view() is not None:
             self._fill_buffer(self._buffer.view(np.ndarray))
         self.version += 1
         return self._buffer.view(np.ndarray)
@@ -1034,7 +1281,9 @@ class Variable(Readable):
         return self
 
     def _checked(self, method: str, value: ArrayLike) -> np.ndarray:
-        value = plain(value)
+        value, buffer = plain(value), self._buffer
+        if value.dtype == buffer.dtype and value.shape == buffer.shape:
+            return value
         if value.shape != self.shape:
             raise ValueError(f"{method}: Variable {self.name!r}: expected shape {self.shape}, received {value.shape}")
         if not np.can_cast(value.dtype, self.dtype, "same_kind"):
@@ -1144,7 +1393,7 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with _recording_on(frozenset()):
                 inputs = [plain(x).view(Tensor) if isinstance(x, np.ndarray) else x for x in values]
-                value, grad = f(*inputs, **kwargs)
+                value, grad = observed("forward", name, f)(*inputs, **kwargs)
         finally:
             inner, _state.reads = _state.reads, before
             if before is not None:
@@ -1352,8 +1601,8 @@ class GradientTape:
         return [node]
 
     def _seeds(self, target: Any, output_gradients: Any) -> list[tuple[Node, Any]]:
-        targets = list(_flatten(target))
-        given = [None] * len(targets) if output_gradients is None else list(_flatten(output_gradients))
+        targets = _flatten(target)
+        given = [None] * len(targets) if output_gradients is None else _flatten(output_gradients)
         if len(given) != len(targets):
             raise ValueError(
                 "GradientTape.gradient: argument 'output_gradients': expected one for each of "
@@ -1376,19 +1625,23 @@ class GradientTape:
 
 def _origin(x: Any) -> Any:
     """What a Readable stands for, as far as gradients are concerned."""
-    while hasattr(x, "_source_"):
-        x = x._source_
+    while (source := getattr(x, "_source_", None)) is not None:
+        x = source
     return x
 
 
-def _flatten(x: Any) -> Iterator[Any]:
+def _flatten(x: Any) -> list[Any]:
     if isinstance(x, dict):
         x = list(x.values())
-    if isinstance(x, (list, tuple)):
-        for v in x:
-            yield from _flatten(v)
-    else:
-        yield x
+    if not isinstance(x, (list, tuple)):
+        return [x]
+    leaves = []
+    for v in x:
+        if isinstance(v, (list, tuple, dict)):
+            leaves += _flatten(v)
+        else:
+            leaves.append(v)
+    return leaves
 
 
 def _map(function: Callable[[Any], Any], x: Any) -> Any:
@@ -1397,6 +1650,9 @@ def _map(function: Callable[[Any], Any], x: Any) -> Any:
     if isinstance(x, (list, tuple)):
         return getattr(x, "_make", type(x))([_map(function, v) for v in x])
     return function(x)
+
+
+_BY_ORDER = operator.attrgetter("order")
 
 
 def _walk(
@@ -1411,7 +1667,7 @@ def _walk(
             if parent is not None and parent not in reached and recording in parent.tapes:
                 reached.add(parent)
                 pending.append(parent)
-    order = sorted(reached, key=lambda node: node.order)
+    order = sorted(reached, key=_BY_ORDER)
     reached.clear()
     leading: set[Any] = set()
     for node in order:
@@ -1420,34 +1676,47 @@ def _walk(
     gradients: dict[Node, Any] = {}
     for node, dy in seeds:
         _accumulate(gradients, node, dy, "output_gradients")
-    cache: dict[Node, Any] = {}
+    values = _Values(order)
     while order:
         node = order.pop()
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
-        needed = tuple([parent in leading for parent in node.parents])
-        if dy is not None and True in needed:
-            pulled = _pull(node, dy, needed, cache, outer)
-            for parent, need, gradient in zip(node.parents, needed, pulled, strict=True):
-                if need and gradient is not None:
-                    _accumulate(gradients, parent, gradient, node.name)
-        # All that could ask for this node's value again came before it.
-        cache.pop(node, None)
+        if dy is not None and not leading.isdisjoint(node.parents):
+            needed = tuple([parent in leading for parent in node.parents])
+            pulled = list(_pull(node, dy, needed, values, outer, _alone(dy)))[::-1]
+            dy = None
+            for parent, need in zip(node.parents, needed, strict=True):
+                # Popped, since one that nobody else has may be written to.
+                if not need or pulled[-1] is None:
+                    pulled.pop()
+                else:
+                    _accumulate(gradients, parent, pulled.pop(), node.name)
+        values.pass_by(node)
         if recording.spent:
             _release(node)
         del node, dy
     return gradients
 
 
-def _pull(node: Node, dy: Any, needed: tuple[bool, ...], cache: dict[Node, Any], outer: frozenset) -> Any:
+def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer: frozenset, owned: bool) -> Any:
     if isinstance(node.shape, list):
         parts = zip(dy, node.shape, strict=True)
         dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
     if outer and node.source is not None:
         return _pull_again(node, dy)
+    backward = node.backward if _observer is None else _observer("backward", node.name, node.backward)
     if type(node.backward) is _Linear:
-        return node.backward(_resolve(node.residual, cache), dy, needed)
-    with _recording_on(frozenset()):
-        gradients = node.backward(_resolve(node.residual, cache), _plain_tree(dy), needed)
+        return backward(values.fill(node.residual), dy, needed)
+    residual, dy = values.fill(node.residual), dy if type(dy) is np.ndarray else _plain_tree(dy)
+    if type(node.backward) is _Sparing and not outer:
+        arrays = [dy] if owned else []
+        if type(residual) is tuple:
+            arrays += [r for r in residual if _alone(r, 1)]
+        gradients = backward(residual, dy, needed, Spare(arrays))
+    elif outer:
+        with _recording_on(_NONE):
+            gradients = backward(residual, dy, needed)
+    else:
+        gradients = backward(residual, dy, needed)
     if len(gradients) != len(needed):
         raise ValueError(f"gradient of {node.name}: expected {len(needed)} gradients, received {len(gradients)}")
     if not outer:
@@ -1489,17 +1758,23 @@ def _accumulate(gradients: dict[Node, Any], node: Node, gradient: Any, name: str
         before = parts[gradient.index]
         parts[gradient.index] = gradient.dy if before is None else before + gradient.dy
         return
-    gradient = read(gradient)
-    if not isinstance(gradient, np.ndarray):
-        gradient = np.asarray(gradient)
-    elif isinstance(gradient, Tensor) and not is_traced(gradient):
-        gradient = gradient.view(np.ndarray)
+    if type(gradient) is not np.ndarray:
+        gradient = read(gradient)
+        if not isinstance(gradient, np.ndarray):
+            gradient = np.asarray(gradient)
+        elif isinstance(gradient, Tensor) and not is_traced(gradient):
+            gradient = gradient.view(np.ndarray)
     if gradient.shape != node.shape:
         gradient = _unbroadcast(gradient, node, name)
     if gradient.dtype != node.dtype and node.dtype.kind in "fc":
         gradient = (gradient.real if node.dtype.kind == "f" else gradient).astype(node.dtype)
-    before = gradients.get(node)
-    gradients[node] = gradient if before is None else before + gradient
+    before = gradients.pop(node, None)
+    if before is not None:
+        out = None
+        if type(before) is type(gradient) is np.ndarray and before.dtype == gradient.dtype:
+            out = gradient if _alone(gradient) else before if _alone(before) else None
+        gradient = before + gradient if out is None else np.add(before, gradient, out=out)
+    gradients[node] = gradient
 
 
 def _unbroadcast(gradient: Any, node: Node, name: str) -> Any:
@@ -1518,7 +1793,7 @@ def _count(x: list[Any], seen: set[int]) -> int:
     pending, total = list(x), 0
     while pending:
         x = pending.pop()
-        if x is None or isinstance(x, (Node, type, types.ModuleType)) or hasattr(x, "_read_"):
+        if x is None or isinstance(x, (Node, Operation, type, types.ModuleType)) or hasattr(x, "_read_"):
             continue
         if isinstance(x, np.ndarray):
             if _in_variable(x):
@@ -1530,6 +1805,8 @@ def _count(x: list[Any], seen: set[int]) -> int:
         seen.add(id(x))
         if isinstance(x, np.ndarray):
             total += x.nbytes
+        elif isinstance(x, _Later):
+            pending += x.kept
         elif isinstance(x, types.FunctionType):
             pending += [x.__closure__, x.__defaults__]
         elif (

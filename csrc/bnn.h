@@ -39,6 +39,8 @@ typedef struct {
  * invalid tap is not listed. `transposed` schedules (input gradient, transposed layers) run from the geometry's outputs
  * to its inputs. */
 typedef struct {
+  bnn_geometry geometry; /* what the lists below were made of */
+  int transposed;
   int64_t pixels, sources, taps; /* target pixels, source pixels, taps of the kernel */
   int64_t classes;
   const bnn_class *class_;
@@ -123,6 +125,52 @@ typedef struct {
   void (*run)(const bnn_product *product, int64_t begin, int64_t end, void *scratch);
 } bnn_kernel;
 
+/* ---- what surrounds a product in a training step ---------------------------------------------------------------- */
+
+/* One pass over memory; `what` points to the struct that is named beside the entry of the table. */
+typedef void (*bnn_pass)(const void *what, int64_t begin, int64_t end);
+
+/* Batch norm of float rows, [rows][channels]. An item of the sums is a block of rows, of the totals a channel. */
+typedef struct {
+  int64_t rows, channels; /* both positive */
+  const float *x, *dy;
+  const float *mean, *scale, *shift, *slope; /* [channels] */
+  float *parts;                              /* [blocks][2][channels]: what the sums write and the totals read */
+  float *out;                                /* like x; of the totals [2][channels] */
+} bnn_norm;
+
+/* Pooling, or backwards its gradient. A geometry of as many filters as channels, without dilation, whose windows all
+ * reach an input pixel. An item is a row of pixels of `to`: along its last axis. */
+typedef struct {
+  const bnn_geometry *geometry;
+  const float *from; /* x, or dy */
+  float *to;         /* y, or dx */
+  /* [planes][batch][outputs][bnn_words(channels)]: bit p of the tap that won is in plane p. NULL: the mean is taken, or
+   * nobody asks who won. */
+  uint32_t *winner;
+  int planes;
+} bnn_pool;
+
+/* An item is a word of the mask: y = min(max(x, 0), limit), and the mask bit is 1 where 0 < x <= last. */
+typedef struct {
+  int64_t count;
+  const float *x;
+  float limit, last;
+  float *y;
+  uint32_t *mask; /* or NULL */
+} bnn_rectify;
+
+/* A step of an optimizer, in place; an item is an element. Each rule with its state and coefficients is described in
+ * kernels/update.h. */
+typedef enum { BNN_SGD, BNN_MOMENTUM, BNN_NESTEROV, BNN_ADAM, BNN_AMSGRAD, BNN_BOP, BNN_RULES } bnn_rule;
+
+typedef struct {
+  bnn_rule rule;
+  float *value, *state[3];
+  const float *grad;
+  float coefficient[4];
+} bnn_update;
+
 /* ---- one table per instruction-set level ----------------------------------------------------------------------- */
 
 /* Elementwise loops on contiguous arrays: in[i][k] -> out[k]. Generated from ops.def, in its order. */
@@ -179,6 +227,15 @@ typedef struct {
   bnn_kernel depthwise_reduce, depthwise_float_reduce;
   /* out[i] = parts[0][i] + parts[1][i] + ...; parts: [count][length]; items are 0 .. length - 1. */
   void (*sum_parts)(const float *parts, int64_t count, int64_t length, float *out, int64_t begin, int64_t end);
+
+  /* bnn_norm: the mean and the sum of squared differences from it of each block, and of them mean and variance; the
+   * sums of dy and of dy (x - mean) of each block, and their totals; (x - mean) scale + shift, where shift may be NULL;
+   * and ((dy - shift) - (x - mean) slope) scale. */
+  int64_t (*norm_blocks)(int64_t rows, int64_t channels);
+  bnn_pass norm_moments, norm_moments_total, norm_sums, norm_sums_total, normalize, normalize_grad;
+  bnn_pass max_pool, max_pool_grad, average_pool, average_pool_grad; /* bnn_pool */
+  bnn_pass rectify;                                                  /* bnn_rectify */
+  bnn_pass update;                                                   /* bnn_update */
 } bnn_kernels;
 
 /* The levels this machine runs, best first, capped by the environment variable BNNLAYERS_ISA; NULL-terminated. */

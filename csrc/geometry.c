@@ -52,8 +52,8 @@ const char *bnn_geometry_error(const bnn_geometry *g) {
 typedef struct {
   int64_t targets, sources, kernel, step;
   int64_t classes;
-  int64_t *first, *count, *size; /* [classes]; size: how many targets */
-  int64_t *class_, *base;        /* [targets] */
+  int64_t *first, *count, *start; /* [classes]; targets start[c] .. start[c + 1] - 1 are those of class c */
+  int32_t *target, *base;         /* [targets], class by class */
 } axis_map;
 
 static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
@@ -65,10 +65,8 @@ static int64_t source_of(const bnn_geometry *g, int transposed, int axis, int64_
     int64_t source = target * g->stride[axis] + reach;
     return source < g->in[axis] ? source : -1;
   }
-  int64_t scaled = target - reach;
-  return scaled >= 0 && scaled % g->stride[axis] == 0 && scaled / g->stride[axis] < g->out[axis]
-             ? scaled / g->stride[axis]
-             : -1;
+  int64_t scaled = target - reach, source = scaled / g->stride[axis];
+  return scaled >= 0 && source * g->stride[axis] == scaled && source < g->out[axis] ? source : -1;
 }
 
 /* How far tap index i of an axis class lies from its first tap, in sources. */
@@ -83,24 +81,25 @@ static int map_axis(axis_map *map, const bnn_geometry *g, int transposed, int ax
   map->kernel = g->kernel[axis];
   map->step = transposed ? g->stride[axis] / gcd(g->stride[axis], g->dilation[axis]) : 1;
   map->classes = 0;
-  map->first = calloc((size_t)map->targets * 5 + 1, sizeof(int64_t));
+  size_t targets = (size_t)map->targets;
+  map->first = malloc((3 * targets + 1) * sizeof(int64_t) + (4 * targets + 1) * sizeof(int32_t));
   if (!map->first) return 0;
-  map->count = map->first + map->targets;
-  map->size = map->count + map->targets;
-  map->class_ = map->size + map->targets;
-  map->base = map->class_ + map->targets;
+  map->count = map->first + targets;
+  map->start = map->count + targets; /* one more than classes */
+  map->target = (int32_t *)(map->start + targets + 1);
+  map->base = map->target + targets;
+  int32_t *class_ = map->base + targets, *source_of_target = class_ + targets;
 
-  int64_t last = 0;
+  int64_t stride = axis_offset(g, transposed, axis, map->step, 1), length = stride < 0 ? -stride : stride, last = 0;
   for (int64_t target = 0; target < map->targets; target++) {
     int64_t first = 0, count = 0, source = -1;
     while (first < map->kernel && (source = source_of(g, transposed, axis, target, first)) < 0) first++;
     if (source < 0) {
       first = source = 0;
     } else {
-      int64_t stride = axis_offset(g, transposed, axis, map->step, 1);
-      int64_t room = stride < 0 ? source / -stride : (map->sources - 1 - source) / stride;
-      int64_t taps = (map->kernel - 1 - first) / map->step;
-      count = 1 + (room < taps ? room : taps);
+      int64_t room = stride < 0 ? source : map->sources - 1 - source, taps = map->kernel - 1 - first;
+      if (map->step > 1) taps /= map->step;
+      count = 1 + (taps * length <= room ? taps : room / length);
     }
     if (last >= map->classes || map->first[last] != first || map->count[last] != count)
       for (last = 0; last < map->classes; last++)
@@ -108,14 +107,26 @@ static int map_axis(axis_map *map, const bnn_geometry *g, int transposed, int ax
     if (last == map->classes) {
       map->first[last] = first;
       map->count[last] = count;
+      map->start[last] = 0;
       map->classes++;
     }
-    map->size[last]++;
-    map->class_[target] = last;
-    map->base[target] = source;
+    map->start[last]++;
+    class_[target] = (int32_t)last;
+    source_of_target[target] = (int32_t)source;
+  }
+  /* Sizes become ends, and these starts, as the targets are put in from the last to the first. */
+  for (int64_t c = 1; c < map->classes; c++) map->start[c] += map->start[c - 1];
+  map->start[map->classes] = map->targets;
+  for (int64_t target = map->targets - 1; target >= 0; target--) {
+    int64_t at = --map->start[class_[target]];
+    map->target[at] = (int32_t)target;
+    map->base[at] = source_of_target[target];
   }
   return 1;
 }
+
+/* Targets in a class of an axis. */
+static int64_t axis_size(const axis_map *map, int64_t class_) { return map->start[class_ + 1] - map->start[class_]; }
 
 bnn_schedule *bnn_schedule_make(const bnn_geometry *g, int transposed, int constant) {
   constant = constant && !transposed; /* what a stride skips is not padding */
@@ -145,7 +156,9 @@ bnn_schedule *bnn_schedule_make(const bnn_geometry *g, int transposed, int const
   bnn_class *class_ = (bnn_class *)(schedule + 1);
   int32_t *pixel = (int32_t *)(class_ + classes), *base = pixel + pixels;
   int32_t *tap = base + pixels, *offset = tap + lists;
-  *schedule = (bnn_schedule){.pixels = pixels,
+  *schedule = (bnn_schedule){.geometry = *g,
+                             .transposed = transposed,
+                             .pixels = pixels,
                              .sources = z->sources * y->sources * x->sources,
                              .taps = taps,
                              .classes = classes,
@@ -160,7 +173,7 @@ bnn_schedule *bnn_schedule_make(const bnn_geometry *g, int transposed, int const
         const int64_t count[3] = {z->count[cz], y->count[cy], x->count[cx]};
         const int64_t start[3] = {z->first[cz], y->first[cy], x->first[cx]};
         class_->first = first;
-        class_->count = z->size[cz] * y->size[cy] * x->size[cx];
+        class_->count = axis_size(z, cz) * axis_size(y, cy) * axis_size(x, cx);
         class_->valid = count[0] * count[1] * count[2];
         class_->padded = constant ? taps - class_->valid : 0;
         class_->tap = tap;
@@ -188,18 +201,17 @@ bnn_schedule *bnn_schedule_make(const bnn_geometry *g, int transposed, int const
                 *offset++ = 0;
               }
 
-        if (!class_->count) continue;
-        for (int64_t i = 0; i < z->targets; i++) {
-          if (z->class_[i] != cz) continue;
-          for (int64_t j = 0; j < y->targets; j++) {
-            if (y->class_[j] != cy) continue;
-            for (int64_t k = 0; k < x->targets; k++) {
-              if (x->class_[k] != cx) continue;
-              *pixel++ = (int32_t)((i * y->targets + j) * x->targets + k);
-              *base++ = (int32_t)((z->base[i] * y->sources + y->base[j]) * x->sources + x->base[k]);
+        const int32_t *column = x->target + x->start[cx], *source = x->base + x->start[cx];
+        int64_t columns = axis_size(x, cx);
+        for (int64_t i = z->start[cz]; i < z->start[cz + 1]; i++)
+          for (int64_t j = y->start[cy]; j < y->start[cy + 1]; j++, pixel += columns, base += columns) {
+            int32_t to = (int32_t)((z->target[i] * y->targets + y->target[j]) * x->targets);
+            int32_t from = (int32_t)((z->base[i] * y->sources + y->base[j]) * x->sources);
+            for (int64_t k = 0; k < columns; k++) {
+              pixel[k] = to + column[k];
+              base[k] = from + source[k];
             }
           }
-        }
       }
 
 done:

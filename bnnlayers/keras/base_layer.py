@@ -76,13 +76,13 @@ class InputSpec:
     def mismatch(self, shape, dtype):
         """What is wrong with an input of this shape and dtype, or None."""
         ndim = len(shape)
-        full = f"Full shape received: {tuple(shape)}"
+        full = "Full shape received:"
         if self.ndim is not None and ndim != self.ndim and not self.allow_last_axis_squeeze:
-            return f"expected ndim={self.ndim}, found ndim={ndim}. {full}"
+            return f"expected ndim={self.ndim}, found ndim={ndim}. {full} {tuple(shape)}"
         if self.max_ndim is not None and ndim > self.max_ndim:
-            return f"expected max_ndim={self.max_ndim}, found ndim={ndim}. {full}"
+            return f"expected max_ndim={self.max_ndim}, found ndim={ndim}. {full} {tuple(shape)}"
         if self.min_ndim is not None and ndim < self.min_ndim:
-            return f"expected min_ndim={self.min_ndim}, found ndim={ndim}. {full}"
+            return f"expected min_ndim={self.min_ndim}, found ndim={ndim}. {full} {tuple(shape)}"
         if self.dtype is not None and np.dtype(dtype).name != self.dtype:
             return f"expected dtype={self.dtype}, found dtype={np.dtype(dtype).name}"
         for axis, size in self.axes.items():
@@ -104,6 +104,22 @@ class InputSpec:
 
 def check_inputs(specs, inputs, layer_name):
     """Raise ValueError unless `inputs` satisfy the `InputSpec` or specs of a layer."""
+    if type(inputs) is Tensor and isinstance(specs, InputSpec):
+        specs, inputs = [specs], [inputs]
+    else:
+        specs, inputs = _in_order(specs, inputs, layer_name)
+    for i, (x, spec) in enumerate(zip(inputs, specs, strict=True)):
+        if not hasattr(x, "shape"):
+            raise TypeError(
+                f"Inputs to a layer should be tensors. Got '{x}' (of type {type(x)}) as input for layer '{layer_name}'."
+            )
+        wrong = spec.mismatch(x.shape, x.dtype) if spec is not None else None
+        if wrong:
+            raise ValueError(f'Input {i} of layer "{layer_name}" is incompatible with the layer: {wrong}')
+
+
+def _in_order(specs, inputs, layer_name):
+    """Specs and the inputs that they are for, as two lists of one length."""
     specs = flatten(specs)
     if isinstance(inputs, dict) and all(spec.name for spec in specs):
         missing = [spec.name for spec in specs if spec.name not in inputs]
@@ -119,14 +135,7 @@ def check_inputs(specs, inputs, layer_name):
             f'Layer "{layer_name}" expects {len(specs)} input(s), but it received '
             f"{len(inputs)} input tensors. Inputs received: {inputs}"
         )
-    for i, (x, spec) in enumerate(zip(inputs, specs, strict=True)):
-        if not hasattr(x, "shape"):
-            raise TypeError(
-                f"Inputs to a layer should be tensors. Got '{x}' (of type {type(x)}) as input for layer '{layer_name}'."
-            )
-        wrong = spec.mismatch(x.shape, x.dtype) if spec is not None else None
-        if wrong:
-            raise ValueError(f'Input {i} of layer "{layer_name}" is incompatible with the layer: {wrong}')
+    return specs, inputs
 
 
 class _Context(threading.local):
@@ -344,7 +353,8 @@ class Layer:
             inputs = kwargs.pop(spec.first)
         else:
             raise ValueError(f"The first argument to `{type(self).__name__}.call` must be passed.")
-        if is_symbolic(inputs) or is_symbolic(args) or is_symbolic(kwargs):
+        concrete = type(inputs) is Tensor and not args and not kwargs
+        if not concrete and is_symbolic((inputs, args, kwargs)):
             return self._call_symbolic(inputs, args, kwargs)
 
         training, args, kwargs = self._resolve_training(spec, args, kwargs)
@@ -355,8 +365,10 @@ class Layer:
         context.training = training
         context.scope = f"{context.scope}/{self._name}" if context.scope else self._name
         try:
-            dtype = self._dtype if self._autocast else None
-            if isinstance(inputs, np.ndarray) or not is_nested(inputs):
+            dtype = np.dtype(self._dtype) if self._autocast else None
+            if type(inputs) is Tensor and inputs.dtype is dtype:
+                pass  # what it mostly is
+            elif isinstance(inputs, np.ndarray) or not is_nested(inputs):
                 inputs = to_tensor(inputs, dtype)
             elif _is_structure(inputs):
                 inputs = map_structure(lambda x: to_tensor(x, dtype), inputs)
@@ -628,7 +640,7 @@ class Layer:
                 found.append(item)
             elif isinstance(item, (list, tuple, dict)):
                 # Lists may grow without notice, so what they hold is looked up every time.
-                fixed = False
+                fixed = fixed and isinstance(item, tuple)
                 pending.extend(reversed(item.values() if isinstance(item, dict) else item))
             elif not isinstance(item, (str, int, float, type(None))):
                 self._track_leaf(item)
@@ -661,7 +673,11 @@ class Layer:
         """Variables that the optimizer may change; none while `trainable` is False."""
         if not self._trainable:
             return []
-        children = self._children()
+        children = self._known_children
+        if children is None:
+            children = self._children()
+        if not children:
+            return list(self._trainable_weights)
         return unique(self._trainable_weights, *[c.trainable_weights for c in children])
 
     @property
@@ -756,8 +772,9 @@ class Layer:
         """Losses of the last call and of the regularizers, of this layer and all below it."""
         found = []
         for layer in self._flatten_layers():
-            found.extend(layer._losses)
-            found.extend(loss() for loss in layer._callable_losses)
+            found += layer._losses
+            if layer._callable_losses:
+                found += [loss() for loss in layer._callable_losses]
         return found
 
     def _regularize_activity(self, inputs, outputs):

@@ -5,6 +5,7 @@ Cross-entropies of the output of a softmax or sigmoid are computed from its logi
 probabilities from values clipped to ``[epsilon, 1 - epsilon]``.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -41,7 +42,7 @@ class Reduction:
 def _floating(x, dtype=None) -> Tensor:
     x = convert_to_tensor(x)
     if dtype is None:
-        dtype = x.dtype if np.issubdtype(x.dtype, np.floating) else np.dtype(backend.floatx())
+        dtype = x.dtype if x.dtype.kind == "f" else np.dtype(backend.floatx())
     return x if x.dtype == dtype else x.astype(dtype)
 
 
@@ -307,7 +308,7 @@ def sparse_categorical_crossentropy(y_true, y_pred, from_logits=False, axis=-1, 
         y_pred = np.log(np.clip(y_pred, backend.epsilon(), 1.0 - backend.epsilon()))
     y_pred = _last(y_pred, axis)
     shape = y_pred.shape[:-1]
-    if y_true.size != np.prod(shape, dtype=int):
+    if y_true.size != math.prod(shape):
         raise ValueError(
             f"sparse_categorical_crossentropy: y_true: expected shape {shape}, "
             f"received {y_true.shape}"

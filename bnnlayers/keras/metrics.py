@@ -97,7 +97,7 @@ class Sum(Metric):
     def update_state(self, values, sample_weight=None):
         """Add values, times weights that broadcast against them."""
         values, _ = _weighted(values, sample_weight, self.dtype, np.sum)
-        self.total.assign_add(np.sum(values))
+        self.total.assign_add(values.sum())
 
     def result(self):
         return convert_to_tensor(self.total.numpy())
@@ -123,8 +123,8 @@ class Mean(Metric):
             them first.
         """
         values, weights = _weighted(values, sample_weight, self.dtype, np.mean)
-        self.total.assign_add(np.sum(values))
-        self.count.assign_add(values.size if weights is None else np.sum(weights))
+        self.total.assign_add(values.sum())
+        self.count.assign_add(values.size if weights is None else weights.sum())
 
     def result(self):
         count = self.count.numpy()
@@ -139,7 +139,8 @@ def _weighted(values, sample_weight, dtype, reduce):
     weights = losses.match_weights(weights, values)
     if 0 < weights.ndim < values.ndim:
         values = reduce(values, axis=tuple(range(weights.ndim, values.ndim)))
-    weights = np.broadcast_to(weights, values.shape)
+    if weights.shape != values.shape:
+        weights = np.broadcast_to(weights, values.shape)
     return values * weights, weights
 
 

@@ -17,7 +17,7 @@ from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
 from . import product
-from .product import Image, Product, admitted, per_axis
+from .product import Image, Product, admitted, per_axis, read_back
 
 
 def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
@@ -69,19 +69,19 @@ def _in_kernels(x: Any, w: Any) -> bool:
 
 
 @Product
-def _product(x, w, *, geometry, pad, layout):
+def _product(x, w, *, geometry, pad, layout, traced):
     y = _times(layout.last(x), w, geometry, pad, False)
-    return layout.back(y, layout.outputs), (x, w, geometry, pad, layout)
+    return layout.back(y, layout.outputs), (*read_back(x, w, traced), w.shape, geometry, pad, layout)
 
 
 @_product.backward
 def _product(residual, dy, needed):
-    x, w, geometry, pad, layout = residual
+    x, w, shape, geometry, pad, layout = residual
     dy, dx, dw = layout.last(dy), None, None
     if needed[0]:
         dx = layout.back(_times(dy, w, geometry, 0.0, True), layout.inputs)
     if needed[1]:
-        dw = _reduce(layout.last(x), dy, geometry, pad).reshape(w.shape)
+        dw = _reduce(layout.last(x), dy, geometry, pad).reshape(shape)
     return dx, dw
 
 

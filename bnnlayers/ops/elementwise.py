@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from .. import _core
 from ..tape import operation, read
 
 _SELU_ALPHA = 1.6732632423543772
@@ -35,6 +36,13 @@ class _Mask:
         return np.unpackbits(self._bits, count=count).view(bool).reshape(self._shape)
 
 
+def _bounds(max_value):
+    """The largest value of a rectifier, and the last float32 that has a gradient."""
+    if max_value is None:
+        return np.inf, np.inf
+    return max_value, np.nextafter(np.float32(6), np.float32(0)) if max_value == 6 else max_value
+
+
 @operation(recompute=True)
 def relu(x, *, negative_slope=0.0, max_value=None, threshold=0.0, traced):
     """Rectified linear unit: ``x`` above the threshold, cut off at `max_value`, and a slope below.
@@ -56,6 +64,9 @@ def relu(x, *, negative_slope=0.0, max_value=None, threshold=0.0, traced):
         Of the shape and dtype of `x`.
     """
     x = np.asarray(x)
+    if x.dtype == np.float32 and threshold == 0 and not negative_slope:
+        y, mask = _core.rectify(x, *_bounds(max_value), any(traced))
+        return y, (mask, None, 0)
     y = np.maximum(x, 0) if threshold == 0 else x * (x > threshold)
     if max_value is not None:
         y = np.clip(y, 0, max_value)
@@ -77,6 +88,8 @@ def relu(x, *, negative_slope=0.0, max_value=None, threshold=0.0, traced):
 @relu.backward
 def relu(residual, dy, needed):
     active, below, negative_slope = residual
+    if isinstance(active, np.ndarray):
+        return (_core.select(dy.reshape(-1), active, 0).reshape(dy.shape),)
     dx = dy * active.read()
     if below is not None:
         dx += negative_slope * dy * below.read()

@@ -1,4 +1,8 @@
-"""Pooling over windows, for any number of spatial axes."""
+"""Pooling over windows, for any number of spatial axes.
+
+Kernels pool float32 whose channels lie last and keep a few bits per window: which of its taps won.
+Any other array is NumPy's.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import itertools
 
 import numpy as np
 
-from ..geometry import low_pad, output_length
+from .. import _core
+from ..geometry import Geometry, convolution, low_pad, output_length
 from ..tape import operation
 
 
@@ -63,6 +68,33 @@ def _reach(offset, stride, length, outputs):
     return slice(low, high), slice(start, start + (high - low - 1) * stride + 1, stride)
 
 
+def _geometry(x, size, strides, padding, first) -> Geometry | None:
+    """The windows as kernels see them, or None if they do not take `x`."""
+    rank = len(size)
+    if x.dtype != np.float32 or first != 1 or rank > 3 or x.ndim != rank + 2 or x.size == 0:
+        return None
+    spatial = x.shape[1:-1]
+    if padding == "valid" and any(n < k for n, k in zip(spatial, size, strict=True)):
+        return None
+    channels = x.shape[-1]
+    return convolution(
+        len(x),
+        spatial,
+        channels,
+        size,
+        channels,
+        strides=strides,
+        padding=padding,
+        dilation=(1,) * rank,
+        groups=channels,
+    )
+
+
+def _outputs(y, geometry, rank):
+    """What a kernel wrote, with `rank` spatial axes; its own are always three."""
+    return y.reshape(geometry.batch, *geometry.outputs[3 - rank :], geometry.channels)
+
+
 def _lowest(dtype):
     return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
@@ -85,6 +117,10 @@ def max_pool(x, *, size, strides, padding="valid", first=1, traced):
     Tensor
         The gradient of a window goes to its first largest value in row-major order.
     """
+    geometry = _geometry(x, size, strides, padding, first)
+    if geometry is not None:
+        y, winner = _core.max_pool(x, geometry, traced[0])
+        return _outputs(y, geometry, len(size)), (winner, geometry, x.shape)
     windows = _Windows(x.shape, size, strides, padding, first)
     (out, seen), *others = windows.taps
     if windows.reaches_all(out):
@@ -111,6 +147,8 @@ def max_pool(x, *, size, strides, padding="valid", first=1, traced):
 @max_pool.backward
 def max_pool(residual, dy, needed):
     winner, windows, shape = residual
+    if isinstance(windows, Geometry):
+        return (_core.max_pool_grad(dy, winner, windows).reshape(shape),)
     dx = np.zeros(shape, dy.dtype)
     for tap, (out, seen) in enumerate(windows.taps):
         if windows.overlap:
@@ -121,7 +159,7 @@ def max_pool(residual, dy, needed):
 
 
 @operation(recompute=True)
-def average_pool(x, *, size, strides, padding="valid", first=1, traced):
+def average_pool(x, *, size, strides, padding="valid", first=1):
     """Mean of each window; padded pixels are not counted.
 
     Parameters
@@ -133,6 +171,10 @@ def average_pool(x, *, size, strides, padding="valid", first=1, traced):
     first : int
         The first spatial axis: 1 for channels_last, 2 for channels_first.
     """
+    geometry = _geometry(x, size, strides, padding, first)
+    if geometry is not None:
+        y = _outputs(_core.average_pool(x, geometry), geometry, len(size))
+        return y, (geometry, None, x.shape)
     windows = _Windows(x.shape, size, strides, padding, first)
     y = np.zeros(windows.shape, x.dtype)
     for out, seen in windows.taps:
@@ -145,6 +187,8 @@ def average_pool(x, *, size, strides, padding="valid", first=1, traced):
 @average_pool.backward
 def average_pool(residual, dy, needed):
     windows, counts, shape = residual
+    if isinstance(windows, Geometry):
+        return (_core.average_pool_grad(dy, windows).reshape(shape),)
     share = dy / counts
     dx = np.zeros(shape, dy.dtype)
     for out, seen in windows.taps:

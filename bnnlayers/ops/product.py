@@ -10,10 +10,10 @@ Every product is a convolution; a matrix product has one tap. Inside, images are
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from ..bits import BitArray
 from ..geometry import Geometry
 from ..tape import operation, read
 from .quantize import decode
+
+_FLOAT64 = np.dtype(np.float64)
 
 
 def operand(x: Any, axis: int) -> Any:
@@ -109,7 +111,7 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
 def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """Bits times bits, before divisors. What could exceed the kernel's int32 is put together from fewer planes."""
     depth = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels) // geometry.groups
-    if depth << (x.planes + w.planes) > np.iinfo(np.int32).max and max(x.planes, w.planes) > 2:
+    if max(len(x.words), len(w.words)) > 2 and depth << (x.planes + w.planes) > np.iinfo(np.int32).max:
         low, weight, high = max(x, w, key=lambda a: a.planes).halves()
         pairs = [(half, w) if x.planes >= w.planes else (x, half) for half in (low, high)]
         y, more = (_integer_times(*pair, geometry, pad, transposed) for pair in pairs)
@@ -153,18 +155,32 @@ def _ones(shape: Sequence[int], axis: int = -1) -> BitArray:
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     groups = geometry.groups
     w = _split_groups(w, groups)
-    if not transposed:
-        return _join_groups(np.matmul(_columns(x, geometry, pad), w))
-    columns = np.matmul(_split_groups(x, groups), w.transpose(0, 2, 1))
-    return columns if _one_tap(geometry) else _core.col2im(columns, geometry)
+    if transposed:
+        w = w.transpose(0, 2, 1)
+    if _one_tap(geometry):
+        return np.matmul(_split_groups(x, 1), w)
+    inputs, outputs = _shapes(geometry)
+    x = x.reshape(outputs if transposed else inputs)
+    y = np.empty(inputs if transposed else outputs, np.result_type(x, w))
+    for part, images in _parts(geometry, x):
+        if transposed:
+            y[part] = _core.col2im(np.matmul(_split_groups(x[part], groups), w), images)
+        else:
+            rows = _join_groups(np.matmul(_core.im2col(x[part], images, pad), w))
+            y[part] = rows.reshape(y[part].shape)
+    return y
 
 
 def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """The kernel gradient (taps, C / groups, F) from the input and the gradient of the output."""
     if not isinstance(x, BitArray):
         inputs, outputs = (dy, x) if transposed else (x, dy)
-        columns = _columns(inputs, geometry, pad)
-        dw = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs, geometry.groups)))
+        inputs, outputs = (a.reshape(shape) for a, shape in zip((inputs, outputs), _shapes(geometry), strict=True))
+        dw: Any = None
+        for part, images in _parts(geometry, inputs):
+            columns = _split_groups(inputs, 1) if _one_tap(geometry) else _core.im2col(inputs[part], images, pad)
+            some = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs[part], geometry.groups)))
+            dw = some if dw is None else np.add(dw, some, out=dw)
         return dw.reshape(-1, geometry.channels // geometry.groups, geometry.filters)
 
     dw = _packed_reduce(x, dy, geometry, pad, transposed, False)
@@ -203,16 +219,29 @@ def _along_depth(scale: Any, geometry: Geometry, transposed: bool) -> Any:
     return np.repeat(by_group, geometry.filters // geometry.groups, axis=0).T
 
 
+def _shapes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(batch, pixels, channels) of the inputs and of the outputs."""
+    inputs = geometry.batch, math.prod(geometry.inputs), geometry.channels
+    return inputs, (geometry.batch, math.prod(geometry.outputs), geometry.filters)
+
+
+# The columns of as many images are made at a time as fit into a cache, in bytes.
+_COLUMNS = 1 << 21
+
+
+def _parts(geometry: Geometry, x: Any) -> Iterator[tuple[slice, Geometry]]:
+    """Slices of the batch, at least one, and the geometry of each. A sum over the batch is made in their order."""
+    batch = geometry.batch
+    bytes_each = math.prod(geometry.outputs) * math.prod(geometry.kernel) * geometry.channels * x.itemsize
+    most = max(1, batch if _one_tap(geometry) else _COLUMNS // max(1, bytes_each))
+    for first in range(0, max(1, batch), most):
+        part = slice(first, min(batch, first + most))
+        yield part, geometry._replace(batch=part.stop - part.start)
+
+
 def _one_tap(geometry: Geometry) -> bool:
     """Whether the pixels of the output are those of the input, so that an im2col would only copy."""
     return geometry.kernel == geometry.strides == (1, 1, 1) and geometry.groups == 1
-
-
-def _columns(x: Any, geometry: Geometry, pad: float) -> Any:
-    """(groups, batch * pixels, taps * C / groups)."""
-    if _one_tap(geometry):
-        return x.reshape(1, -1, geometry.channels)
-    return _core.im2col(x, geometry, pad)
 
 
 def _split_groups(a: Any, groups: int) -> Any:
@@ -255,36 +284,47 @@ class _Ran(threading.local):
 _ran = _Ran()
 
 
-@contextlib.contextmanager
-def observe() -> Iterator[list[str]]:
+class observe:
     """Collect the arithmetic of every product that this thread runs inside the scope."""
-    before, _ran.names = _ran.names, []
-    try:
-        yield _ran.names
-    finally:
-        _ran.names = before
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> list[str]:
+        names: list[str] = []
+        self._before, _ran.names = _ran.names, names
+        return names
+
+    def __exit__(self, *error: Any) -> None:
+        _ran.names = self._before
 
 
 class Product:
     """A forward with its backward, run on operands whose types choose the arithmetic.
 
-    Bits times bits is cheap enough to be run again instead of keeping its float output; the others are not.
+    Bits times bits is cheap enough to be run again instead of keeping its float output. The others are where a sum is
+    short, as it is at the large images near the input of a network.
     """
 
+    SHORT = 256
+
     def __init__(self, forward: Callable[..., Any]) -> None:
-        self._again = operation(forward, recompute=True)
-        self._once = operation(forward)
+        self._operations = {}
+        for kind, again in itertools.product(("xnor", "signed", "float"), (False, True)):
+            each = self._operations[kind, again] = operation(forward, recompute=again)
+            each.__name__ = f"{forward.__module__.rpartition('.')[2]}, {kind}"
 
     def backward(self, function: Callable[..., Any]) -> Product:
         """Decorate the backward of the operation."""
-        self._again.backward(function)
-        self._once.backward(function)
+        for each in self._operations.values():
+            each.backward(function)
         return self
 
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if _ran.names is not None:
             _ran.names.append(kind)
-        return (self._again if kind == "xnor" else self._once)(x, w, **parameters)
+        depth = math.prod(w.shape) // max(1, parameters["layout"].outputs[-1])
+        again = kind == "xnor" or depth <= self.SHORT
+        return self._operations[kind, again](x, w, **parameters)
 
 
 def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
@@ -293,26 +333,31 @@ def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
         x = decode(x)  # no bit stands for this padding
     if isinstance(x, BitArray) and x.scale is not None and x.axis != x.ndim - 1:
         x = decode(x)  # a scale of neither the channels nor the filters
-    if "float64" in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
+    if _FLOAT64 in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
         x, w = (decode(a) if isinstance(a, BitArray) else a for a in (x, w))
     return x, w
 
 
 @Product
-def _product(x, w, *, geometry, pad, layout, transposed=False):
+def _product(x, w, *, geometry, pad, layout, transposed=False, traced):
     y = times(layout.last(x), w, geometry, pad, transposed)
-    return layout.back(y, layout.outputs), (x, w, geometry, pad, layout, transposed)
+    return layout.back(y, layout.outputs), (*read_back(x, w, traced), w.shape, geometry, pad, layout, transposed)
 
 
 @_product.backward
 def _product(residual, dy, needed):
-    x, w, geometry, pad, layout, transposed = residual
+    x, w, shape, geometry, pad, layout, transposed = residual
     dy, dx, dw = layout.last(dy), None, None
     if needed[0]:
         dx = layout.back(times(dy, w, geometry, 0.0, not transposed), layout.inputs)
     if needed[1]:
-        dw = reduce(layout.last(x), dy, geometry, pad, transposed).reshape(w.shape)
+        dw = reduce(layout.last(x), dy, geometry, pad, transposed).reshape(shape)
     return dx, dw
+
+
+def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:
+    """The operands that the gradients of a product read: each gradient needs the other operand."""
+    return x if traced[1] else None, w if traced[0] else None
 
 
 def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: Layout, transposed: bool = False) -> Any:
@@ -346,7 +391,7 @@ def matmul(x: Any, w: Any) -> Any:
             f"matmul(): arguments 'x' and 'w' must have shapes (..., K) and (K, N), got {x.shape} and {w.shape}"
         )
     columns = w.shape[1]
-    rows = int(np.prod(x.shape[:-1], dtype=np.int64))
+    rows = math.prod(x.shape[:-1])
     layout = Layout(x.shape, (*x.shape[:-1], columns), False)
     return _run(x, w, geo.dense(rows, x.shape[-1], columns), 0.0, layout)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, operation
+from ..tape import Readable, Spare, operation
 
 Memo = dict[Any, Any]
 
@@ -53,13 +53,14 @@ def _ste(x: Any, value: Any, clip: float | None, axis: int | None, memo: Memo | 
     return (value(x) if bits is None else bits), (mask, axis)
 
 
-def _selected(dy: Any, mask: Any, axis: int | None) -> Any:
+def _selected(spare: Spare, dy: Any, mask: Any, axis: int | None) -> Any:
     """`dy` where the mask bit is 1. A mask without an axis was packed in the order of memory."""
     if mask is None:
         return dy
+    dx = spare(dy)
     if axis is None:
-        return _core.select(dy.reshape(-1), mask, 0).reshape(dy.shape)
-    return _core.select(dy, mask, axis)
+        return _core.select(dy.reshape(-1), mask, 0, dx.reshape(-1)).reshape(dy.shape)
+    return _core.select(dy, mask, axis, dx)
 
 
 @operation
@@ -90,8 +91,8 @@ def ste_sign(x, *, clip_value=1.0, axis=None, memo=None, traced):
 
 
 @ste_sign.backward
-def ste_sign(residual, dy, needed):
-    return (_selected(dy, *residual),)
+def ste_sign(residual, dy, needed, spare):
+    return (_selected(spare, dy, *residual),)
 
 
 @operation
@@ -143,8 +144,8 @@ def ste_heaviside(x, *, clip_value=1.0, axis=None, memo=None, traced):
 
 
 @ste_heaviside.backward
-def ste_heaviside(residual, dy, needed):
-    return (_selected(dy, *residual),)
+def ste_heaviside(residual, dy, needed, spare):
+    return (_selected(spare, dy, *residual),)
 
 
 @operation
@@ -167,8 +168,8 @@ def ste_tern(x, *, threshold=0.05, clip_value=1.0, axis=None, memo=None, traced)
 
 
 @ste_tern.backward
-def ste_tern(residual, dy, needed):
-    return (_selected(dy, *residual),)
+def ste_tern(residual, dy, needed, spare):
+    return (_selected(spare, dy, *residual),)
 
 
 @operation
@@ -193,8 +194,8 @@ def dorefa_activations(x, *, k_bit=2, axis=None, traced):
 
 
 @dorefa_activations.backward
-def dorefa_activations(residual, dy, needed):
-    return (_selected(dy, *residual),)
+def dorefa_activations(residual, dy, needed, spare):
+    return (_selected(spare, dy, *residual),)
 
 
 @operation
@@ -265,8 +266,8 @@ def hard_tanh(x, *, traced):
 
 
 @hard_tanh.backward
-def hard_tanh(residual, dy, needed):
-    return (_selected(dy, *residual),)
+def hard_tanh(residual, dy, needed, spare):
+    return (_selected(spare, dy, *residual),)
 
 
 @operation

@@ -29,7 +29,7 @@ def transpose(axes, dy, needed):
     return (dy.transpose(np.argsort(axes)),)
 
 
-@operation(recompute=True)
+@operation(recompute=True, joins=True)
 def concatenate(*arrays, axis=-1):
     """Arrays one after the other along `axis`."""
     return np.concatenate(arrays, axis), (axis, [a.shape[axis] for a in arrays])

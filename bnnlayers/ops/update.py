@@ -1,7 +1,8 @@
 """Update rules of optimizers: each changes the value and its state in place, in their dtype.
 
 All arrays have one shape and dtype; coefficients are scalars of that dtype, so that the arithmetic
-is Keras's.
+is Keras's. `_core.update` takes float32 in the order of memory, in one pass; it returns False, and has
+done nothing, where an array is another.
 """
 
 import numpy as np
@@ -11,7 +12,8 @@ from .. import _core
 
 def sgd(value, grad, *, lr):
     """Gradient descent: ``value -= lr * grad``."""
-    value -= grad * lr
+    if not _core.update("sgd", (lr,), (value, grad)):
+        value -= grad * lr
 
 
 def momentum(value, accumulator, grad, *, lr, momentum, nesterov):
@@ -24,6 +26,9 @@ def momentum(value, accumulator, grad, *, lr, momentum, nesterov):
     nesterov : bool
         Whether the step looks ahead along the accumulated direction.
     """
+    rule = "nesterov" if nesterov else "momentum"
+    if _core.update(rule, (lr, momentum), (value, grad, accumulator)):
+        return
     step = grad * -lr
     accumulator *= momentum
     accumulator += step
@@ -44,6 +49,9 @@ def adam(value, m, v, grad, *, alpha, rest_1, rest_2, epsilon, v_hat=None):
     v_hat : ndarray, optional
         The largest second moment so far.
     """
+    rule, state = ("adam", (m, v)) if v_hat is None else ("amsgrad", (m, v, v_hat))
+    if _core.update(rule, (alpha, rest_1, rest_2, epsilon), (value, grad, *state)):
+        return
     m += (grad - m) * rest_1
     v += (grad * grad - v) * rest_2
     if v_hat is not None:
@@ -109,5 +117,7 @@ def bop(value, m, grad, *, gamma, threshold):
     threshold : scalar
         What ``m * value`` must exceed. Where it is met exactly, the value becomes +1.
     """
+    if _core.update("bop", (gamma, threshold), (value, grad, m)):
+        return
     m += gamma * (grad - m)
     _core.ste_sign(-np.sign(value * m - threshold) * value, out=value)

@@ -5,3 +5,7 @@
 #include "signed_rows.h"
 
 #include "signed_reduce.h"
+
+#ifdef BNN_TILES
+#include "tiles_rows.h"
+#endif

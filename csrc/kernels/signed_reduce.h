@@ -92,13 +92,16 @@ static signed_tile signed_unit_tile(const signed_reduction *work, int64_t unit) 
 static int64_t signed_result_stride(const bnn_product *p) { return p->by_group ? p->columns : p->groups * p->columns; }
 
 /* How many channels a unit has, and where its result begins. */
-static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, float **out) {
-  const bnn_product *p = work->product;
-  int64_t tap = unit / work->plan.words, first = unit % work->plan.words * BNN_WORD;
+static int64_t signed_result(const bnn_product *p, int64_t group, int64_t unit, int64_t column, float **out) {
+  int64_t words = bnn_words(p->depth), tap = unit / words, first = unit % words * BNN_WORD;
   int64_t row = tap * p->depth + first;
-  row = p->by_group ? work->group * p->schedule->taps * p->depth + row : row * p->groups + work->group;
-  *out = (float *)p->out + row * p->columns + work->column;
+  row = p->by_group ? group * p->schedule->taps * p->depth + row : row * p->groups + group;
+  *out = (float *)p->out + row * p->columns + column;
   return p->depth - first < BNN_WORD ? p->depth - first : BNN_WORD;
+}
+
+static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, float **out) {
+  return signed_result(work->product, work->group, unit, work->column, out);
 }
 
 #if SIGNED_TABLE
@@ -300,6 +303,15 @@ static void signed_fill(signed_reduction *work, int64_t *c, int64_t *at) {
   }
 }
 
+static void signed_reduce_pass(signed_reduction *work) {
+  signed_reduce_begin(work);
+  for (int64_t c = 0, at = 0; c < work->product->schedule->classes;) {
+    signed_fill(work, &c, &at);
+    signed_reduce_chunk(work);
+  }
+  signed_reduce_end(work);
+}
+
 static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
   signed_reduction work = {.product = p, .plan = signed_plan_reduce(p), .areas = scratch};
   const signed_reduce_plan *plan = &work.plan;
@@ -317,11 +329,6 @@ static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
     work.columns = p->columns - work.column < SIGNED_COLUMNS ? p->columns - work.column : SIGNED_COLUMNS;
     work.first_unit = part * units < plan->units ? part * units : plan->units;
     work.end_unit = (part + parts) * units < plan->units ? (part + parts) * units : plan->units;
-    signed_reduce_begin(&work);
-    for (int64_t c = 0, at = 0; c < p->schedule->classes;) {
-      signed_fill(&work, &c, &at);
-      signed_reduce_chunk(&work);
-    }
-    signed_reduce_end(&work);
+    signed_reduce_pass(&work);
   }
 }

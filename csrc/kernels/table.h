@@ -28,8 +28,20 @@
 
 #include "signed.h"
 
+#ifdef BNN_TILES
+#include "tiles_reduce.h"
+#define BNN_SIGNED_REDUCE \
+  { tiles_reduce_items, tiles_reduce_scratch, tiles_reduce_run }
+#else
+#define BNN_SIGNED_REDUCE \
+  { signed_reduce_items, signed_reduce_scratch, signed_reduce_run }
+#endif
+
 #include "depthwise.h"
 #include "xnor.h"
+
+#include "network.h"
+#include "update.h"
 
 extern const bnn_kernels BNN_TABLE;
 const bnn_kernels BNN_TABLE = {
@@ -54,9 +66,13 @@ const bnn_kernels BNN_TABLE = {
     .prepared_size = prepared_size,
     .prepare = prepare,
     .xnor = {xnor_items, xnor_scratch, xnor_run},
+#ifdef BNN_TILES
+    .signed_right = {tiles_rows_items, tiles_rows_scratch, tiles_rows_run},
+#else
     .signed_right = {signed_right_items, signed_right_scratch, signed_right_run},
+#endif
     .signed_left = {signed_left_items, signed_left_scratch, signed_left_run},
-    .signed_reduce = {signed_reduce_items, signed_reduce_scratch, signed_reduce_run},
+    .signed_reduce = BNN_SIGNED_REDUCE,
     .depthwise_xnor = {depthwise_positions, depthwise_xnor_scratch, depthwise_xnor_run},
     .depthwise_right = {depthwise_positions, depthwise_right_scratch, depthwise_right_run},
     .depthwise_left = {depthwise_positions, depthwise_left_scratch, depthwise_left_run},
@@ -64,4 +80,17 @@ const bnn_kernels BNN_TABLE = {
     .depthwise_reduce = {depthwise_parts, depthwise_left_scratch, depthwise_reduce_run},
     .depthwise_float_reduce = {depthwise_parts, depthwise_both_scratch, depthwise_reduce_both_run},
     .sum_parts = depthwise_sum,
+    .norm_blocks = norm_blocks,
+    .norm_moments = norm_moments,
+    .norm_moments_total = norm_moments_total,
+    .norm_sums = norm_sums,
+    .norm_sums_total = norm_sums_total,
+    .normalize = normalize,
+    .normalize_grad = normalize_grad,
+    .max_pool = max_pool,
+    .max_pool_grad = max_pool_grad,
+    .average_pool = average_pool,
+    .average_pool_grad = average_pool_grad,
+    .rectify = rectify,
+    .update = update,
 };

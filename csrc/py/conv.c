@@ -122,9 +122,9 @@ done:
 }
 
 static PyObject *select_(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"dy", "mask", "axis", NULL};
-  PyObject *dy_arg, *mask_arg, *axis_arg;
-  if (!PARSE("OOO:select", &dy_arg, &mask_arg, &axis_arg)) return NULL;
+  static char *names[] = {"dy", "mask", "axis", "out", NULL};
+  PyObject *dy_arg, *mask_arg, *axis_arg, *out_arg = NULL;
+  if (!PARSE("OOO|O:select", &dy_arg, &mask_arg, &axis_arg, &out_arg)) return NULL;
   PyArrayObject *dy = check_real("select", "dy", dy_arg), *mask = NULL, *out = NULL;
   int axis;
   if (!dy || !(mask = check_array("select", "mask", mask_arg, NPY_UINT32))) goto done;
@@ -136,7 +136,7 @@ static PyObject *select_(PyObject *self, PyObject *args, PyObject *keywords) {
   packed[kept] = (npy_intp)bnn_words(PyArray_DIM(dy, axis));
   if (check_exact_shape("select", "mask", mask, axes, packed) < 0) goto done;
 
-  out = (PyArrayObject *)PyArray_EMPTY(axes, PyArray_DIMS(dy), PyArray_TYPE(dy), 0);
+  out = check_out("select", out_arg, axes, PyArray_DIMS(dy), PyArray_TYPE(dy));
   if (!out) goto done;
   bnn_unpack select = {
       .words = PyArray_DATA(mask), .dy = PyArray_DATA(dy), .count = PyArray_DIM(dy, axis), .out = PyArray_DATA(out)};
@@ -296,6 +296,17 @@ static int call_empty(const call *c) {
   return c->geometry.batch == 0 || c->pixels == 0 || c->channels == 0 || c->filters == 0;
 }
 
+/* Where every pixel reads itself alone, pixels are as good as images, and the schedule of one is soon made. */
+static bnn_geometry pixels_as_images(const bnn_geometry *g) {
+  bnn_geometry alone = *g;
+  for (int axis = 0; axis < 3; axis++) {
+    if (g->kernel[axis] != 1 || g->stride[axis] != 1 || g->pad[axis] || g->in[axis] != g->out[axis]) return *g;
+    alone.batch *= g->in[axis];
+    alone.in[axis] = alone.out[axis] = 1;
+  }
+  return alone;
+}
+
 static void *constant_row(const call *c, int64_t depth) {
   if (c->packed) {
     int64_t words = bnn_words(depth);
@@ -312,9 +323,10 @@ static void *constant_row(const call *c, int64_t depth) {
 
 /* Without the GIL. -1 when memory is short. */
 static int call_run(const call *c, const bnn_kernel *kernel) {
-  const bnn_geometry *g = &c->geometry;
-  int64_t depth = c->channels / g->groups, columns = c->filters / g->groups, rows = g->batch * c->sources;
-  int split = c->packed && g->groups > 1 && depth % BNN_WORD, bits = kernel == &c->kernels->xnor;
+  int bits = kernel == &c->kernels->xnor;
+  bnn_geometry geometry = bits ? pixels_as_images(&c->geometry) : c->geometry, *g = &geometry;
+  int64_t depth = c->channels / g->groups, columns = c->filters / g->groups, rows = c->geometry.batch * c->sources;
+  int split = c->packed && g->groups > 1 && depth % BNN_WORD;
   const void *right = PyArray_DATA(c->right);
   void *constant = NULL, *groups = NULL, *aligned = NULL;
   int status = -1;
@@ -347,7 +359,7 @@ static int call_run(const call *c, const bnn_kernel *kernel) {
                          .left_planes = c->left_planes,
                          .right_planes = c->right_planes,
                          .pad = (int)c->pad};
-  double work = (double)g->batch * (double)c->pixels * (double)c->taps * (double)c->filters *
+  double work = (double)c->geometry.batch * (double)c->pixels * (double)c->taps * (double)c->filters *
                 (double)(bits ? c->left_planes * c->right_planes * bnn_words(depth) : depth);
   status = run_product(kernel, &product, work);
 
@@ -702,7 +714,7 @@ PyMethodDef conv_methods[] = {
            "Bits of x along an axis, which moves last: (words, words of |x| <= clip or None, whether x holds a NaN)."),
     METHOD("unpack", unpack, "words, count, axis, dtype='float32'",
            "+1 and -1 from sign words, the packed axis moved back to its place."),
-    METHOD("select", select_, "dy, mask, axis", "dy where the mask bit is 1, else 0."),
+    METHOD("select", select_, "dy, mask, axis, out=None", "dy where the mask bit is 1, else 0; out may be dy."),
     METHOD("prepare", prepare, "words, groups, channels, transposed",
            "The right operand of a product in the layout of this level."),
     METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype, left='sign', right_kind='sign', right_planes=1",

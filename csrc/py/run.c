@@ -71,6 +71,24 @@ void run_sum_parts(const bnn_kernels *kernels, const float *parts, int64_t count
   bnn_parallel(run_threads(length, work), length, run_grain(length, work), sum_run, &range);
 }
 
+/* ---- passes ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  bnn_pass pass;
+  const void *what;
+} pass_range;
+
+static void pass_run(void *context, int thread, int64_t begin, int64_t end) {
+  (void)thread;
+  const pass_range *range = context;
+  range->pass(range->what, begin, end);
+}
+
+void run_pass(bnn_pass pass, const void *what, int64_t items, double work) {
+  pass_range range = {pass, what};
+  bnn_parallel(run_threads(items, work), items, run_grain(items, work), pass_run, &range);
+}
+
 /* ---- packing --------------------------------------------------------------------------------------------------- */
 
 typedef struct {

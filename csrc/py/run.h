@@ -19,6 +19,9 @@ void run_split_groups(const bnn_kernels *kernels, const uint32_t *words, int64_t
 /* out = the sum of `count` parts of `length` floats. */
 void run_sum_parts(const bnn_kernels *kernels, const float *parts, int64_t count, int64_t length, float *out);
 
+/* One pass over memory; `work` counts its elements. */
+void run_pass(bnn_pass pass, const void *what, int64_t items, double work);
+
 /* Threads for `items` independent items of `work` in all. */
 int run_threads(int64_t items, double work);
 

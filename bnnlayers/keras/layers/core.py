@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import sys
 
@@ -391,7 +392,7 @@ class Flatten(ConfiguredLayer):
         rank = len(inputs.shape)
         if self.data_format == "channels_first" and rank > 1:
             inputs = shape_ops.transpose(inputs, axes=(0, *range(2, rank), 1))
-        size = int(np.prod(inputs.shape[1:], dtype=np.int64))
+        size = math.prod(inputs.shape[1:])
         return shape_ops.reshape(inputs, shape=(inputs.shape[0], size))
 
     def compute_output_shape(self, input_shape):

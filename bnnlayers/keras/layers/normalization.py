@@ -173,9 +173,9 @@ class BatchNormalization(_Normalization):
             count = inputs.size // variance.size
             variance = variance * variance.dtype.type(count / max(count - 1, 1))
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            old = plain(read(moving))
-            rate = old.dtype.type(1 - self.momentum)
-            moving.assign(old - (old - value.reshape(old.shape)) * rate)
+            average = moving._writable_()
+            rate = average.dtype.type(1 - self.momentum)
+            average -= (average - value.reshape(average.shape)) * rate
 
 
 class LayerNormalization(_Normalization):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import operator
 import os
 from collections import defaultdict
 
@@ -167,21 +168,21 @@ class Graph:
         inputs : list
             One value per input.
         call : callable
-            ``call(layer, args, kwargs)`` computes a node.
+            ``call(layer, *args, **kwargs)`` computes a node.
         """
         values = [None] * self._size
         values[: len(inputs)] = inputs
         for node, plain, read, written, free in self._steps:
             if plain:
-                result = call(node.layer, (values[read[0]],), {})
+                result = call(node.layer, values[read[0]])
             else:
                 supply = iter(read)
                 args, kwargs = map_structure(
                     lambda t, supply=supply: values[next(supply)] if isinstance(t, KerasTensor) else t,
                     (node.args, node.kwargs),
                 )
-                result = call(node.layer, args, kwargs)
-            if len(written) == 1 and not is_nested(result):
+                result = call(node.layer, *args, **kwargs)
+            if len(written) == 1 and (type(result) is Tensor or not is_nested(result)):
                 values[written[0]] = result
             else:
                 for slot, value in zip(written, flatten(result), strict=True):
@@ -192,12 +193,8 @@ class Graph:
         return [values[slot] for slot in self._results]
 
 
-def _call(layer, args, kwargs):
-    return layer(*args, **kwargs)
-
-
-def _infer(layer, args, kwargs):
-    return layer._infer_outputs(args[0], args[1:], dict(kwargs))
+def _infer(layer, inputs, *args, **kwargs):
+    return layer._infer_outputs(inputs, args, kwargs)
 
 
 def _is_functional(args, kwargs):
@@ -287,7 +284,7 @@ class Model(Trainer, Layer):
         if isinstance(inputs, dict):
             inputs = [inputs[spec.name] for spec in self._input_spec]
         inputs = [_conform(x, t) for x, t in zip(flatten(inputs), graph.inputs, strict=True)]
-        outputs = graph.run(inputs, _call)
+        outputs = graph.run(inputs, operator.call)
         return outputs[0] if graph.nested_outputs is graph.outputs[0] else pack_as(graph.nested_outputs, outputs)
 
     def _infer_by_running(self, inputs, args=(), kwargs=None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...tape import GradientTape, plain
+from ...tape import GradientTape, observed, plain
 from .. import callbacks as callbacks_module
 from .. import optimizers
 from ..structure import flatten, map_structure, pack_as
@@ -159,6 +159,9 @@ class Trainer:
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
+    def _train_step(self, data):
+        return observed("step", "step", self.train_step)(data)
+
     def test_step(self, data):
         """Evaluate one batch."""
         x, y, sample_weight = unpack_x_y_sample_weight(data)
@@ -172,7 +175,7 @@ class Trainer:
 
     def make_train_function(self, force=False):
         """The function that `fit` calls with an iterator of batches."""
-        return lambda batches: self.train_step(next(batches))
+        return lambda batches: self._train_step(next(batches))
 
     # Many batches
 
@@ -262,7 +265,7 @@ class Trainer:
                 if step < done:
                     continue
                 callbacks.on_train_batch_begin(step)
-                logs = _numbers(self.train_step(batch))
+                logs = _numbers(self._train_step(batch))
                 callbacks.on_train_batch_end(step, logs)
                 if self.stop_training:
                     break
@@ -378,7 +381,7 @@ class Trainer:
         """Learn from one batch and return its loss and metrics."""
         self._assert_compiled()
         (batch,) = _single(x, y, sample_weight, class_weight)
-        logs = _numbers(self.train_step(batch))
+        logs = _numbers(self._train_step(batch))
         if reset_metrics:
             self.reset_metrics()
         return logs if return_dict else _as_list(logs)
@@ -429,7 +432,8 @@ def _numbers(logs):
     """Logs as Python numbers, where they are scalars."""
     if not isinstance(logs, dict):
         raise TypeError(f"A step must return a dictionary of logs. Received: {type(logs)}")
-    return {name: float(value) if np.ndim(plain(value)) == 0 else plain(value) for name, value in logs.items()}
+    values = {name: plain(value) for name, value in logs.items()}
+    return {name: value if value.ndim else float(value) for name, value in values.items()}
 
 
 def _as_list(logs):

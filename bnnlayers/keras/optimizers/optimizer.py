@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...ops import update
-from ...tape import GradientTape, Variable, constant, plain
+from ...tape import GradientTape, Variable, constant, observed, plain
 from .. import backend, initializers
 from ..utils import Configurable
 from . import schedules
@@ -23,7 +23,9 @@ class Optimizer(Configurable):
     """Base class of optimizers.
 
     A subclass hands its hyperparameters to `_set_hyper`, makes its state with `add_slot` in
-    ``_create_slots(var_list)`` and changes one variable in ``update_step(gradient, variable)``.
+    ``_create_slots(var_list)`` and changes one variable in ``update_step(gradient, variable)``. What
+    all variables of a dtype share in a step it computes in ``_coefficients(dtype)``, and reads with
+    ``_shared(variable)``.
     Hyperparameters read as variables and can be set: ``optimizer.lr = 0.1`` and
     ``keras.backend.set_value(optimizer.lr, 0.1)`` are the same.
 
@@ -87,6 +89,8 @@ class Optimizer(Configurable):
         # What keeps the identities that are the keys of the slots alive.
         self._owners: list[Variable] = []
         self._slot_variables: list[Variable] = []
+        # The coefficients of the step that is being applied, by dtype.
+        self._of_step: dict[Any, Mapping[str, Any]] | None = None
 
     # Hyperparameters
 
@@ -241,6 +245,19 @@ class Optimizer(Configurable):
         """Change one variable; a subclass implements it."""
         raise NotImplementedError(f"{type(self).__name__} must implement update_step()")
 
+    def _coefficients(self, dtype) -> Mapping[str, Any]:
+        """Arguments of the update rule that all variables share, as scalars of a NumPy type."""
+        return {}
+
+    def _shared(self, variable) -> Mapping[str, Any]:
+        """The coefficients for a variable, computed once in a step."""
+        dtype = variable.dtype
+        if self._of_step is None:
+            return self._coefficients(dtype.type)
+        if dtype not in self._of_step:
+            self._of_step[dtype] = self._coefficients(dtype.type)
+        return self._of_step[dtype]
+
     def apply_gradients(self, grads_and_vars, name=None, **kwargs):
         """Apply one update and the constraints of the variables.
 
@@ -259,11 +276,16 @@ class Optimizer(Configurable):
         variables = [variable for _, variable in pairs]
         gradients = self._clip_gradients([gradient for gradient, _ in pairs])
         self.build(variables)
-        for gradient, variable in zip(gradients, variables, strict=True):
-            self.update_step(gradient, variable)
-            constraint = getattr(variable, "constraint", None)
-            if constraint is not None:
-                variable.assign(constraint(variable))
+        self._of_step = {}
+        update_step = observed("update", self.name, self.update_step)
+        try:
+            for gradient, variable in zip(gradients, variables, strict=True):
+                update_step(gradient, variable)
+                constraint = getattr(variable, "constraint", None)
+                if constraint is not None:
+                    variable.assign(observed("update", type(constraint).__name__, constraint)(variable))
+        finally:
+            self._of_step = None
         self._iterations.assign_add(1)
         return self._iterations
 
@@ -279,10 +301,10 @@ class Optimizer(Configurable):
             (plain(gradient), variable) for gradient, variable in pairs if gradient is not None
         ]
         for gradient, variable in pairs:
-            if np.shape(gradient) != tuple(variable.shape):
+            if gradient.shape != tuple(variable.shape):
                 raise ValueError(
                     f"{self.name}: gradient of {variable.name}: expected shape "
-                    f"{tuple(variable.shape)}, received {np.shape(gradient)}"
+                    f"{tuple(variable.shape)}, received {gradient.shape}"
                 )
         return pairs
 
@@ -397,20 +419,21 @@ class SGD(Optimizer):
             for variable in var_list:
                 self.add_slot(variable, "momentum")
 
+    def _coefficients(self, dtype):
+        return {"lr": self._decayed_lr(dtype), "momentum": self._get_hyper("momentum", dtype)}
+
     def update_step(self, gradient, variable):
-        lr = self._decayed_lr(variable.dtype)
-        momentum = self._get_hyper("momentum", variable.dtype)
-        if not momentum:
-            update.sgd(variable._writable_(), gradient, lr=lr)
+        shared = self._shared(variable)
+        if not shared["momentum"]:
+            update.sgd(variable._writable_(), gradient, lr=shared["lr"])
             return
         update.momentum(
             variable._writable_(),
             # A schedule may set a momentum that was zero when the state was made.
             self.add_slot(variable, "momentum")._writable_(),
             gradient,
-            lr=lr,
-            momentum=momentum,
             nesterov=self.nesterov,
+            **shared,
         )
 
     def get_config(self):
@@ -469,21 +492,25 @@ class Adam(Optimizer):
         # Keras subtracts in double precision here and in single precision in the legacy class.
         return dtype(1.0 - self._get_hyper(beta, np.float64))
 
-    def update_step(self, gradient, variable):
-        dtype = np.dtype(variable.dtype).type
+    def _coefficients(self, dtype):
         step = dtype(self._iterations.numpy() + 1)
         power_1 = self._get_hyper("beta_1", dtype) ** step
         power_2 = self._get_hyper("beta_2", dtype) ** step
+        return {
+            "alpha": self._decayed_lr(dtype) * np.sqrt(1 - power_2) / (1 - power_1),
+            "rest_1": self._rest("beta_1", dtype),
+            "rest_2": self._rest("beta_2", dtype),
+            "epsilon": dtype(self.epsilon),
+        }
+
+    def update_step(self, gradient, variable):
         update.adam(
             variable._writable_(),
             self.get_slot(variable, "m")._writable_(),
             self.get_slot(variable, "v")._writable_(),
             gradient,
-            alpha=self._decayed_lr(dtype) * np.sqrt(1 - power_2) / (1 - power_1),
-            rest_1=self._rest("beta_1", dtype),
-            rest_2=self._rest("beta_2", dtype),
-            epsilon=dtype(self.epsilon),
             v_hat=self.get_slot(variable, "vhat")._writable_() if self.amsgrad else None,
+            **self._shared(variable),
         )
 
     def get_config(self):
@@ -545,23 +572,28 @@ class RMSprop(Optimizer):
     def _epsilon_inside(self, momentum):
         return True
 
-    def update_step(self, gradient, variable):
-        dtype = np.dtype(variable.dtype).type
+    def _coefficients(self, dtype):
         momentum = self._get_hyper("momentum", dtype)
-        accumulator = self.add_slot(variable, "momentum")._writable_() if momentum else None
+        return {
+            "lr": self._decayed_lr(dtype),
+            "rho": self._get_hyper("rho", dtype),
+            "rest": dtype(1.0 - self._get_hyper("rho", np.float64)),
+            "epsilon": dtype(self.epsilon),
+            "epsilon_inside": self._epsilon_inside(momentum),
+            "momentum": momentum,
+        }
+
+    def update_step(self, gradient, variable):
+        shared = self._shared(variable)
+        accumulator = self.add_slot(variable, "momentum")._writable_() if shared["momentum"] else None
         mean = self.get_slot(variable, "average_gradient")._writable_() if self.centered else None
         update.rmsprop(
             variable._writable_(),
             self.get_slot(variable, "velocity")._writable_(),
             gradient,
-            lr=self._decayed_lr(dtype),
-            rho=self._get_hyper("rho", dtype),
-            rest=dtype(1.0 - self._get_hyper("rho", np.float64)),
-            epsilon=dtype(self.epsilon),
-            epsilon_inside=self._epsilon_inside(momentum),
             mean=mean,
             accumulator=accumulator,
-            momentum=momentum,
+            **shared,
         )
 
     def get_config(self):

@@ -1,0 +1,422 @@
+/* What surrounds a product in a training step, bound by memory: batch norm, pooling, the rectifier. */
+
+/* ---- batch norm ------------------------------------------------------------------------------------------------ */
+
+/* Rows of few channels are taken together as one wide row, so that lanes are neighbours in memory whatever the number
+ * of channels. A block of wide rows is as many as stay in a near cache, since the squares are taken from a mean.
+ *
+ * Order of a sum: within a block four wide rows are added to each other, then to what came before; the rest of the rows
+ * one by one; the rows of a wide row at last. Blocks are added up in their order, in double precision. Both follow from
+ * the shape alone, so neither threads nor the level change a bit. The depth of a sum in single precision is at most 37
+ * and the rows of a wide row. */
+#define NORM_LEAST 64   /* floats of a wide row */
+#define NORM_MOST 1024  /* floats of one that holds several rows */
+#define NORM_CACHE 8192 /* floats */
+#define NORM_BLOCK 32   /* wide rows at least */
+#define NORM_TOTALS 64  /* channels whose blocks are added up together */
+
+static int64_t norm_group(int64_t channels) {
+  int64_t rows = 1;
+  if (channels >= NORM_LEAST) return 1;
+  while (rows * channels < NORM_LEAST || rows * channels % 16) rows *= 2;
+  return rows;
+}
+
+/* Rows of a block. */
+static int64_t norm_rows(int64_t channels) {
+  int64_t group = norm_group(channels), wide = NORM_CACHE / (group * channels);
+  return group * (wide > NORM_BLOCK ? wide : NORM_BLOCK);
+}
+
+static int64_t norm_blocks(int64_t rows, int64_t channels) { return (rows - 1) / norm_rows(channels) + 1; }
+
+/* What the block is of: `count` floats, in wide rows of `width`. */
+typedef struct {
+  int64_t first, rows, channels, group, width, count;
+} norm_block;
+
+static norm_block norm_block_of(const bnn_norm *n, int64_t i) {
+  int64_t most = norm_rows(n->channels), first = i * most, group = norm_group(n->channels);
+  int64_t rows = n->rows - first < most ? n->rows - first : most;
+  return (norm_block){first * n->channels, rows, n->channels, group, group * n->channels, rows * n->channels};
+}
+
+/* A value per channel for each float of a wide row. */
+static const float *norm_widen(const norm_block *b, const float *x, float *wide) {
+  if (b->group == 1 || !x) return x;
+  for (int64_t i = 0; i < b->width; i++) wide[i] = x[i % b->channels];
+  return wide;
+}
+
+/* The sum over the rows of a wide row. */
+static void norm_fold(const norm_block *b, const float *wide, float *sum) {
+  for (int64_t c = 0; c < b->channels; c++) {
+    float all = wide[c];
+    for (int64_t row = 1; row < b->group; row++) all += wide[row * b->channels + c];
+    sum[c] = all;
+  }
+}
+
+static void norm_add(const float *restrict x, int64_t count, int64_t width, float *restrict sum) {
+  for (int64_t j = 0; j < width; j++) sum[j] = 0;
+  for (; count >= 4 * width; count -= 4 * width, x += 4 * width) {
+    const float *restrict y = x + width, *restrict z = y + width, *restrict w = z + width;
+    for (int64_t j = 0; j < width; j++) sum[j] += (x[j] + y[j]) + (z[j] + w[j]);
+  }
+  for (; count > 0; count -= width, x += width) {
+    int64_t here = count < width ? count : width;
+    for (int64_t j = 0; j < here; j++) sum[j] += x[j];
+  }
+}
+
+BNN_INLINE float norm_square(float x, float mean) { return (x - mean) * (x - mean); }
+
+static void norm_add_squares(const float *restrict x, int64_t count, int64_t width, const float *restrict mean,
+                             float *restrict sum) {
+  for (int64_t j = 0; j < width; j++) sum[j] = 0;
+  for (; count >= 4 * width; count -= 4 * width, x += 4 * width) {
+    const float *restrict y = x + width, *restrict z = y + width, *restrict w = z + width;
+    for (int64_t j = 0; j < width; j++) {
+      float m = mean[j];
+      sum[j] += (norm_square(x[j], m) + norm_square(y[j], m)) + (norm_square(z[j], m) + norm_square(w[j], m));
+    }
+  }
+  for (; count > 0; count -= width, x += width) {
+    int64_t here = count < width ? count : width;
+    for (int64_t j = 0; j < here; j++) sum[j] += norm_square(x[j], mean[j]);
+  }
+}
+
+static void norm_moments(const void *what, int64_t begin, int64_t end) {
+  const bnn_norm *n = what;
+  for (int64_t i = begin; i < end; i++) {
+    norm_block b = norm_block_of(n, i);
+    float several[2][NORM_MOST], *mean = n->parts + 2 * i * b.channels, *squares = mean + b.channels;
+    float *wide = b.group > 1 ? several[0] : mean;
+    norm_add(n->x + b.first, b.count, b.width, wide);
+    norm_fold(&b, wide, mean);
+    for (int64_t c = 0; c < b.channels; c++) mean[c] /= (float)b.rows;
+    float *sums = b.group > 1 ? several[1] : squares;
+    norm_add_squares(n->x + b.first, b.count, b.width, norm_widen(&b, mean, wide), sums);
+    norm_fold(&b, sums, squares);
+  }
+}
+
+static void norm_moments_total(const void *what, int64_t begin, int64_t end) {
+  const bnn_norm *n = what;
+  int64_t blocks = norm_blocks(n->rows, n->channels), most = norm_rows(n->channels);
+  for (int64_t c = begin; c < end; c += NORM_TOTALS) {
+    double mean[NORM_TOTALS] = {0}, squares[NORM_TOTALS] = {0};
+    int64_t here = end - c < NORM_TOTALS ? end - c : NORM_TOTALS;
+    for (int64_t i = 0; i < blocks; i++) {
+      const float *part = n->parts + 2 * i * n->channels + c;
+      double rows = (double)(i + 1 < blocks ? most : n->rows - i * most);
+      for (int64_t j = 0; j < here; j++) mean[j] += rows * part[j];
+    }
+    for (int64_t j = 0; j < here; j++) mean[j] /= (double)n->rows;
+    for (int64_t i = 0; i < blocks; i++) {
+      const float *part = n->parts + 2 * i * n->channels + c;
+      double rows = (double)(i + 1 < blocks ? most : n->rows - i * most);
+      for (int64_t j = 0; j < here; j++)
+        squares[j] += part[n->channels + j] + rows * ((part[j] - mean[j]) * (part[j] - mean[j]));
+    }
+    for (int64_t j = 0; j < here; j++) {
+      n->out[c + j] = (float)mean[j];
+      n->out[n->channels + c + j] = (float)(squares[j] / (double)n->rows);
+    }
+  }
+}
+
+static void norm_add_products(const float *restrict x, const float *restrict dy, int64_t count, int64_t width,
+                              const float *restrict mean, float *restrict sum, float *restrict products) {
+  for (int64_t j = 0; j < width; j++) sum[j] = products[j] = 0;
+  for (; count >= 4 * width; count -= 4 * width, x += 4 * width, dy += 4 * width) {
+    const float *restrict x2 = x + width, *restrict x3 = x2 + width, *restrict x4 = x3 + width;
+    const float *restrict dy2 = dy + width, *restrict dy3 = dy2 + width, *restrict dy4 = dy3 + width;
+    for (int64_t j = 0; j < width; j++) {
+      float m = mean[j];
+      sum[j] += (dy[j] + dy2[j]) + (dy3[j] + dy4[j]);
+      products[j] += (dy[j] * (x[j] - m) + dy2[j] * (x2[j] - m)) + (dy3[j] * (x3[j] - m) + dy4[j] * (x4[j] - m));
+    }
+  }
+  for (; count > 0; count -= width, x += width, dy += width) {
+    int64_t here = count < width ? count : width;
+    for (int64_t j = 0; j < here; j++) {
+      sum[j] += dy[j];
+      products[j] += dy[j] * (x[j] - mean[j]);
+    }
+  }
+}
+
+static void norm_sums(const void *what, int64_t begin, int64_t end) {
+  const bnn_norm *n = what;
+  for (int64_t i = begin; i < end; i++) {
+    norm_block b = norm_block_of(n, i);
+    float several[3][NORM_MOST], *sum = n->parts + 2 * i * b.channels, *products = sum + b.channels;
+    float *sums = b.group > 1 ? several[0] : sum, *all = b.group > 1 ? several[1] : products;
+    norm_add_products(n->x + b.first, n->dy + b.first, b.count, b.width, norm_widen(&b, n->mean, several[2]), sums,
+                      all);
+    norm_fold(&b, sums, sum);
+    norm_fold(&b, all, products);
+  }
+}
+
+static void norm_sums_total(const void *what, int64_t begin, int64_t end) {
+  const bnn_norm *n = what;
+  int64_t blocks = norm_blocks(n->rows, n->channels);
+  for (int64_t c = begin; c < end; c += NORM_TOTALS) {
+    double sum[2][NORM_TOTALS] = {{0}};
+    int64_t here = end - c < NORM_TOTALS ? end - c : NORM_TOTALS;
+    for (int64_t i = 0; i < 2 * blocks; i++)
+      for (int64_t j = 0; j < here; j++) sum[i % 2][j] += n->parts[i * n->channels + c + j];
+    for (int i = 0; i < 2; i++)
+      for (int64_t j = 0; j < here; j++) n->out[i * n->channels + c + j] = (float)sum[i][j];
+  }
+}
+
+static void normalize(const void *what, int64_t begin, int64_t end) {
+  const bnn_norm *n = what;
+  norm_block b = norm_block_of(n, begin);
+  float several[3][NORM_MOST];
+  const float *restrict mean = norm_widen(&b, n->mean, several[0]);
+  const float *restrict scale = norm_widen(&b, n->scale, several[1]);
+  const float *restrict shift = norm_widen(&b, n->shift, several[2]);
+  const float *restrict x = n->x + b.first;
+  float *restrict out = n->out + b.first;
+  int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
+  for (int64_t count = rows * b.channels - b.first; count > 0; count -= b.width, x += b.width, out += b.width) {
+    int64_t here = count < b.width ? count : b.width;
+    if (shift)
+      for (int64_t j = 0; j < here; j++) out[j] = (x[j] - mean[j]) * scale[j] + shift[j];
+    else
+      for (int64_t j = 0; j < here; j++) out[j] = (x[j] - mean[j]) * scale[j];
+  }
+}
+
+static void normalize_grad(const void *what, int64_t begin, int64_t end) {
+  const bnn_norm *n = what;
+  norm_block b = norm_block_of(n, begin);
+  float several[4][NORM_MOST];
+  const float *restrict mean = norm_widen(&b, n->mean, several[0]);
+  const float *restrict scale = norm_widen(&b, n->scale, several[1]);
+  const float *restrict shift = norm_widen(&b, n->shift, several[2]);
+  const float *restrict slope = norm_widen(&b, n->slope, several[3]);
+  const float *restrict x = n->x + b.first, *restrict dy = n->dy + b.first;
+  float *restrict out = n->out + b.first;
+  int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
+  for (int64_t count = rows * b.channels - b.first; count > 0; count -= b.width) {
+    int64_t here = count < b.width ? count : b.width;
+    for (int64_t j = 0; j < here; j++) out[j] = ((dy[j] - shift[j]) - (x[j] - mean[j]) * slope[j]) * scale[j];
+    x += b.width, dy += b.width, out += b.width;
+  }
+}
+
+/* ---- pooling --------------------------------------------------------------------------------------------------- */
+
+#define POOL_PIXELS 256 /* of a row: what they meet along it is found once for all rows */
+#define POOL_TAPS 32    /* that go through the registers together */
+
+/* What a pixel of `to` meets along one axis: the taps tap, tap + step .., `count` of them, at the pixels at, at + move
+ * .. of `from`. */
+typedef struct {
+  int64_t count, tap, step, at, move;
+} pool_reach;
+
+static pool_reach pool_forward(const bnn_geometry *g, int axis, int64_t pixel) {
+  int64_t at = pixel * g->stride[axis] - g->pad[axis], tap = at < 0 ? -at : 0, left = g->in[axis] - at;
+  return (pool_reach){(g->kernel[axis] < left ? g->kernel[axis] : left) - tap, tap, 1, at + tap, 1};
+}
+
+static pool_reach pool_backward(const bnn_geometry *g, int axis, int64_t pixel) {
+  int64_t stride = g->stride[axis], from = pixel + g->pad[axis], at = from / stride, tap = from % stride;
+  int64_t skip = at < g->out[axis] ? 0 : at - g->out[axis] + 1;
+  int64_t taps = tap < g->kernel[axis] ? (g->kernel[axis] - 1 - tap) / stride + 1 : 0;
+  return (pool_reach){(taps < at + 1 ? taps : at + 1) - skip, tap + skip * stride, stride, at - skip, -1};
+}
+
+typedef enum { POOL_MAX, POOL_MAX_GRAD, POOL_AVERAGE, POOL_AVERAGE_GRAD } pool_kind;
+
+/* Some of the taps that a pixel meets, and what is the same for all pixels. */
+typedef struct {
+  const bnn_pool *pool;
+  int64_t channels, words, stride; /* of a pixel, and between the planes of the winners */
+  int64_t target;
+  int begun; /* taps before these have left their value in `to` */
+  int count;
+  int64_t tap[POOL_TAPS], source[POOL_TAPS];
+  float divisor[POOL_TAPS]; /* of what comes from each source */
+  float total;              /* divisor of the result */
+} pool_taps;
+
+#define POOL_VECTORS (BNN_WORD / BNN_LANES)
+
+/* Lanes of vector v of a word that holds `here` channels. */
+BNN_INLINE int64_t pool_lanes(int64_t here, int v) { return here > v * BNN_LANES ? here - v * BNN_LANES : 0; }
+BNN_INLINE vf32 pool_load(int whole, const float *p, int64_t here, int v) {
+  return whole ? v_load_f32(p + v * BNN_LANES) : v_load_part_f32(p + v * BNN_LANES, pool_lanes(here, v));
+}
+BNN_INLINE void pool_store(int whole, float *p, vf32 x, int64_t here, int v) {
+  if (whole)
+    v_store_f32(p + v * BNN_LANES, x);
+  else
+    v_store_part_f32(p + v * BNN_LANES, x, pool_lanes(here, v));
+}
+
+/* Up to BNN_WORD channels from `first` of a pixel; all of them where `whole`. A value that is strictly larger takes
+ * over, and a NaN stays. */
+BNN_INLINE void pool_larger(int whole, const pool_taps *t, int64_t first) {
+  const bnn_pool *p = t->pool;
+  int64_t here = t->channels - first;
+  float *to = p->to + t->target * t->channels + first;
+  const float *from = p->from + first, *start = t->begun ? to : from + t->source[0] * t->channels;
+  uint32_t *winner = p->winner ? p->winner + t->target * t->words + first / BNN_WORD : NULL;
+  vf32 best[POOL_VECTORS], won[POOL_VECTORS]; /* the bits of `won` number a tap */
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) {
+    vu32 tap = v_set(t->begun ? 0 : (uint32_t)t->tap[0]);
+    for (int d = 0; d < p->planes && winner && t->begun; d++)
+      tap = v_or_where(tap, v_mask_of(winner[d * t->stride] >> v * BNN_LANES), v_set(1u << d));
+    best[v] = pool_load(whole, start, here, v);
+    won[v] = v_as_float(tap);
+  }
+  for (int i = !t->begun; i < t->count; i++) {
+    const float *source = from + t->source[i] * t->channels;
+    vf32 tap = v_as_float(v_set((uint32_t)t->tap[i]));
+    BNN_UNROLL
+    for (int v = 0; v < POOL_VECTORS; v++) {
+      vf32 x = pool_load(whole, source, here, v);
+      vmask larger = v_less_f32(best[v], x);
+      best[v] = v_choose_f32(v_mask_or(larger, v_nan_f32(x)), x, best[v]);
+      won[v] = v_choose_f32(larger, tap, won[v]);
+    }
+  }
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) pool_store(whole, to, best[v], here, v);
+  for (int d = 0; d < p->planes && winner; d++) {
+    uint32_t bits = 0;
+    BNN_UNROLL
+    for (int v = 0; v < POOL_VECTORS; v++)
+      bits |= v_mask_bits(v_test(v_bits_of(won[v]), v_set(1u << d))) << v * BNN_LANES;
+    winner[d * t->stride] = bits;
+  }
+}
+
+/* Likewise: the mean, or a gradient. */
+BNN_INLINE void pool_sum(pool_kind kind, int whole, const pool_taps *t, int64_t first) {
+  const bnn_pool *p = t->pool;
+  int64_t here = t->channels - first;
+  float *to = p->to + t->target * t->channels + first;
+  vf32 sum[POOL_VECTORS];
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) sum[v] = t->begun ? pool_load(whole, to, here, v) : v_set_f32(0);
+  for (int i = 0; i < t->count; i++) {
+    const float *source = p->from + t->source[i] * t->channels + first;
+    uint32_t won = ~0u;
+    for (int d = 0; d < p->planes && kind == POOL_MAX_GRAD; d++)
+      won &= p->winner[d * t->stride + t->source[i] * t->words + first / BNN_WORD] ^ (t->tap[i] >> d & 1 ? 0 : ~0u);
+    BNN_UNROLL
+    for (int v = 0; v < POOL_VECTORS; v++) {
+      vf32 x = pool_load(whole, source, here, v);
+      if (kind == POOL_MAX_GRAD) x = v_choose_f32(v_mask_of(won >> v * BNN_LANES), x, v_set_f32(0));
+      if (kind == POOL_AVERAGE_GRAD) x = v_div_f32(x, v_set_f32(t->divisor[i]));
+      sum[v] = v_add_f32(sum[v], x);
+    }
+  }
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) {
+    if (kind == POOL_AVERAGE) sum[v] = v_div_f32(sum[v], v_set_f32(t->total));
+    pool_store(whole, to, sum[v], here, v);
+  }
+}
+
+BNN_INLINE void pool_word(pool_kind kind, int whole, const pool_taps *t, int64_t first) {
+  if (kind == POOL_MAX)
+    pool_larger(whole, t, first);
+  else
+    pool_sum(kind, whole, t, first);
+}
+
+BNN_INLINE void pool_pixel(pool_kind kind, pool_taps *t) {
+  int64_t first = 0;
+  for (; first + BNN_WORD <= t->channels; first += BNN_WORD) pool_word(kind, 1, t, first);
+  if (first < t->channels) pool_word(kind, 0, t, first);
+  t->begun = 1;
+  t->count = 0;
+}
+
+/* Taps meet a pixel in row-major order, which decides ties and is the order of sums. */
+BNN_INLINE void pool_rows(pool_kind kind, const bnn_pool *p, int64_t begin, int64_t end) {
+  const bnn_geometry *g = p->geometry;
+  const int back = kind == POOL_MAX_GRAD || kind == POOL_AVERAGE_GRAD;
+  const int64_t *from = back ? g->out : g->in, *to = back ? g->in : g->out;
+  pool_reach (*reach)(const bnn_geometry *, int, int64_t) = back ? pool_backward : pool_forward;
+  int64_t words = bnn_words(g->channels);
+  pool_taps t = {.pool = p, .channels = g->channels, .words = words};
+  t.stride = g->batch * g->out[0] * g->out[1] * g->out[2] * words;
+  for (int64_t first = 0; first < to[2]; first += POOL_PIXELS) {
+    pool_reach across[POOL_PIXELS];
+    int64_t pixels = to[2] - first < POOL_PIXELS ? to[2] - first : POOL_PIXELS;
+    for (int64_t pixel = 0; pixel < pixels; pixel++) across[pixel] = reach(g, 2, first + pixel);
+    for (int64_t row = begin; row < end; row++) {
+      int64_t image = row / (to[0] * to[1]);
+      pool_reach a = reach(g, 0, row / to[1] % to[0]), b = reach(g, 1, row % to[1]);
+      for (int64_t pixel = 0; pixel < pixels; pixel++) {
+        pool_reach c = across[pixel];
+        t.target = row * to[2] + first + pixel;
+        t.begun = t.count = 0;
+        t.total = 1;
+        for (int64_t i = 0; i < a.count; i++)
+          for (int64_t j = 0; j < b.count; j++) {
+            int64_t z = a.at + i * a.move, y = b.at + j * b.move;
+            int64_t line = ((image * from[0] + z) * from[1] + y) * from[2];
+            int64_t plane = ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2];
+            for (int64_t k = 0; k < c.count; k++) {
+              if (t.count == POOL_TAPS) pool_pixel(kind, &t);
+              int64_t x = c.at + k * c.move;
+              t.source[t.count] = line + x;
+              t.tap[t.count] = plane + c.tap + k * c.step;
+              if (kind == POOL_AVERAGE_GRAD)
+                t.divisor[t.count] =
+                    (float)(pool_forward(g, 0, z).count * pool_forward(g, 1, y).count * pool_forward(g, 2, x).count);
+              t.count++;
+            }
+          }
+        if (kind == POOL_AVERAGE) t.total = (float)(a.count * b.count * c.count);
+        pool_pixel(kind, &t);
+      }
+    }
+  }
+}
+
+static void max_pool(const void *what, int64_t begin, int64_t end) { pool_rows(POOL_MAX, what, begin, end); }
+static void max_pool_grad(const void *what, int64_t begin, int64_t end) { pool_rows(POOL_MAX_GRAD, what, begin, end); }
+static void average_pool(const void *what, int64_t begin, int64_t end) { pool_rows(POOL_AVERAGE, what, begin, end); }
+static void average_pool_grad(const void *what, int64_t begin, int64_t end) {
+  pool_rows(POOL_AVERAGE_GRAD, what, begin, end);
+}
+
+/* ---- rectifier ------------------------------------------------------------------------------------------------- */
+
+static void rectify(const void *what, int64_t begin, int64_t end) {
+  const bnn_rectify *r = what;
+  vf32 zero = v_set_f32(0), limit = v_set_f32(r->limit), last = v_set_f32(r->last);
+  for (int64_t word = begin; word < end; word++) {
+    int64_t at = word * BNN_WORD, here = r->count - at < BNN_WORD ? r->count - at : BNN_WORD;
+    uint32_t bits = 0;
+    for (int64_t lane = 0; lane < here; lane += BNN_LANES) {
+      int64_t part = here - lane;
+      const float *from = r->x + at + lane;
+      float *to = r->y + at + lane;
+      vf32 x = part >= BNN_LANES ? v_load_f32(from) : v_load_part_f32(from, part);
+      vmask positive = v_less_f32(zero, x);
+      vf32 y = v_choose_f32(v_mask_or(positive, v_nan_f32(x)), x, zero);
+      y = v_choose_f32(v_less_f32(limit, y), limit, y);
+      bits |= v_mask_bits(v_mask_without(positive, v_less_f32(last, x))) << lane;
+      if (part >= BNN_LANES)
+        v_store_f32(to, y);
+      else
+        v_store_part_f32(to, y, part);
+    }
+    if (r->mask) r->mask[word] = bits;
+  }
+}

@@ -1,0 +1,637 @@
+/* signed_right with tiles: floats as fixed point, a few signed bytes each, times signs as +-1 bytes.
+ *
+ * A scale belongs to the rows that one result may read: to an image, or to a single row where the product is one tap
+ * without padding, so that results do not depend on the batch. With m the largest magnitude under a scale, a float x
+ * becomes the integer nearest to x / u, where the unit u is the power of two with m / u in [2^21.99, 2^22.99] (three
+ * limbs) or [2^29.99, 2^30.99] (four): its balanced digits of base 256 are the limbs. Integers below 2^22 units, and
+ * whatever is a multiple of the unit, are exact. A limb's sum over n = taps * depth terms is an exact int32, below
+ * 2^24 as n <= 2^16, so neither tiles, threads nor the batch can change it. The sums s0, s1, ... are combined as
+ * ((s0 * 256 + s1) * 65536 + (s2 * 256 + s3)) * u, each bracket rounded once. So the error of a result r is below
+ *   n * u / 2 + 2^-23 * (|r| + 2^15 * n * u).
+ *
+ * Three limbs, four, or the kernel of signed_rows.h? A sum of n terms of typical size h has a rounding error of about
+ * 0.29 sqrt(n) u here, and of 0.41 n h 2^-24 in a running float32 sum, as in a BLAS, whose blocks make n TILES_CHAIN
+ * at most. The first number of limbs will do whose error is no larger: 2^23 u / h <= sqrt(n / 2). Of a row, h is the
+ * mean magnitude, or 1/64 of the largest if that is more: where zeros prevail, they are exact in both sums. Of an
+ * image it is the harmonic mean over the rows that are not zero, which few rows far above the others cannot lift; so
+ * results that read only small rows of an image keep their accuracy. Where four limbs do not suffice, magnitudes are
+ * extreme, or not finite, the image or the row is left to signed_rows.h.
+ *
+ * Sources are staged in lines of 64 bytes per limb, in a flat image: between rows lie so many lines of zeros, shared by
+ * the end of one row and the beginning of the next, that whatever a tap reads beyond a border is among them; likewise
+ * between planes and images. A tap is then a distance, and sixteen neighbouring lines are the rows of a tile,
+ * whichever targets they belong to; those that are none are not stored. A strided backward product is as many such
+ * products as there are remainders of a target by the stride, each with the taps that meet it. */
+
+#define TILES_CHAIN 384
+#define TILES_STAGED (1 << 20) /* bytes of lines to aim at: they are read once per panel, from the second cache */
+#define TILES_MOST (4 << 20)   /* the most bytes of lines and of signs */
+#define TILES_LIMBS 4
+#define TILES_LINE 64
+#define TILES_TILE 1024
+#define TILES_PANEL (2 * TILES_TILE) /* bytes of 64 steps of the depth for the columns of a panel */
+
+/* One axis of the flat images. Lattice position q, for remainder r, is target q * phases + r, and tap k of it reads
+ * line q + offset(r, k) where that is a source. */
+typedef struct {
+  int64_t targets, sources; /* of the product */
+  int64_t lattice, lines;   /* positions, and lines or blocks of lines in all */
+  int64_t lead;             /* lines of padding before the sources */
+  int64_t read;             /* sources that are read at all */
+  int64_t phases;
+  int64_t lowest, highest; /* offsets, lead included */
+} tiles_axis;
+
+typedef struct {
+  int used;     /* else signed_rows.h is */
+  int by_row;   /* a scale per row */
+  int constant; /* padding reads the constant row */
+  bnn_geometry geometry;
+  int transposed;
+  tiles_axis axis[3];
+  int64_t phases, taps, terms, blocks, words, panels;
+  int64_t image_rows, rows; /* rows of lines: of an image, of all of them */
+  int64_t before, after;    /* rows that are read around those of the targets */
+  int64_t most;             /* rows of targets that are staged together */
+  int64_t lines;            /* staged */
+  int64_t height, units;    /* rows of an item */
+  int64_t width, spans;     /* panels of an item */
+} tiles_plan;
+
+/* 0 if tap k of a target with remainder r reads nothing. */
+static int tiles_offset(const tiles_plan *plan, int axis, int64_t r, int64_t k, int64_t *offset) {
+  const bnn_geometry *g = &plan->geometry;
+  int64_t reach = k * g->dilation[axis] - g->pad[axis];
+  if (plan->transposed) {
+    if ((r - reach) % g->stride[axis]) return 0;
+    reach = (r - reach) / g->stride[axis];
+  }
+  *offset = reach + plan->axis[axis].lead;
+  return 1;
+}
+
+static int tiles_axis_plan(tiles_plan *plan, int axis) {
+  const bnn_geometry *g = &plan->geometry;
+  tiles_axis *a = &plan->axis[axis];
+  int64_t low = INT64_MAX, high = INT64_MIN, offset;
+  if (g->stride[axis] > 1 && !plan->transposed) return 0;
+  *a = (tiles_axis){.targets = plan->transposed ? g->in[axis] : g->out[axis],
+                    .sources = plan->transposed ? g->out[axis] : g->in[axis],
+                    .phases = g->stride[axis]};
+  a->lattice = (a->targets + a->phases - 1) / a->phases;
+  for (int64_t r = 0; r < a->phases && r < a->targets; r++)
+    for (int64_t k = 0; k < g->kernel[axis]; k++)
+      if (tiles_offset(plan, axis, r, k, &offset)) {
+        if (offset < low) low = offset;
+        if (offset > high) high = offset;
+      }
+  if (low > high) low = high = 0;
+  int64_t end = a->lattice + high;
+  a->read = end < a->sources ? (end > 0 ? end : 0) : a->sources;
+  int64_t left = low < 0 ? -low : 0, right = end > a->read ? end - a->read : 0;
+  a->lead = plan->constant ? left : 0;
+  a->lines = a->read + (plan->constant ? left + right : left > right ? left : right);
+  if (a->lines < a->lattice) a->lines = a->lattice;
+  a->lowest = low + a->lead;
+  a->highest = high + a->lead;
+  return a->lines < 1 << 20;
+}
+
+/* Where tiles win, measured against signed_rows.h: a matter of how much of a line is padding, and of how much work
+ * there is for each result. Not of the batch, nor of the pixels of a product by rows, which may be its batch. */
+static int tiles_win(const bnn_product *p, const tiles_plan *plan) {
+  if (plan->terms > 1 << 16 || p->columns < 16) return 0;
+  return 4 * p->depth >= 3 * 64 * plan->blocks || p->depth >= 128;
+}
+
+static tiles_plan tiles_rows_plan(const bnn_product *p) {
+  const bnn_schedule *s = p->schedule;
+  tiles_plan plan = {.geometry = s->geometry, .transposed = s->transposed, .taps = s->taps, .phases = 1};
+  plan.constant = p->constant && !plan.transposed;
+  bnn_geometry *g = &plan.geometry;
+  plan.terms = plan.taps * p->depth;
+  plan.blocks = (p->depth + 63) / 64;
+  plan.words = bnn_words(p->depth);
+  plan.panels = bnn_panels(p->columns);
+  if (!p->images || !s->pixels || !tiles_win(p, &plan)) return plan;
+
+  int same = plan.taps == 1, line = 1;
+  for (int axis = 0; axis < 3; axis++) {
+    same = same && g->in[axis] == g->out[axis] && g->stride[axis] == 1 && !g->pad[axis];
+    line = line && (axis == 2 || (g->in[axis] == 1 && g->out[axis] == 1 && g->kernel[axis] == 1 && !g->pad[axis]));
+  }
+  if (same) { /* lines of one pixel, in any number */
+    plan.by_row = 1;
+    plan.axis[0] = plan.axis[2] = (tiles_axis){1, 1, 1, 1, 0, 1, 1, 0, 0};
+    plan.axis[1] = (tiles_axis){s->pixels, s->pixels, s->pixels, s->pixels, 0, s->pixels, 1, 0, 0};
+  } else {
+    if (line) { /* likewise */
+      int64_t *const field[] = {g->in, g->out, g->kernel, g->stride, g->dilation, g->pad};
+      for (int i = 0; i < 6; i++) {
+        int64_t kept = field[i][1];
+        field[i][1] = field[i][2];
+        field[i][2] = kept;
+      }
+      g->stride[2] = 1;
+    }
+    for (int axis = 0; axis < 3; axis++)
+      if (!tiles_axis_plan(&plan, axis)) return plan;
+  }
+
+  const tiles_axis *z = &plan.axis[0], *y = &plan.axis[1], *x = &plan.axis[2];
+  plan.phases = z->phases * y->phases * x->phases;
+  plan.image_rows = z->lines * y->lines;
+  plan.rows = p->images * plan.image_rows;
+  int64_t low = (z->lowest * y->lines + y->lowest) * x->lines + x->lowest;
+  int64_t high = (z->highest * y->lines + y->highest) * x->lines + x->highest;
+  plan.before = low < 0 ? (-low + x->lines - 1) / x->lines : 0;
+  plan.after = high > 0 ? (high + x->lines - 1) / x->lines : 0;
+
+  int64_t row = x->lines * plan.blocks * TILES_LIMBS * TILES_LINE;
+  plan.most = TILES_STAGED / row - plan.before - plan.after;
+  int64_t few = (32 + x->lines - 1) / x->lines;
+  if (plan.most < few) plan.most = few;
+  if (plan.most > plan.rows) plan.most = plan.rows;
+  plan.lines = (plan.before + plan.most + plan.after) * x->lines + 32;
+  if (plan.lines * plan.blocks * TILES_LIMBS * TILES_LINE > TILES_MOST) return plan;
+  if (plan.taps * plan.blocks * TILES_PANEL > TILES_MOST || plan.phases > 64) return plan;
+
+  /* What staging costs is a small part of an item's time, if it has so many panels and a quarter of an image. */
+  plan.width = (24 + plan.taps - 1) / plan.taps;
+  plan.spans = (plan.panels + plan.width - 1) / plan.width;
+  plan.width = (plan.panels + plan.spans - 1) / plan.spans;
+  plan.spans = (plan.panels + plan.width - 1) / plan.width;
+  plan.height = (plan.by_row ? plan.rows : plan.image_rows) * plan.spans / 4;
+  if (plan.height > plan.most) plan.height = plan.most;
+  if (plan.height < few) plan.height = few;
+  plan.units = (plan.rows + plan.height - 1) / plan.height;
+  plan.used = 1;
+  return plan;
+}
+
+static int64_t tiles_rows_items(const bnn_product *p) {
+  tiles_plan plan = tiles_rows_plan(p);
+  return plan.used ? p->groups * plan.units * plan.spans : signed_right_items(p);
+}
+
+typedef struct {
+  int64_t *step;   /* [taps * blocks] bytes from the line of a position to the one a tap reads */
+  int64_t *target; /* [lines] which target a position is, or -1 */
+  float *unit;     /* [lines] of its scale */
+  int32_t *sums;   /* [limbs][2 tiles][2 tiles][16][16] */
+  uint8_t *staged; /* [blocks][limbs][lines][64] */
+  int8_t *signs;   /* [blocks][taps][2][1024] */
+  void *rest;      /* scratch of signed_rows.h, in the place of the last two */
+} tiles_areas;
+
+/* One image as a product, or with `one`, one row. */
+static bnn_product tiles_part(const bnn_product *p, const tiles_plan *plan, const bnn_schedule *one, int64_t part) {
+  bnn_product alone = *p;
+  if (plan->by_row) alone.schedule = one;
+  alone.images = 1;
+  alone.left = (const float *)p->left + part * alone.schedule->sources * p->groups * p->depth;
+  alone.out = (float *)p->out + part * alone.schedule->pixels * p->groups * p->columns;
+  return alone;
+}
+
+static const int32_t tiles_zero[1];
+static const bnn_class tiles_class = {0, 1, 1, 0, tiles_zero, tiles_zero};
+static const bnn_schedule tiles_row_schedule = {.pixels = 1,
+                                                .sources = 1,
+                                                .taps = 1,
+                                                .classes = 1,
+                                                .class_ = &tiles_class,
+                                                .pixel = tiles_zero,
+                                                .base = tiles_zero};
+
+/* Lays the areas out from `base` and returns their size. */
+static size_t tiles_rows_areas(const bnn_product *p, const tiles_plan *plan, void *base, tiles_areas *areas) {
+  const int64_t sizes[] = {
+      plan->taps * plan->blocks * (int64_t)sizeof(int64_t),
+      plan->lines * (int64_t)sizeof(int64_t),
+      plan->lines * (int64_t)sizeof(float),
+      TILES_LIMBS * 4 * TILES_TILE,
+      plan->blocks * TILES_LIMBS * plan->lines * TILES_LINE,
+      plan->blocks * plan->taps * TILES_PANEL,
+  };
+  size_t at[7] = {0};
+  for (int i = 0; i < 6; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
+  if (base) {
+    char *start = base;
+    *areas = (tiles_areas){
+        .step = (int64_t *)(start + at[0]),
+        .target = (int64_t *)(start + at[1]),
+        .unit = (float *)(start + at[2]),
+        .sums = (int32_t *)(start + at[3]),
+        .staged = (uint8_t *)(start + at[4]),
+        .signs = (int8_t *)(start + at[5]),
+        .rest = start + at[4],
+    };
+  }
+  bnn_product alone = tiles_part(p, plan, &tiles_row_schedule, 0);
+  size_t rest = at[4] + signed_right_scratch(&alone);
+  return rest > at[6] ? rest : at[6];
+}
+
+static size_t tiles_rows_scratch(const bnn_product *p) {
+  tiles_plan plan = tiles_rows_plan(p);
+  return plan.used ? tiles_rows_areas(p, &plan, NULL, NULL) : signed_right_scratch(p);
+}
+
+/* ---- scales ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  int limbs;     /* 0 where all is zero, -1 where floats do not fit fixed point */
+  float inverse; /* of the unit of as many limbs */
+  float unit;    /* of four */
+} tiles_scale;
+
+typedef struct {
+  float largest, sum;
+  float rows, inverses; /* rows that are not zero, and the sum of their 1 / h */
+} tiles_range;
+
+static void tiles_measure(const float *row, int64_t depth, tiles_range *range) {
+  vf32 sum = v_set_f32(0), largest = v_set_f32(0);
+  int64_t k = 0;
+  for (; k + BNN_LANES <= depth; k += BNN_LANES) {
+    vf32 x = v_abs_f32(v_load_f32(row + k));
+    sum = v_add_f32(sum, x);
+    largest = v_max_f32(largest, x);
+  }
+  if (k < depth) {
+    vf32 x = v_abs_f32(v_load_part_f32(row + k, depth - k));
+    sum = v_add_f32(sum, x);
+    largest = v_max_f32(largest, x);
+  }
+  float total = v_total_f32(sum), peak = v_peak_f32(largest);
+  range->sum += total;
+  if (peak > range->largest) range->largest = peak;
+  if (peak > 0) {
+    float size = total / (float)depth;
+    range->rows += 1;
+    range->inverses += 1 / (size > peak / 64 ? size : peak / 64);
+  }
+}
+
+static tiles_scale tiles_scale_of(const tiles_range *range, int64_t terms) {
+  const float smallest = 0x1p-90f, largest = 0x1p90f;
+  if (range->sum == 0) return (tiles_scale){0, 0, 0};
+  if (!(range->largest >= smallest && range->sum <= largest)) return (tiles_scale){-1, 0, 0};
+  /* The power of two above the largest, but for a little room */
+  union {
+    float x;
+    uint32_t bits;
+  } power = {.x = range->largest * 1.0078125f};
+  power.bits &= 0x7f800000;
+  float unit = power.x * 0x1p-30f;
+  float size = range->rows / range->inverses, chain = (float)(terms < TILES_CHAIN ? terms : TILES_CHAIN);
+  float ratio = unit * 0x1p23f / size;
+  if (ratio * ratio * 0x1p16f * 2 <= chain) return (tiles_scale){3, 1 / (unit * 256), unit};
+  return (tiles_scale){ratio * ratio * 2 <= chain ? 4 : -1, 1 / unit, unit};
+}
+
+/* ---- staging --------------------------------------------------------------------------------------------------- */
+
+/* What one run works on. */
+typedef struct {
+  const bnn_product *product;
+  tiles_plan plan;
+  tiles_areas areas;
+  int64_t group, first_panel, end_panel;
+  int64_t begin, end; /* rows of lines whose targets are staged together */
+  int limbs;          /* the most that one of their scales has */
+  int special;        /* one of them has none */
+  int64_t scaled;     /* the image that `scale` is of, or -1 */
+  tiles_scale scale;
+  int64_t steps;
+} tiles_work;
+
+static const float *tiles_source(const tiles_work *work, int64_t row) {
+  const bnn_product *p = work->product;
+  return (const float *)p->left + (row * p->groups + work->group) * p->depth;
+}
+
+static void tiles_scale_image(tiles_work *work, int64_t image) {
+  const bnn_product *p = work->product;
+  if (work->scaled == image) return;
+  work->scaled = image;
+  tiles_range range = {0};
+  int64_t sources = p->schedule->sources;
+  for (int64_t i = 0; i < sources; i++) tiles_measure(tiles_source(work, image * sources + i), p->depth, &range);
+  if (work->plan.constant) tiles_measure(p->constant, p->depth, &range);
+  work->scale = tiles_scale_of(&range, work->plan.terms);
+}
+
+static void tiles_note_scale(tiles_work *work) {
+  if (work->scale.limbs > work->limbs) work->limbs = work->scale.limbs;
+  if (work->scale.limbs < 0) work->special = 1;
+}
+
+/* A line of `depth` floats for each limb. */
+static void tiles_stage_line(const tiles_work *work, const float *row, int64_t line) {
+  const vf32 inverse = v_set_f32(work->scale.inverse);
+  const int shift = work->scale.limbs == 3 ? 8 : 0;
+  int64_t stride = work->plan.lines * TILES_LINE, depth = work->product->depth;
+  uint8_t *out = work->areas.staged + line * TILES_LINE;
+  for (int64_t k = 0; k < depth; k += 64, out += TILES_LIMBS * stride) {
+    vu32 x[4];
+    for (int v = 0; v < 4; v++) {
+      int64_t rest = depth - k - v * BNN_LANES;
+      vf32 part = rest >= BNN_LANES ? v_load_f32(row + k + v * BNN_LANES)
+                  : rest > 0        ? v_load_part_f32(row + k + v * BNN_LANES, rest)
+                                    : v_set_f32(0);
+      x[v] = v_shift_left(v_nearest(v_mul_f32(part, inverse)), shift);
+    }
+    t_store_digits(out, stride, x[0], x[1], x[2], x[3]);
+  }
+}
+
+static void tiles_stage_zeros(const tiles_work *work, int64_t line, int64_t count) {
+  for (int64_t part = 0; part < work->plan.blocks * TILES_LIMBS; part++) {
+    uint8_t *out = work->areas.staged + (part * work->plan.lines + line) * TILES_LINE;
+    for (int64_t i = 0; i < count; i++) v_store(out + i * TILES_LINE, v_set(0));
+  }
+}
+
+static void tiles_stage_rows(tiles_work *work) {
+  const bnn_product *p = work->product;
+  const tiles_plan *plan = &work->plan;
+  work->limbs = work->special = 0;
+  for (int64_t row = work->begin; row < work->end; row++) {
+    tiles_range range = {0};
+    tiles_measure(tiles_source(work, row), p->depth, &range);
+    work->scale = tiles_scale_of(&range, plan->terms);
+    tiles_note_scale(work);
+    if (work->scale.limbs > 0)
+      tiles_stage_line(work, tiles_source(work, row), row - work->begin);
+    else
+      tiles_stage_zeros(work, row - work->begin, 1);
+    work->areas.unit[row - work->begin] = work->scale.unit;
+    work->areas.target[row - work->begin] = work->scale.limbs < 0 ? -1 : row;
+  }
+}
+
+/* Of an image, which lies in `begin` .. `end` at least in part, rows `first` up to `last`, its padding included. */
+static void tiles_stage_image(tiles_work *work, int64_t image, int64_t first, int64_t last) {
+  const bnn_product *p = work->product;
+  const tiles_plan *plan = &work->plan;
+  const tiles_axis *z = &plan->axis[0], *y = &plan->axis[1], *x = &plan->axis[2];
+  int64_t line = (image * plan->image_rows + first - work->begin + plan->before) * x->lines;
+  for (int64_t row = first; row < last; row++, line += x->lines) {
+    int64_t iz = row / y->lines - z->lead, iy = row % y->lines - y->lead;
+    int inside = iz >= 0 && iz < z->read && iy >= 0 && iy < y->read && work->scale.limbs > 0;
+    int64_t source = ((image * z->sources + iz) * y->sources + iy) * x->sources, lead = inside ? x->lead : x->lines;
+    int64_t end = inside ? lead + x->read : x->lines;
+    if (plan->constant && work->scale.limbs > 0) {
+      for (int64_t i = 0; i < x->lines; i++)
+        if (i < lead || i >= end) tiles_stage_line(work, p->constant, line + i);
+    } else {
+      tiles_stage_zeros(work, line, lead);
+      tiles_stage_zeros(work, line + end, x->lines - end);
+    }
+    for (int64_t i = lead; i < end; i++) tiles_stage_line(work, tiles_source(work, source + i - lead), line + i);
+  }
+}
+
+static void tiles_stage_images(tiles_work *work) {
+  const tiles_plan *plan = &work->plan;
+  int64_t rows = plan->image_rows, from = work->begin - plan->before, to = work->end + plan->after;
+  int64_t image = work->begin / rows, last = (work->end - 1) / rows, lines = plan->axis[2].lines;
+  work->limbs = work->special = 0;
+  if (from < image * rows) {
+    tiles_stage_zeros(work, 0, (image * rows - from) * lines);
+    from = image * rows;
+  }
+  for (; image <= last; image++) {
+    int64_t end = to < (image + 1) * rows ? to : (image + 1) * rows;
+    tiles_scale_image(work, image);
+    tiles_note_scale(work);
+    tiles_stage_image(work, image, from - image * rows, end - image * rows);
+    from = end;
+  }
+  if (from < to) tiles_stage_zeros(work, (from - work->begin + plan->before) * lines, (to - from) * lines);
+}
+
+/* Which targets the positions are, for one remainder by the strides. */
+static void tiles_list_targets(tiles_work *work, const int64_t phase[3]) {
+  const tiles_plan *plan = &work->plan;
+  const tiles_axis *z = &plan->axis[0], *y = &plan->axis[1], *x = &plan->axis[2];
+  int64_t *target = work->areas.target;
+  float *unit = work->areas.unit;
+  for (int64_t row = work->begin; row < work->end; row++, target += x->lines, unit += x->lines) {
+    int64_t image = row / plan->image_rows, at = row % plan->image_rows;
+    int64_t tz = at / y->lines * z->phases + phase[0], ty = at % y->lines * y->phases + phase[1];
+    tiles_scale_image(work, image);
+    int inside = tz < z->targets && ty < y->targets && work->scale.limbs >= 0;
+    int64_t first = ((image * z->targets + tz) * y->targets + ty) * x->targets + phase[2];
+    for (int64_t i = 0; i < x->lines; i++) {
+      target[i] = inside && i * x->phases + phase[2] < x->targets ? first + i * x->phases : -1;
+      unit[i] = work->scale.unit;
+    }
+  }
+}
+
+/* The taps of one remainder: where they read, and their signs for a panel of columns. */
+static void tiles_list_steps(tiles_work *work, const int64_t phase[3], int64_t panel) {
+  const bnn_product *p = work->product;
+  const tiles_plan *plan = &work->plan;
+  const tiles_axis *y = &plan->axis[1], *x = &plan->axis[2];
+  const int64_t *kernel = plan->geometry.kernel;
+  /* the four bytes of a nibble */
+  static const uint32_t nibbles[16] = {0x01010101, 0x010101ff, 0x0101ff01, 0x0101ffff, 0x01ff0101, 0x01ff01ff,
+                                       0x01ffff01, 0x01ffffff, 0xff010101, 0xff0101ff, 0xff01ff01, 0xff01ffff,
+                                       0xffff0101, 0xffff01ff, 0xffffff01, 0xffffffff};
+  const vf32 table = v_as_float(v_load(nibbles));
+  const uint32_t *right = (const uint32_t *)p->right + (work->group * plan->panels + panel) * plan->taps * plan->words * BNN_PANEL;
+  int8_t *signs = work->areas.signs;
+  work->steps = 0;
+  for (int64_t block = 0; block < plan->blocks; block++)
+    for (int64_t tap = 0; tap < plan->taps; tap++) {
+      int64_t oz = 0, oy = 0, ox = 0;
+      if (!plan->by_row && !(tiles_offset(plan, 0, phase[0], tap / (kernel[2] * kernel[1]), &oz) &&
+                             tiles_offset(plan, 1, phase[1], tap / kernel[2] % kernel[1], &oy) &&
+                             tiles_offset(plan, 2, phase[2], tap % kernel[2], &ox)))
+        continue;
+      int64_t lines = block * TILES_LIMBS * plan->lines + (oz * y->lines + oy) * x->lines + ox;
+      work->areas.step[work->steps++] = lines * TILES_LINE;
+      const uint32_t *words = right + (tap * plan->words + 2 * block) * BNN_PANEL;
+      for (int half = 0; half < 2; half++, signs += TILES_TILE)
+        for (int w = 0; w < 2; w++) {
+          vu32 bits = 2 * block + w < plan->words ? v_load(words + w * BNN_PANEL + half * BNN_LANES) : v_set(0);
+          for (int i = 8 * w; i < 8 * w + 8; i++, bits = v_next_nibble(bits))
+            v_store(signs + (i % 4 * 4 + i / 4) * TILES_LINE, v_bits_of(v_look_up_f32(table, bits)));
+        }
+    }
+}
+
+/* ---- products -------------------------------------------------------------------------------------------------- */
+
+/* One limb of one or two tiles of positions by one or two of columns. */
+BNN_INLINE void tiles_sum(const tiles_work *work, const uint8_t *upper, const uint8_t *lower, int32_t *sums,
+                          const int tall, const int wide) {
+  const int64_t *step = work->areas.step;
+  const int8_t *signs = work->areas.signs;
+  t_zero(0);
+  t_zero(1);
+  t_zero(2);
+  t_zero(3);
+  for (int64_t i = 0; i < work->steps; i++, signs += TILES_PANEL) {
+    t_load(6, signs, TILES_LINE);
+    t_load(4, upper + step[i], TILES_LINE);
+    t_dot(0, 4, 6);
+    if (wide) {
+      t_load(7, signs + TILES_TILE, TILES_LINE);
+      t_dot(1, 4, 7);
+    }
+    if (tall) {
+      t_load(5, lower + step[i], TILES_LINE);
+      t_dot(2, 5, 6);
+      if (wide) t_dot(3, 5, 7);
+    }
+  }
+  t_store(0, sums, TILES_LINE);
+  if (wide) t_store(1, sums + 256, TILES_LINE);
+  if (tall) t_store(2, sums + 512, TILES_LINE);
+  if (tall && wide) t_store(3, sums + 768, TILES_LINE);
+}
+
+static void tiles_combine(const tiles_work *work, int64_t position, const int32_t *sums, int64_t column) {
+  const bnn_product *p = work->product;
+  const vf32 byte = v_set_f32(0x1p8f), pair = v_set_f32(0x1p16f);
+  int64_t columns = p->columns - column;
+  for (int r = 0; r < 16; r++, position++, sums += BNN_LANES) {
+    int64_t target = work->areas.target[position];
+    if (target < 0) continue;
+    float *out = (float *)p->out + (target * p->groups + work->group) * p->columns + column;
+    const vf32 unit = v_set_f32(work->areas.unit[position]);
+    for (int half = 0; half < 2 && half * BNN_LANES < columns; half++) {
+      const int32_t *sum = sums + half * 256;
+      vf32 high = v_fma_f32(v_float(v_load(sum)), byte, v_float(v_load(sum + 1024)));
+      vf32 low = v_mul_f32(v_float(v_load(sum + 2048)), byte);
+      if (work->limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3072)));
+      v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit),
+                       columns - half * BNN_LANES);
+    }
+  }
+}
+
+static void tiles_panel(const tiles_work *work, int64_t column) {
+  const tiles_plan *plan = &work->plan;
+  const tiles_areas *areas = &work->areas;
+  int64_t count = (work->end - work->begin) * plan->axis[2].lines, position = 0;
+  const uint8_t *staged = areas->staged + plan->before * plan->axis[2].lines * TILES_LINE;
+  int wide = work->product->columns - column > 16;
+  for (;;) {
+    int64_t at[2];
+    int tiles = 0;
+    while (tiles < 2) {
+      while (position < count && areas->target[position] < 0) position++;
+      if (position >= count) break;
+      at[tiles++] = position;
+      position += 16;
+    }
+    if (!tiles) break;
+    if (tiles < 2) at[1] = at[0];
+    for (int limb = 0; limb < work->limbs; limb++) {
+      const uint8_t *first = staged + limb * plan->lines * TILES_LINE;
+      const uint8_t *upper = first + at[0] * TILES_LINE, *lower = first + at[1] * TILES_LINE;
+      int32_t *sums = areas->sums + limb * 1024;
+      if (tiles == 2 && wide)
+        tiles_sum(work, upper, lower, sums, 1, 1);
+      else if (tiles == 2)
+        tiles_sum(work, upper, lower, sums, 1, 0);
+      else if (wide)
+        tiles_sum(work, upper, lower, sums, 0, 1);
+      else
+        tiles_sum(work, upper, lower, sums, 0, 0);
+    }
+    tiles_combine(work, at[0], areas->sums, column);
+    if (tiles == 2) tiles_combine(work, at[1], areas->sums + 512, column);
+  }
+}
+
+/* Images and rows without a scale: of an image, the share of its results that falls to these rows and panels. */
+static void tiles_leave(tiles_work *work) {
+  const bnn_product *p = work->product;
+  const tiles_plan *plan = &work->plan;
+  int64_t rows = plan->by_row ? 1 : plan->image_rows;
+  for (int64_t row = work->begin; row < work->end;) {
+    int64_t part = row / rows, first = row % rows, last = rows;
+    if (work->end < (part + 1) * rows) last = work->end - part * rows;
+    row += last - first;
+    if (plan->by_row) {
+      if (work->areas.target[row - 1 - work->begin] >= 0) continue;
+    } else {
+      tiles_scale_image(work, part);
+      if (work->scale.limbs >= 0) continue;
+    }
+    bnn_product alone = tiles_part(p, plan, &tiles_row_schedule, part);
+    int64_t segments = signed_right_items(&alone) / (p->groups * plan->panels);
+    for (int64_t i = first * segments / rows; i < last * segments / rows; i++) {
+      int64_t item = (work->group * segments + i) * plan->panels;
+      signed_right_run(&alone, item + work->first_panel, item + work->end_panel, work->areas.rest);
+    }
+  }
+}
+
+static void tiles_rectangle(tiles_work *work) {
+  const tiles_plan *plan = &work->plan;
+  if (plan->by_row)
+    tiles_stage_rows(work);
+  else
+    tiles_stage_images(work);
+  if (work->limbs < 3) work->limbs = 3;
+  int64_t lines = (work->end - work->begin) * plan->axis[2].lines;
+  for (int64_t i = lines; i < lines + 16; i++) work->areas.target[i] = -1;
+  for (int64_t i = 0; i < plan->phases; i++) {
+    int64_t last = plan->axis[2].phases, next = plan->axis[1].phases;
+    const int64_t phase[3] = {i / last / next, i / last % next, i % last};
+    if (!plan->by_row) tiles_list_targets(work, phase);
+    t_begin();
+    for (int64_t panel = work->first_panel; panel < work->end_panel; panel++) {
+      tiles_list_steps(work, phase, panel);
+      tiles_panel(work, panel * BNN_PANEL);
+    }
+    t_end();
+  }
+  if (work->special) tiles_leave(work);
+}
+
+/* An item is a unit of rows by a span of panels of one group; consecutive items are merged into rectangles, so that a
+ * long range stages its rows once. */
+static void tiles_rows_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+  tiles_work work = {.product = p, .plan = tiles_rows_plan(p), .scaled = -1};
+  const tiles_plan *plan = &work.plan;
+  if (!plan->used) {
+    signed_right_run(p, begin, end, scratch);
+    return;
+  }
+  tiles_rows_areas(p, plan, scratch, &work.areas);
+  while (begin < end) {
+    int64_t unit = begin / plan->spans, span = begin % plan->spans, group = unit / plan->units;
+    int64_t units = 1, spans = plan->spans - span;
+    unit %= plan->units;
+    if (span || end - begin < plan->spans) {
+      if (spans > end - begin) spans = end - begin;
+    } else {
+      units = (end - begin) / plan->spans;
+      if (units > plan->units - unit) units = plan->units - unit;
+    }
+    begin += units * spans;
+
+    if (group != work.group) work.scaled = -1;
+    work.group = group;
+    work.first_panel = span * plan->width;
+    work.end_panel = (span + spans) * plan->width;
+    if (work.end_panel > plan->panels) work.end_panel = plan->panels;
+    int64_t row = unit * plan->height, last = (unit + units) * plan->height;
+    if (last > plan->rows) last = plan->rows;
+    while (row < last) {
+      int64_t chunks = (last - row + plan->most - 1) / plan->most;
+      work.begin = row;
+      work.end = row += (last - row + chunks - 1) / chunks;
+      tiles_rectangle(&work);
+    }
+  }
+}

@@ -1,0 +1,333 @@
+/* What surrounds a product: batch norm, pooling, the rectifier, and updates of weights. Nothing here computes. */
+#include "module.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "run.h"
+
+#define PARSE(format, ...) PyArg_ParseTupleAndKeywords(args, keywords, format, names, __VA_ARGS__)
+
+static float *data_of(PyArrayObject *array) { return PyArray_DATA(array); }
+
+static PyArrayObject *empty_like(PyArrayObject *x) {
+  return (PyArrayObject *)PyArray_EMPTY(PyArray_NDIM(x), PyArray_DIMS(x), NPY_FLOAT32, 0);
+}
+
+/* ---- batch norm ------------------------------------------------------------------------------------------------ */
+
+enum { X, DY, MEAN, SCALE, SHIFT, SLOPE, OPERANDS };
+
+typedef struct {
+  PyArrayObject *array[OPERANDS];
+  bnn_norm norm;
+} norm_call;
+
+static void norm_end(norm_call *c) {
+  for (int i = 0; i < OPERANDS; i++) Py_XDECREF(c->array[i]);
+}
+
+/* Reads the operands that are given; the others are NULL. x has a row per item of all axes but the last, dy is like it,
+ * and the rest has a number per channel. */
+static int norm_begin(norm_call *c, const char *function, PyObject *const *operand) {
+  static const char *const names[] = {"x", "dy", "mean", "scale", "shift", "slope"};
+  memset(c, 0, sizeof *c);
+  for (int i = 0; i < OPERANDS; i++) {
+    if (!operand[i]) continue;
+    if (!(c->array[i] = check_array(function, names[i], operand[i], NPY_FLOAT32))) return -1;
+    if (i == X) {
+      check_shape_of shape = {.middle = CHECK_ANY, .sizes = 1, .size = {CHECK_ANY}};
+      if (check_shape(function, names[i], c->array[i], &shape) < 0) return -1;
+      c->norm.channels = PyArray_DIM(c->array[i], PyArray_NDIM(c->array[i]) - 1);
+      c->norm.rows = c->norm.channels ? PyArray_SIZE(c->array[i]) / c->norm.channels : 0;
+      continue;
+    }
+    npy_intp channels = (npy_intp)c->norm.channels;
+    PyArrayObject *x = c->array[X];
+    if (check_exact_shape(function, names[i], c->array[i], i == DY ? PyArray_NDIM(x) : 1,
+                          i == DY ? PyArray_DIMS(x) : &channels) < 0)
+      return -1;
+  }
+  const float **at[] = {&c->norm.x, &c->norm.dy, &c->norm.mean, &c->norm.scale, &c->norm.shift, &c->norm.slope};
+  for (int i = 0; i < OPERANDS; i++) *at[i] = c->array[i] ? data_of(c->array[i]) : NULL;
+  return 0;
+}
+
+/* A pair of numbers per channel, which are zero where there are no rows. */
+static PyObject *norm_reduce(PyObject *self, norm_call *c, bnn_pass pass, bnn_pass total) {
+  const bnn_kernels *kernels = kernels_of(self);
+  bnn_norm *n = &c->norm;
+  npy_intp shape[] = {2, (npy_intp)n->channels};
+  PyArrayObject *out = (PyArrayObject *)PyArray_ZEROS(2, shape, NPY_FLOAT32, 0);
+  if (out && n->rows > 0) {
+    int64_t blocks = kernels->norm_blocks(n->rows, n->channels);
+    Py_BEGIN_ALLOW_THREADS;
+    n->out = data_of(out);
+    n->parts = run_alloc(blocks * 2 * n->channels * (int64_t)sizeof(float));
+    if (n->parts) {
+      run_pass(pass, n, blocks, (double)n->rows * (double)n->channels);
+      run_pass(total, n, n->channels, 2 * (double)blocks * (double)n->channels);
+      free(n->parts);
+    }
+    Py_END_ALLOW_THREADS;
+    if (!n->parts) {
+      PyErr_NoMemory();
+      Py_CLEAR(out);
+    }
+  }
+  norm_end(c);
+  return (PyObject *)out;
+}
+
+static PyObject *norm_map(PyObject *self, norm_call *c, bnn_pass pass) {
+  bnn_norm *n = &c->norm;
+  PyArrayObject *out = empty_like(c->array[X]);
+  if (out && n->rows > 0) {
+    int64_t blocks = kernels_of(self)->norm_blocks(n->rows, n->channels);
+    n->out = data_of(out);
+    Py_BEGIN_ALLOW_THREADS;
+    run_pass(pass, n, blocks, (double)n->rows * (double)n->channels);
+    Py_END_ALLOW_THREADS;
+  }
+  norm_end(c);
+  return (PyObject *)out;
+}
+
+static PyObject *norm_fail(norm_call *c) {
+  norm_end(c);
+  return NULL;
+}
+
+static PyObject *moments(PyObject *self, PyObject *x) {
+  const bnn_kernels *kernels = kernels_of(self);
+  norm_call c;
+  if (norm_begin(&c, "moments", (PyObject *[OPERANDS]){[X] = x}) < 0) return norm_fail(&c);
+  return norm_reduce(self, &c, kernels->norm_moments, kernels->norm_moments_total);
+}
+
+static PyObject *norm_sums(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "dy", "mean", NULL};
+  const bnn_kernels *kernels = kernels_of(self);
+  PyObject *operand[OPERANDS] = {NULL};
+  norm_call c;
+  if (!PARSE("OOO:norm_sums", &operand[X], &operand[DY], &operand[MEAN])) return NULL;
+  if (norm_begin(&c, "norm_sums", operand) < 0) return norm_fail(&c);
+  return norm_reduce(self, &c, kernels->norm_sums, kernels->norm_sums_total);
+}
+
+static PyObject *normalize(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "mean", "scale", "shift", NULL};
+  PyObject *operand[OPERANDS] = {NULL};
+  norm_call c;
+  if (!PARSE("OOOO:normalize", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT])) return NULL;
+  if (operand[SHIFT] == Py_None) operand[SHIFT] = NULL;
+  if (norm_begin(&c, "normalize", operand) < 0) return norm_fail(&c);
+  return norm_map(self, &c, kernels_of(self)->normalize);
+}
+
+static PyObject *normalize_grad(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", NULL};
+  PyObject *operand[OPERANDS] = {NULL};
+  norm_call c;
+  if (!PARSE("OOOOOO:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
+             &operand[SLOPE]))
+    return NULL;
+  if (norm_begin(&c, "normalize_grad", operand) < 0) return norm_fail(&c);
+  return norm_map(self, &c, kernels_of(self)->normalize_grad);
+}
+
+/* ---- pooling --------------------------------------------------------------------------------------------------- */
+
+/* Whether every window reaches a pixel of the input, and at most the last one's end lies beyond it. */
+static int check_windows(const char *function, PyObject *value, const bnn_geometry *g) {
+  for (int axis = 0; axis < 3; axis++) {
+    int64_t last = (g->out[axis] - 1) * g->stride[axis] - g->pad[axis];
+    if (g->dilation[axis] != 1 || (g->out[axis] > 0 && (g->pad[axis] >= g->kernel[axis] || last >= g->in[axis]))) {
+      check_raise(PyExc_ValueError, function, "geometry", value, "of windows that all reach the input, undilated");
+      return -1;
+    }
+  }
+  if (g->filters == g->channels) return 0;
+  check_raise(PyExc_ValueError, function, "geometry", value, "of as many filters as channels");
+  return -1;
+}
+
+static int64_t volume(const int64_t size[3]) { return size[0] * size[1] * size[2]; }
+
+/* One plane of bits for each binary digit of a tap. */
+static int planes_for(int64_t taps) {
+  int planes = 0;
+  while ((int64_t)1 << planes < taps) planes++;
+  return planes;
+}
+
+/* x of the geometry's inputs to its outputs, or backwards. With `winner`, who won is read; with `traced`, told. */
+static PyObject *pool_call(PyObject *self, const char *function, PyObject *value, PyObject *geometry, int back,
+                           bnn_pass pass, PyObject *winner, int traced) {
+  bnn_geometry g;
+  if (check_geometry(function, geometry, &g) < 0 || check_windows(function, geometry, &g) < 0) return NULL;
+  (void)self;
+  const int64_t *from = back ? g.out : g.in, *to = back ? g.in : g.out;
+  int64_t length[] = {planes_for(volume(g.kernel)), g.batch, volume(g.out), bnn_words(g.channels)}, count;
+  npy_intp words[] = {(npy_intp)length[0], (npy_intp)length[1], (npy_intp)length[2], (npy_intp)length[3]};
+  npy_intp shape[] = {(npy_intp)g.batch, (npy_intp)to[0], (npy_intp)to[1], (npy_intp)to[2], (npy_intp)g.channels};
+  check_shape_of expected = {.middle = g.batch * volume(from), .sizes = 1, .size = {g.channels}};
+  if (check_count(function, 4, length, &count) < 0) return NULL;
+
+  PyArrayObject *out = NULL, *who = NULL, *in = check_array(function, back ? "dy" : "x", value, NPY_FLOAT32);
+  if (!in || check_shape(function, back ? "dy" : "x", in, &expected) < 0) goto fail;
+  if (winner) who = check_array(function, "winner", winner, NPY_UINT32);
+  if (winner && (!who || check_exact_shape(function, "winner", who, 4, words) < 0)) goto fail;
+  if (traced && !(who = (PyArrayObject *)PyArray_EMPTY(4, words, NPY_UINT32, 0))) goto fail;
+  if (!(out = (PyArrayObject *)PyArray_EMPTY(5, shape, NPY_FLOAT32, 0))) goto fail;
+  bnn_pool pool = {&g, data_of(in), data_of(out), who ? PyArray_DATA(who) : NULL, (int)length[0]};
+  int64_t rows = g.batch * to[0] * to[1];
+  double work = (double)g.batch * (double)g.channels * (double)(volume(g.in) + volume(g.out));
+  Py_BEGIN_ALLOW_THREADS;
+  if (PyArray_SIZE(out) > 0) run_pass(pass, &pool, rows, work);
+  Py_END_ALLOW_THREADS;
+  Py_DECREF(in);
+  if (traced) return Py_BuildValue("NN", out, who);
+  Py_XDECREF(who);
+  return (PyObject *)out;
+
+fail:
+  Py_XDECREF(in);
+  Py_XDECREF(who);
+  Py_XDECREF(out);
+  return NULL;
+}
+
+static PyObject *max_pool(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "geometry", "traced", NULL};
+  PyObject *x, *geometry;
+  int traced;
+  if (!PARSE("OOp:max_pool", &x, &geometry, &traced)) return NULL;
+  PyObject *y = pool_call(self, "max_pool", x, geometry, 0, kernels_of(self)->max_pool, NULL, traced);
+  return !y || traced ? y : Py_BuildValue("NO", y, Py_None);
+}
+
+static PyObject *max_pool_grad(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"dy", "winner", "geometry", NULL};
+  PyObject *dy, *winner, *geometry;
+  if (!PARSE("OOO:max_pool_grad", &dy, &winner, &geometry)) return NULL;
+  return pool_call(self, "max_pool_grad", dy, geometry, 1, kernels_of(self)->max_pool_grad, winner, 0);
+}
+
+static PyObject *average_pool(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "geometry", NULL};
+  PyObject *x, *geometry;
+  if (!PARSE("OO:average_pool", &x, &geometry)) return NULL;
+  return pool_call(self, "average_pool", x, geometry, 0, kernels_of(self)->average_pool, NULL, 0);
+}
+
+static PyObject *average_pool_grad(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"dy", "geometry", NULL};
+  PyObject *dy, *geometry;
+  if (!PARSE("OO:average_pool_grad", &dy, &geometry)) return NULL;
+  return pool_call(self, "average_pool_grad", dy, geometry, 1, kernels_of(self)->average_pool_grad, NULL, 0);
+}
+
+/* ---- rectifier ------------------------------------------------------------------------------------------------- */
+
+static PyObject *rectify(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "limit", "last", "traced", NULL};
+  PyObject *value;
+  float limit, last;
+  int traced;
+  if (!PARSE("Offp:rectify", &value, &limit, &last, &traced)) return NULL;
+  PyArrayObject *x = check_array("rectify", "x", value, NPY_FLOAT32), *y = x ? empty_like(x) : NULL;
+  npy_intp words = x ? (npy_intp)bnn_words(PyArray_SIZE(x)) : 0;
+  PyObject *mask = traced ? PyArray_EMPTY(1, &words, NPY_UINT32, 0) : Py_NewRef(Py_None);
+  if (!y || !mask) {
+    Py_XDECREF(x);
+    Py_XDECREF(y);
+    Py_XDECREF(mask);
+    return NULL;
+  }
+  bnn_rectify rectify = {.count = PyArray_SIZE(x), .x = data_of(x), .limit = limit, .last = last, .y = data_of(y)};
+  if (traced) rectify.mask = PyArray_DATA((PyArrayObject *)mask);
+  Py_BEGIN_ALLOW_THREADS;
+  run_pass(kernels_of(self)->rectify, &rectify, words, (double)rectify.count);
+  Py_END_ALLOW_THREADS;
+  Py_DECREF(x);
+  return Py_BuildValue("NN", y, mask);
+}
+
+/* ---- updates --------------------------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *name;
+  int states, coefficients;
+} rules[BNN_RULES] = {
+    [BNN_SGD] = {"sgd", 0, 1},   [BNN_MOMENTUM] = {"momentum", 1, 2}, [BNN_NESTEROV] = {"nesterov", 1, 2},
+    [BNN_ADAM] = {"adam", 2, 4}, [BNN_AMSGRAD] = {"amsgrad", 3, 4},   [BNN_BOP] = {"bop", 1, 2},
+};
+
+/* The memory of an array of float32 in C order, of the shape of `like`; NULL if it is another kind of array. */
+static float *floats_of(PyObject *value, PyArrayObject *like, int written) {
+  PyArrayObject *array = (PyArrayObject *)value;
+  if (!PyArray_Check(value) || PyArray_TYPE(array) != NPY_FLOAT32 || !PyArray_ISCARRAY_RO(array)) return NULL;
+  if ((written && !PyArray_ISWRITEABLE(array)) || !PyArray_SAMESHAPE(array, like)) return NULL;
+  return data_of(array);
+}
+
+static PyObject *update(PyObject *self, PyObject *args) {
+  PyObject *name, *coefficients, *arrays;
+  if (!PyArg_ParseTuple(args, "OO!O!:update", &name, &PyTuple_Type, &coefficients, &PyTuple_Type, &arrays)) return NULL;
+  const char *choices[BNN_RULES + 1] = {NULL};
+  for (int i = 0; i < BNN_RULES; i++) choices[i] = rules[i].name;
+  int rule;
+  if (check_choice("update", "rule", name, choices, &rule) < 0) return NULL;
+  if (PyTuple_GET_SIZE(coefficients) != rules[rule].coefficients ||
+      PyTuple_GET_SIZE(arrays) != 2 + rules[rule].states) {
+    PyErr_Format(PyExc_ValueError, "update(): rule '%s' has %d coefficients and %d arrays, got %zd and %zd",
+                 rules[rule].name, rules[rule].coefficients, 2 + rules[rule].states, PyTuple_GET_SIZE(coefficients),
+                 PyTuple_GET_SIZE(arrays));
+    return NULL;
+  }
+  bnn_update update = {.rule = (bnn_rule)rule};
+  PyArrayObject *like = (PyArrayObject *)PyTuple_GET_ITEM(arrays, 0);
+  if (!PyArray_Check(like)) Py_RETURN_FALSE;
+  float **at[] = {&update.value, NULL, &update.state[0], &update.state[1], &update.state[2]};
+  int fits = (update.grad = floats_of(PyTuple_GET_ITEM(arrays, 1), like, 0)) != NULL;
+  for (Py_ssize_t i = 0; fits && i < PyTuple_GET_SIZE(arrays); i++)
+    if (i != 1) fits = (*at[i] = floats_of(PyTuple_GET_ITEM(arrays, i), like, 1)) != NULL;
+  if (!fits) Py_RETURN_FALSE;
+  for (int i = 0; i < rules[rule].coefficients; i++) {
+    double number;
+    if (check_float("update", "coefficients", PyTuple_GET_ITEM(coefficients, i), &number) < 0) return NULL;
+    update.coefficient[i] = (float)number;
+  }
+  int64_t count = PyArray_SIZE(like);
+  Py_BEGIN_ALLOW_THREADS;
+  run_pass(kernels_of(self)->update, &update, count, (double)count);
+  Py_END_ALLOW_THREADS;
+  Py_RETURN_TRUE;
+}
+
+/* ---- method table ---------------------------------------------------------------------------------------------- */
+
+#define METHOD(name, function, signature, doc)                                 \
+  {                                                                            \
+    name, (PyCFunction)(void (*)(void))function, METH_VARARGS | METH_KEYWORDS, \
+        name "($self, " signature ")\n--\n\n" doc                              \
+  }
+
+PyMethodDef network_methods[] = {
+    {"moments", moments, METH_O, "moments($self, x, /)\n--\n\nMean and biased variance of each channel of rows."},
+    METHOD("norm_sums", norm_sums, "x, dy, mean", "Sums of dy and of dy * (x - mean) for each channel of rows."),
+    METHOD("normalize", normalize, "x, mean, scale, shift", "(x - mean) * scale + shift, of numbers per channel."),
+    METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope",
+           "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel."),
+    METHOD("max_pool", max_pool, "x, geometry, traced", "Largest value of each window, and bits of which tap it was."),
+    METHOD("max_pool_grad", max_pool_grad, "dy, winner, geometry", "Gradient of max_pool."),
+    METHOD("average_pool", average_pool, "x, geometry", "Mean of each window."),
+    METHOD("average_pool_grad", average_pool_grad, "dy, geometry", "Gradient of average_pool."),
+    METHOD("rectify", rectify, "x, limit, last, traced",
+           "x clipped to [0, limit], and bits of 0 < x <= last in the order of memory."),
+    {"update", update, METH_VARARGS,
+     "update($self, rule, coefficients, arrays, /)\n--\n\nA step of an optimizer in place."},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,195 @@
+"""What training keeps: counted bytes, the same gradients with fewer of them, and no growth from step to step."""
+
+import gc
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+from golden.tutorials import NETWORKS
+
+import bnnlayers as lq
+from bnnlayers import keras, tape
+
+
+def compiled(name, classes=10):
+    keras.utils.set_random_seed(1)
+    model, shape = NETWORKS[name](lq, keras, classes)
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    return model, shape
+
+
+def data(shape, count, classes=10):
+    rng = np.random.default_rng(3)
+    return rng.standard_normal((count, *shape)).astype(np.float32), rng.integers(0, classes, count)
+
+
+def recorded(model, x, y):
+    with tape.GradientTape() as recording:
+        loss = model.compute_loss(x, y, model(x, training=True))
+    return recording, loss
+
+
+def bits_per_sample(model):
+    """What backward cannot do without.
+
+    Two bits of what a binary product reads, its sign and whether the gradient passes; of a rectifier's result whether
+    it was active, of a pooling's a byte for which of the window won; and the floats that a product of floats read. A norm keeps
+    floats only where they come out of a product of floats with sums too long to be run again, or are far from any.
+    """
+    total, product, dear = 0, False, False
+    for layer in model.layers:
+        inputs, outputs = (
+            sum(math.prod(s[1:]) for s in (shape if isinstance(shape, list) else [shape]))
+            for shape in (layer.input_shape, layer.output_shape)
+        )
+        quantized = getattr(layer, "input_quantizer", None) is not None
+        floats = not quantized and isinstance(layer, (keras.layers.Conv, keras.layers.Dense))
+        pooling = isinstance(layer, keras.layers.MaxPooling2D)
+        activation = getattr(layer, "activation", None)
+        total += 2 * inputs * quantized + 32 * inputs * floats
+        if isinstance(layer, keras.layers.BatchNormalization) and dear:
+            total += 32 * inputs
+        if pooling:
+            total += 8 * outputs
+        if activation is keras.activations.relu:
+            total += outputs
+        if activation is keras.activations.softmax:
+            total += 3 * 32 * outputs  # probabilities, and the loss's
+        dear = (pooling and not product) or (
+            floats and math.prod(layer.weights[0].shape) // layer.output_shape[-1] > 256
+        )
+        product = quantized or floats
+    return total
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_tape_keeps_bits(name):
+    model, shape = compiled(name)
+    x, y = data(shape, 4)
+    kept = []
+    for batch in (2, 4):
+        recording, loss = recorded(model, x[:batch], y[:batch])
+        kept.append(sum(n for _, n in recording.kept()))
+    assert loss.shape == ()
+    assert (kept[1] - kept[0]) / 2 <= 1.05 * bits_per_sample(model) / 8
+
+
+def gradients(name, monkeypatch, **changes):
+    model, shape = compiled(name)
+    rng = np.random.default_rng(4)
+    model.set_weights([rng.uniform(0.5, 1, w.shape) * np.sign(w + 0.1) for w in model.get_weights()])
+    x, y = data(shape, 4)
+    with monkeypatch.context() as patch:
+        for function, value in changes.items():
+            patch.setattr(tape, function, value)
+        recording, loss = recorded(model, x, y)
+        return recording.gradient(loss, model.trainable_variables)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_those_of_kept_values(name, monkeypatch):
+    plain = gradients(name, monkeypatch, _DETOUR=0, _alone=lambda *args: False)
+    assert any(np.any(g) for g in plain)
+    for a, b in zip(gradients(name, monkeypatch), plain, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def run(steps, after_step=lambda: None):
+    """Weights after so many steps of a small residual network."""
+    keras.utils.set_random_seed(1)
+    binary = dict(padding="same", input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False)
+    image = keras.layers.Input((12, 12, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(32, 3, padding="same")(image))
+    for _ in range(2):
+        new = keras.layers.BatchNormalization()(lq.layers.QuantConv2D(32, 3, activation="relu", **binary)(x))
+        x = keras.layers.MaxPooling2D(2)(keras.layers.concatenate([x + new, new]))
+        x = lq.layers.QuantConv2D(32, 1, **binary)(x)
+    outputs = keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(x))
+    model = keras.models.Model(image, outputs)
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    x, y = data((12, 12, 3), 64, 4)
+    for step in range(steps):
+        part = slice(step % 4 * 16, step % 4 * 16 + 16)
+        model.train_on_batch(x[part], y[part])
+        after_step()
+    return model.get_weights()
+
+
+def test_two_hundred_steps_do_not_grow():
+    sizes = []
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        run(200, lambda: sizes.append(tracemalloc.get_traced_memory()[0]))
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    # A step leaves a few objects in cycles, but no array.
+    assert max(sizes[-20:]) - max(sizes[20:40]) < 160 * 1000
+
+
+def test_threads_give_the_same_weights():
+    before, weights = lq.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            lq.set_num_threads(threads)
+            weights.append(run(200))
+    finally:
+        lq.set_num_threads(before)
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class TestSpare:
+    """A backward may write into an array that nobody else can see, and into no other."""
+
+    def test_alone(self):
+        x = np.empty((2, 3))
+        assert tape._alone(x)
+        assert tape._alone(x, 1)
+        other = x
+        assert not tape._alone(x)
+        del other
+        view = x.reshape(3, 2)
+        assert not tape._alone(x)
+        assert not tape._alone(view)
+        del x
+        assert tape._alone(view)
+        assert not tape._alone(view[:, 1])
+        kept = (view,)
+        del view
+        assert [tape._alone(v, 1) for v in kept] == [True]
+        assert not tape._alone(np.broadcast_to(1.0, (2, 3)))
+        assert not tape._alone(np.frombuffer(bytearray(8)))
+        assert not tape._alone(np.empty(3).view(tape.Tensor))
+
+    @pytest.mark.parametrize("persistent", [False, True])
+    def test_what_others_hold_is_not_written(self, persistent):
+        @tape.operation
+        def half(x):
+            return x / 2, ()
+
+        @half.backward
+        def half(residual, dy, needed, spare):
+            return (np.multiply(dy, 0.5, out=spare(dy)),)
+
+        x, start = lq.constant([2.0, 4.0]), np.array([1, 3], np.float32)
+        with lq.GradientTape(persistent) as recording:
+            recording.watch(x)
+            a = half(x)
+            b = half(a) + half(a) + a
+        found = recording.gradient(b, {"a": a, "x": x}, output_gradients=start)
+        np.testing.assert_array_equal(start, [1, 3])
+        np.testing.assert_array_equal(found["a"], [2, 6])
+        np.testing.assert_array_equal(found["x"], [1, 3])
+
+    def test_of_another_shape_or_dtype_is_new(self):
+        given = [np.zeros((2, 2), np.float32)]
+        spare = tape.Spare(given)
+        assert spare(np.zeros((2, 2))).dtype == np.float64
+        assert spare(np.zeros(2, np.float32)).shape == (2,)
+        assert given
+        spare(np.ones((2, 2), np.float32))
+        assert not given

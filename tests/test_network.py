@@ -1,0 +1,468 @@
+"""Batch norm, pooling, the rectifier and updates: every kernel on every level against NumPy.
+
+Maps and updates have one order of operations, so they are NumPy's to the bit; so are the largest
+values. Sums are compared within the bound of their depth, and have the same bits on every level
+and at every number of threads.
+"""
+
+import re
+
+import numpy as np
+import pytest
+import reference as ref
+from conftest import assert_sum
+
+import bnnlayers as lq
+from bnnlayers import _core
+from bnnlayers.geometry import convolution
+from bnnlayers.ops import elementwise, norm, pool, update
+
+CHANNELS = [1, 2, 3, 5, 10, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 300]
+
+
+@pytest.fixture
+def each_thread_count():
+    """Calls a function at one and at two threads, and demands the same bits of both."""
+    before = _core.get_num_threads()
+
+    def call(function, *args):
+        results = []
+        for count in (1, 2):
+            _core.set_num_threads(count)
+            results.append(function(*args))
+        np.testing.assert_array_equal(*results)
+        return results[0]
+
+    yield call
+    _core.set_num_threads(before)
+
+
+# ---- batch norm ----------------------------------------------------------------------------------
+
+# A lane adds up at most 128 rows, four at a time, then up to 64 lanes are folded into a channel; the
+# rest is double precision and the rounding of the result.
+DEPTH = 128 // 4 + 5 + 64 + 1
+
+
+SHAPES = [
+    *((rows, channels) for channels in CHANNELS for rows in (1, 2, 7, 70, 513)),
+    # Many blocks, and enough work for two threads.
+    (40_001, 3),
+    (20_000, 32),
+    (9_001, 64),
+    (3_000, 129),
+]
+
+
+@pytest.mark.parametrize(("rows", "channels"), SHAPES)
+def test_moments(variant, each_thread_count, rng, rows, channels):
+    x = (rng.normal(size=(rows, channels)) * 3 + rng.normal(size=channels)).astype(np.float32)
+    mean, variance = each_thread_count(variant.moments, x)
+    wide = x.astype(np.float64)
+    assert_sum(mean, wide.mean(0), DEPTH, np.abs(wide).mean(0))
+    # Each term has two roundings more, and a mean that is off by d adds d ** 2.
+    off = np.finfo(np.float32).eps * DEPTH * np.abs(wide).mean(0)
+    assert_sum(variance, wide.var(0), DEPTH + 2, wide.var(0) + off**2 / np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
+@pytest.mark.parametrize("channels", [3, 64])
+def test_variance_far_from_zero(variant, rng, offset, channels):
+    """The error grows with the offset, where that of a difference of squares would with its square."""
+    x = (rng.normal(size=(10_000, channels)) + offset).astype(np.float32)
+    mean, variance = variant.moments(x)
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(variance, x.astype(np.float64).var(0), rtol=1e-5 + 2e-8 * offset)
+
+
+@pytest.mark.parametrize(("rows", "channels"), SHAPES)
+def test_norm_sums(variant, each_thread_count, rng, rows, channels):
+    x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
+    mean = rng.normal(size=channels).astype(np.float32)
+    total, products = each_thread_count(variant.norm_sums, x, dy, mean)
+    wide = dy.astype(np.float64)
+    assert_sum(total, wide.sum(0), DEPTH, np.abs(wide).sum(0))
+    wide = wide * (x.astype(np.float64) - mean)
+    assert_sum(products, wide.sum(0), DEPTH + 2, np.abs(wide).sum(0))
+
+
+@pytest.mark.parametrize("function", ["moments", "norm_sums"])
+@pytest.mark.parametrize("channels", [3, 64, 65])
+def test_sums_are_the_same_bits_on_every_level(rng, function, channels):
+    x, dy = rng.normal(size=(2, 1_000, channels)).astype(np.float32)
+    args = (x,) if function == "moments" else (x, dy, x[0])
+    first, *others = (getattr(v, function)(*args) for v in _core.variants.values())
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+@pytest.mark.parametrize(("rows", "channels"), SHAPES)
+def test_normalize(variant, each_thread_count, rng, rows, channels):
+    x = rng.normal(size=(rows, channels)).astype(np.float32)
+    mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
+    y = each_thread_count(variant.normalize, x, mean, scale, shift)
+    np.testing.assert_array_equal(y, (x - mean) * scale + shift)
+    y = each_thread_count(variant.normalize, x, mean, scale, None)
+    np.testing.assert_array_equal(y, (x - mean) * scale)
+
+
+@pytest.mark.parametrize(("rows", "channels"), SHAPES)
+def test_normalize_grad(variant, each_thread_count, rng, rows, channels):
+    x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
+    mean, scale, shift, slope = rng.normal(size=(4, channels)).astype(np.float32)
+    dx = each_thread_count(variant.normalize_grad, x, dy, mean, scale, shift, slope)
+    np.testing.assert_array_equal(dx, ((dy - shift) - (x - mean) * slope) * scale)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0), (2, 0, 64)])
+def test_norm_of_nothing(variant, shape):
+    x, channel = np.zeros(shape, np.float32), np.ones(shape[-1], np.float32)
+    np.testing.assert_array_equal(variant.moments(x), np.zeros((2, shape[-1])))
+    np.testing.assert_array_equal(variant.norm_sums(x, x, channel), np.zeros((2, shape[-1])))
+    assert variant.normalize(x, channel, channel, None).shape == shape
+    assert variant.normalize_grad(x, x, channel, channel, channel, channel).shape == shape
+
+
+def test_norm_does_not_hide_what_is_not_finite(variant, rng):
+    x = rng.normal(size=(300, 4)).astype(np.float32)
+    x[200] = [np.nan, np.inf, -np.inf, 0]
+    mean, variance = variant.moments(x)
+    np.testing.assert_array_equal(mean[:3], [np.nan, np.inf, -np.inf])
+    assert np.isnan(variance[:3]).all()
+    assert np.isfinite(mean[3]) and np.isfinite(variance[3])
+
+
+def test_norm_reads_any_layout(variant, rng):
+    x = np.asfortranarray(rng.normal(size=(6, 5, 40)).astype(np.float32))[:, ::2]
+    np.testing.assert_array_equal(variant.moments(x), variant.moments(x.copy()))
+    dy = np.broadcast_to(np.float32(2), x.shape)
+    np.testing.assert_array_equal(variant.norm_sums(x, dy, x[0, 0])[0], np.full(40, 2 * 18))
+
+
+@pytest.mark.parametrize("shape", [(9, 6), (4, 5, 3, 33)])
+@pytest.mark.parametrize("gamma", [True, False])
+@pytest.mark.parametrize("beta", [True, False])
+@pytest.mark.parametrize("inference", [True, False])
+def test_normalization_is_that_of_numpy(rng, shape, gamma, beta, inference):
+    """The kernels that float32 goes through, and NumPy's path, which float64 does."""
+    axes = tuple(range(len(shape) - 1))
+    values = rng.normal(size=shape), *rng.normal(size=(2, shape[-1]))
+    weights = rng.normal(size=shape)
+    results = []
+    for dtype in (np.float32, np.float64):
+        x, *parameters = (lq.constant(v.astype(dtype)) for v in values)
+        parameters = [p if on else None for p, on in zip(parameters, (gamma, beta), strict=True)]
+        mean, variance = norm.moments(np.asarray(x), axes)
+        assert mean.dtype == dtype and mean.shape == variance.shape == (1,) * len(axes) + shape[-1:]
+        sources = [x, *(p for p in parameters if p is not None)]
+        with lq.GradientTape() as tape:
+            for source in sources:
+                tape.watch(source)
+            y = norm.normalize(
+                x, *parameters, mean=mean, variance=variance, epsilon=1e-3, axes=None if inference else axes
+            )
+        assert y.dtype == dtype
+        results.append([y, *tape.gradient(y, sources, output_gradients=weights.astype(dtype))])
+    for actual, expected in zip(*results, strict=True):
+        assert actual.dtype == np.float32 and actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 7), (5, 1, 7), (1,), (5, 1, 1)])
+def test_parameters_of_other_shapes(rng, shape):
+    """What is not a number per channel broadcasts as NumPy does."""
+    x, gamma = rng.normal(size=(5, 4, 7)).astype(np.float32), rng.normal(size=shape).astype(np.float32)
+    mean, variance = norm.moments(x, (0, 1))
+    source = lq.constant(gamma)
+    with lq.GradientTape() as tape:
+        tape.watch(source)
+        y = norm.normalize(x, source, None, mean=mean, variance=variance, epsilon=1e-3, axes=(0, 1))
+    normal = (x - mean) / np.sqrt(variance + np.float32(1e-3))
+    np.testing.assert_allclose(y, normal * gamma, rtol=1e-5, atol=1e-6)
+    gradient = tape.gradient(y, source)
+    axes = tuple(i for i, n in enumerate((1,) * (3 - len(shape)) + shape) if n == 1)
+    expected = normal.sum(axis=axes, keepdims=True).reshape(shape)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+# ---- pooling -------------------------------------------------------------------------------------
+
+# Spatial axes, window, strides.
+WINDOWS = [
+    ((6,), (2,), (2,)),
+    ((7,), (3,), (1,)),
+    ((9,), (2,), (5,)),
+    ((6, 6), (2, 2), (2, 2)),
+    ((7, 5), (2, 2), (2, 2)),
+    ((7, 8), (3, 3), (2, 2)),
+    ((5, 6), (3, 2), (1, 1)),
+    ((4, 9), (1, 3), (2, 4)),
+    ((3, 3), (1, 1), (1, 1)),
+    ((3, 3), (1, 1), (2, 3)),
+    ((9, 8), (5, 7), (2, 1)),
+    ((3, 4, 5), (2, 3, 2), (1, 2, 2)),
+]
+
+
+def windows(padding, channels, batch=2):
+    """Geometries of WINDOWS, with the low and high padding of each axis."""
+    for spatial, size, strides in WINDOWS:
+        g = convolution(
+            batch, spatial, channels, size, channels,
+            strides=strides, padding=padding, dilation=(1,) * len(size), groups=max(channels, 1),
+        )  # fmt: skip
+        pads = []
+        for n, k, s, out, low in zip(spatial, size, strides, g.outputs[-len(size) :], g.pad[-len(size) :], strict=True):
+            pads.append((low, max(0, (out - 1) * s + k - n - low)))
+        yield g, spatial, size, strides, pads
+
+
+def few_values(rng, shape):
+    """Integers, so that there are ties, some of them between zeros of both signs."""
+    return (rng.integers(-2, 2, shape) * rng.choice([1.0, -1.0], shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("channels", [1, 3, 31, 32, 33, 64, 70])
+def test_max_pool(variant, each_thread_count, rng, padding, channels):
+    for g, spatial, size, strides, pads in windows(padding, channels):
+        x = few_values(rng, (2, *spatial, channels))
+        expected = ref.max_pool(x, size, strides, pads)
+        y = each_thread_count(lambda: variant.max_pool(x, g, False)[0])  # noqa: B023
+        np.testing.assert_array_equal(y.reshape(expected.shape), expected)
+        y, winner = variant.max_pool(x, g, True)
+        np.testing.assert_array_equal(y.reshape(expected.shape), expected)
+        dy = rng.integers(-9, 9, expected.shape).astype(np.float32)
+        dx = each_thread_count(variant.max_pool_grad, dy, winner, g).reshape(x.shape)
+        np.testing.assert_array_equal(dx, ref.max_pool_gradient(x, dy, size, strides, pads))
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("channels", [1, 3, 32, 65])
+def test_average_pool(variant, each_thread_count, rng, padding, channels):
+    for g, spatial, size, strides, pads in windows(padding, channels):
+        x = rng.normal(size=(2, *spatial, channels)).astype(np.float32)
+        expected = ref.average_pool(x, size, strides, pads)
+        y = each_thread_count(variant.average_pool, x, g).reshape(expected.shape)
+        depth = int(np.prod(size)) + 1
+        assert_sum(y, expected, depth, ref.average_pool(np.abs(x), size, strides, pads))
+        dy = rng.normal(size=expected.shape).astype(np.float32)
+        dx = each_thread_count(variant.average_pool_grad, dy, g).reshape(x.shape)
+        expected = ref.average_pool_gradient(x, dy, size, strides, pads)
+        assert_sum(dx, expected, depth, ref.average_pool_gradient(x, np.abs(dy), size, strides, pads))
+
+
+def test_large_pools_use_threads(variant, each_thread_count, rng):
+    x = few_values(rng, (4, 40, 40, 48))
+    g = next(windows("valid", 48))[0]._replace(batch=4, inputs=(1, 40, 40), outputs=(1, 20, 20), kernel=(1, 2, 2))
+    g = g._replace(strides=(1, 2, 2))
+    y = each_thread_count(lambda: variant.max_pool(x, g, False)[0])
+    np.testing.assert_array_equal(y[:, 0], ref.max_pool(x, (2, 2), (2, 2), [(0, 0)] * 2))
+    winner = each_thread_count(lambda: variant.max_pool(x, g, True)[1])
+    dx = each_thread_count(variant.max_pool_grad, y, winner, g)
+    np.testing.assert_array_equal(dx[:, 0], ref.max_pool_gradient(x, y[:, 0], (2, 2), (2, 2), [(0, 0)] * 2))
+    each_thread_count(variant.average_pool, x, g)
+    each_thread_count(variant.average_pool_grad, y, g)
+
+
+def test_max_pool_of_what_is_not_finite(variant):
+    """A NaN stays, as in NumPy; -inf may win; the gradient goes to what was larger before a NaN."""
+    g = convolution(1, (4,), 6, (4,), 6, strides=(4,), padding="valid", dilation=(1,), groups=6)
+    x = np.float32(
+        [
+            [np.nan, 1, 1, -np.inf, np.inf, -np.inf],
+            [3, np.nan, 2, -np.inf, 5, 4],
+            [1, 9, np.nan, -np.inf, np.inf, -np.inf],
+            [1, 0, 3, -np.inf, 0, np.inf],
+        ]
+    )
+    y, winner = variant.max_pool(x, g, True)
+    np.testing.assert_array_equal(y.ravel(), np.max(x, axis=0))
+    dx = variant.max_pool_grad(np.ones_like(y), winner, g).reshape(x.shape)
+    np.testing.assert_array_equal(np.argmax(dx, axis=0), [0, 0, 1, 0, 0, 3])
+    np.testing.assert_array_equal(dx.sum(0), np.ones(6))
+
+
+@pytest.mark.parametrize("function", [pool.max_pool, pool.average_pool])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_pooling_is_that_of_numpy(rng, function, padding):
+    """The kernels that float32 goes through, and NumPy's path, which float64 does."""
+    for spatial, size, strides in WINDOWS:
+        x = few_values(rng, (3, *spatial, 5))
+        results = []
+        for dtype in (np.float32, np.float64):
+            source = lq.constant(x.astype(dtype))
+            with lq.GradientTape() as tape:
+                tape.watch(source)
+                y = function(source, size=size, strides=strides, padding=padding)
+            assert y.dtype == dtype
+            dy = np.arange(y.size).reshape(y.shape).astype(dtype)
+            results.append((y, tape.gradient(y, source, output_gradients=dy)))
+        for actual, expected in zip(*results, strict=True):
+            assert actual.dtype == np.float32 and actual.shape == expected.shape
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_max_pool_keeps_two_bits_of_a_square(rng):
+    x = lq.constant(rng.normal(size=(2, 8, 8, 64)).astype(np.float32))
+    with lq.GradientTape() as tape:
+        tape.watch(x)
+        y = pool.max_pool(x * 2.0, size=(2, 2), strides=(2, 2))
+        kept = dict(tape.kept())
+    assert kept["max_pool"] == y.size * 2 // 8
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (2, 4, 4, 0), (2, 1, 4, 3)])
+def test_pooling_of_nothing(shape):
+    for function in (pool.max_pool, pool.average_pool):
+        x = lq.constant(np.zeros(shape, np.float32))
+        with lq.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x, size=(2, 2), strides=(2, 2))
+        assert y.shape == (shape[0], shape[1] // 2, 2, shape[3])
+        np.testing.assert_array_equal(tape.gradient(y, x), np.zeros(shape))
+
+
+# ---- rectifier -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 1000, 300_001])
+@pytest.mark.parametrize(("limit", "last"), [(np.inf, np.inf), (1.0, 1.0), (1.0, np.nextafter(np.float32(1), 0))])
+def test_rectify(variant, each_thread_count, rng, count, limit, last):
+    special = np.float32([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-40, np.nextafter(np.float32(1), 0)])
+    x = rng.normal(size=count).astype(np.float32)
+    x[::3] = rng.choice(special, len(x[::3]))
+    y, mask = variant.rectify(x, limit, last, True)
+    expected = np.minimum(np.maximum(x, 0), np.float32(limit))
+    np.testing.assert_array_equal(y, expected)
+    assert not np.signbit(y[y == 0]).any()
+    np.testing.assert_array_equal(each_thread_count(lambda: variant.rectify(x, limit, last, False)[0]), y)
+    dy = rng.normal(size=count).astype(np.float32)
+    dx = variant.select(dy, mask, 0)
+    np.testing.assert_array_equal(dx, np.where((x > 0) & (x <= last), dy, 0))
+    if count % 32:
+        assert mask[-1] >> count % 32 == 0
+
+
+@pytest.mark.parametrize("max_value", [None, 1.0, 6.0])
+def test_relu_is_that_of_numpy(max_value):
+    x = np.float32([[-1, -0.0, 0, 0.5, 1, 1.5], [6, 7, np.nextafter(np.float32(6), 0), 1e-40, np.inf, -np.inf]]).T
+    results = []
+    for dtype in (np.float32, np.float64):
+        source = lq.constant(x.astype(dtype))
+        with lq.GradientTape() as tape:
+            tape.watch(source)
+            y = elementwise.relu(source, max_value=max_value)
+        results.append((y, tape.gradient(y, source)))
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+# ---- updates -------------------------------------------------------------------------------------
+
+f32 = np.float32
+RULES = {
+    update.sgd: (0, {"lr": f32(0.1)}),
+    update.momentum: (1, {"lr": f32(0.1), "momentum": f32(0.9), "nesterov": False}),
+    update.adam: (2, {"alpha": f32(0.01), "rest_1": f32(0.1), "rest_2": f32(0.001), "epsilon": f32(1e-7)}),
+    update.bop: (1, {"gamma": f32(0.1), "threshold": f32(0.05)}),
+}
+CASES = [
+    *((rule, states, options) for rule, (states, options) in RULES.items()),
+    (update.momentum, 1, {**RULES[update.momentum][1], "nesterov": True}),
+    (update.adam, 3, RULES[update.adam][1]),
+]
+CASE_NAMES = [rule.__name__ for rule in RULES] + ["nesterov", "amsgrad"]
+
+
+def state_of(rng, states, count):
+    """A value, what follows it in the rule's order, and a gradient; with what no comparison likes."""
+    arrays = list(rng.normal(size=(states + 2, count)).astype(np.float32))
+    arrays[1:-1] = [np.abs(a) for a in arrays[1:-1]]
+    special = np.float32([0, -0.0, np.inf, np.nan, 1e-40, 1e30])
+    for array in arrays:
+        array[:: max(1, count // 10)] = rng.choice(special, len(array[:: max(1, count // 10)]))
+    return arrays
+
+
+def step(rule, states, options, arrays):
+    """One step, of contiguous arrays or of what NumPy has to walk."""
+    value, *state, grad = arrays
+    extra = {"v_hat": state.pop()} if states == 3 else {}
+    rule(value, *state, grad, **options, **extra)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("count", [0, 1, 15, 17, 64, 1000, 400_003])
+@pytest.mark.parametrize(("rule", "states", "options"), CASES, ids=CASE_NAMES)
+def test_updates_are_those_of_numpy(variant, threads, monkeypatch, rng, rule, states, options, count):
+    monkeypatch.setattr(_core, "update", variant.update)
+    arrays = state_of(rng, states, count)
+    strided = [np.repeat(a, 2)[::2] for a in arrays]
+    for _ in range(2):
+        step(rule, states, options, arrays)
+        step(rule, states, options, strided)
+    assert not strided[0].flags.c_contiguous or count < 2
+    for actual, expected in zip(arrays, strided, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_update_leaves_what_it_does_not_take(variant):
+    value, grad = np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)
+    frozen = np.ones((2, 3), np.float32)
+    frozen.flags.writeable = False
+    unfit = [
+        (value, grad.astype(np.float64)),
+        (value, grad[:, :2]),
+        (value, grad.T),
+        (value, grad.astype(">f4")),
+        (frozen, grad),
+        (value.T, grad.T),
+        (value, 1.0),
+        (None, grad),
+    ]
+    for arrays in unfit:
+        assert variant.update("sgd", (0.5,), arrays) is False
+    np.testing.assert_array_equal([value, frozen], np.ones((2, 2, 3)))
+    assert variant.update("sgd", (0.5,), (value, grad)) is True
+    np.testing.assert_array_equal(value, np.full((2, 3), 0.5))
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+X, ROW = np.zeros((4, 6, 6, 8), np.float32), np.zeros(8, np.float32)
+SQUARES = convolution(4, (6, 6), 8, (2, 2), 8, strides=(2, 2), padding="valid", dilation=(1, 1), groups=8)
+WINNER = _core.max_pool(X, SQUARES, True)[1]
+Y = np.zeros((4, 3, 3, 8), np.float32)
+WRONG = [
+    ("moments", (X.astype(np.float64),), TypeError, "argument 'x' must be a float32 array"),
+    ("moments", (np.float32(1),), ValueError, "argument 'x'"),
+    ("norm_sums", (X, X[:2], ROW), ValueError, "argument 'dy' must be of shape (4, 6, 6, 8)"),
+    ("norm_sums", (X, X, ROW[:3]), ValueError, "argument 'mean' must be of shape (8,)"),
+    ("normalize", (X, ROW, ROW[None], None), ValueError, "argument 'scale' must be of shape (8,)"),
+    ("normalize", (X, ROW, ROW, ROW[:1]), ValueError, "argument 'shift' must be of shape (8,)"),
+    ("normalize_grad", (X, X, ROW, ROW, ROW, 1.0), TypeError, "argument 'slope' must be a float32 array"),
+    ("max_pool", (X[:3], SQUARES, True), ValueError, "argument 'x'"),
+    ("max_pool", (X, SQUARES._replace(dilation=(1, 1, 2)), True), ValueError, "all reach the input"),
+    ("max_pool", (X, SQUARES._replace(pad=(0, 2, 0)), True), ValueError, "all reach the input"),
+    ("max_pool", (X, SQUARES._replace(outputs=(1, 4, 3)), True), ValueError, "all reach the input"),
+    ("max_pool", (X, SQUARES._replace(filters=16), True), ValueError, "as many filters as channels"),
+    ("max_pool", (X, 5, True), TypeError, "argument 'geometry'"),
+    ("average_pool", (X[..., :4], SQUARES), ValueError, "argument 'x'"),
+    ("max_pool_grad", (X, WINNER, SQUARES), ValueError, "argument 'dy'"),
+    ("max_pool_grad", (Y, WINNER[:1], SQUARES), ValueError, "argument 'winner' must be of shape (2, 4, 9, 1)"),
+    ("max_pool_grad", (Y, Y, SQUARES), TypeError, "argument 'winner' must be a uint32 array"),
+    ("average_pool_grad", (X, SQUARES), ValueError, "argument 'dy'"),
+    ("rectify", (X.astype(int), 1, 1, True), TypeError, "argument 'x' must be a float32 array"),
+    ("update", ("adagrad", (1.0,), (ROW, ROW)), ValueError, "argument 'rule' must be 'sgd'"),
+    ("update", ("sgd", (1.0, 2.0), (ROW, ROW)), ValueError, "rule 'sgd' has 1 coefficients and 2 arrays"),
+    ("update", ("adam", (1.0,) * 4, (ROW, ROW)), ValueError, "rule 'adam' has 4 coefficients and 4 arrays"),
+    ("update", ("sgd", ("much",), (ROW, ROW)), TypeError, "argument 'coefficients'"),
+    ("update", ("sgd", [1.0], (ROW, ROW)), TypeError, "tuple"),
+]
+
+
+@pytest.mark.parametrize(("function", "args", "error", "text"), WRONG)
+def test_what_is_refused(variant, function, args, error, text):
+    with pytest.raises(error, match=re.escape(text)):
+        getattr(variant, function)(*args)
