@@ -154,7 +154,14 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, c
 
   /* What does not fill a group. */
   BNN_UNROLL
-  for (int i = 0; i < cells; i++) count[i] = BNN_CARRY_LEVELS > 1 ? v_count(twos[i]) : v_set(0);
+  for (int i = 0; i < cells; i++) count[i] = v_set(0);
+  if (XNOR_GROUP > 1 && end > sum->pair) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      vu32 pairs = v_count(fours[i]);
+      count[i] = v_add_counts(v_count(twos[i]), v_add_counts(pairs, pairs));
+    }
+  }
   for (; XNOR_GROUP > 1 && pair < last; pair++) {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
@@ -174,10 +181,6 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, c
   BNN_UNROLL
   for (int i = 0; i < cells; i++) {
     vu32 left_over = v_add_counts(v_count(ones[i]), v_add_counts(count[i], count[i]));
-    if (BNN_CARRY_LEVELS > 1) {
-      vu32 pairs = v_add_counts(v_count(fours[i]), v_count(fours[i]));
-      left_over = v_add_counts(left_over, v_add_counts(pairs, pairs));
-    }
     for (int level = 0; level < BNN_CARRY_LEVELS; level++) total[i] = v_add(total[i], total[i]);
     total[i] = v_add(total[i], v_widen_counts(left_over));
   }
