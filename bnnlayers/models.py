@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,10 +17,10 @@ import numpy as np
 from .keras import backend, layers, models
 from .keras.base_layer import context as calling
 from .keras.structure import flatten, map_structure
-from .tape import GradientTape, constant
+from .tape import GradientTape, Variable, constant
 from .utils import memory_as_readable_str
 
-__all__ = ["LayerProfile", "ModelProfile", "summary"]
+__all__ = ["LayerProfile", "ModelProfile", "TrainingMemory", "summary"]
 
 Cell = str | int | float
 
@@ -151,6 +152,33 @@ class Kept(NamedTuple):
         return self.bits / max(self.activations, 1)
 
 
+class TrainingMemory(NamedTuple):
+    """Bytes that a training step takes at its peak, beyond those of the interpreter and the data.
+
+    Attributes
+    ----------
+    batch_size : int
+    weights : int
+        Of all weights, and their packed forms.
+    optimizer : int
+        Its state; zero if the model is not compiled.
+    gradients : int
+        Of the trainable weights.
+    activations : int
+        What is kept of them, and what the largest operation takes to compute and differentiate.
+    """
+
+    batch_size: int
+    weights: int
+    optimizer: int
+    gradients: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return sum(self[1:])
+
+
 class LayerProfile(_Profile):
     """Sizes and operations of one layer."""
 
@@ -235,8 +263,10 @@ class ModelProfile(_Profile):
     model : keras.Model
         Built.
     training : bool
-        Whether to measure what a training step keeps for backward. The model is run for it, on zeros; its state stays
-        as it is.
+        Whether to measure what a training step keeps for backward, and the memory that it takes. The model is run for
+        it, on zeros; its state stays as it is.
+    batch_size : int
+        Of that training step.
 
     Raises
     ------
@@ -244,7 +274,9 @@ class ModelProfile(_Profile):
         If `training` is asked for and the shape of the model's inputs is not known.
     """
 
-    def __init__(self, model: Any, training: bool = False) -> None:
+    training_memory: TrainingMemory | None = None
+
+    def __init__(self, model: Any, training: bool = False, batch_size: int = 32) -> None:
         self.name = model.name
         self.layer_profiles = [
             ModelProfile(layer) if isinstance(layer, models.Model) else LayerProfile(layer) for layer in model.layers
@@ -252,6 +284,7 @@ class ModelProfile(_Profile):
         self._training = training
         if training:
             self._measure(model)
+            self.training_memory = _training_memory(model, [p._layer for p in self._leaves()], batch_size)
 
     def _leaves(self) -> Iterator[LayerProfile]:
         for profile in self.layer_profiles:
@@ -335,8 +368,15 @@ class ModelProfile(_Profile):
                 ratio = self.op_count("mac", precision) / max(1, macs)
                 if ratio > 0:
                     rows.append([f"Ratio of MACs that are {word}", f"{ratio:.4f}"])
-        if self._training:
-            rows.append(["Kept for backward, per sample", memory_as_readable_str(self.kept.bits)])
+        if self.training_memory is not None:
+            memory = self.training_memory
+            rows += [
+                ["Kept for backward, per sample", memory_as_readable_str(self.kept.bits)],
+                [f"Training, batch of {memory.batch_size}", memory_as_readable_str(8 * memory.total)],
+                ["  weights and gradients", memory_as_readable_str(8 * (memory.weights + memory.gradients))],
+                ["  optimizer", memory_as_readable_str(8 * memory.optimizer)],
+                ["  activations", memory_as_readable_str(8 * memory.activations)],
+            ]
         return rows
 
 
@@ -348,28 +388,95 @@ def _watched(watched: Sequence[Any], tape: GradientTape) -> Iterator[dict[int, l
     def bits() -> int:
         return 8 * sum(size for _, size in tape.kept())
 
+    def watching(layer: Any, call: Callable[[], Any], inputs: Any) -> Any:
+        before = bits()
+        outputs = call()
+        counts[id(layer)][0] += bits() - before
+        counts[id(layer)][1] += sum(math.prod(x.shape) for x in flatten(inputs))
+        return outputs
+
+    with _around_calls(watched, watching):
+        yield counts
+
+
+@contextlib.contextmanager
+def _around_calls(watched: Sequence[Any], around: Callable[[Any, Callable[[], Any], Any], Any]) -> Iterator[None]:
+    """Inside, a layer's ``call(inputs)`` is ``around(layer, call, inputs)``, where ``call()`` computes the outputs."""
+
     def watch(layer: Any) -> None:
         call = layer.call
 
         def watching(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            before = bits()
-            outputs = call(inputs, *args, **kwargs)
-            counts[id(layer)][0] += bits() - before
-            counts[id(layer)][1] += sum(math.prod(x.shape) for x in flatten(inputs))
-            return outputs
+            return around(layer, lambda: call(inputs, *args, **kwargs), inputs)
 
         layer.__dict__["call"] = watching
 
     for layer in watched:
         watch(layer)
     try:
-        yield counts
+        yield
     finally:
         for layer in watched:
             layer.__dict__.pop("call", None)
 
 
-def _run_on_zeros(model: Any, batch: int, training: bool) -> None:
+def _training_memory(model: Any, leaves: Sequence[Any], batch_size: int) -> TrainingMemory:
+    """The peak of a step. Each of its moments takes memory in proportion to the batch, so a few samples tell."""
+    variables = model.trainable_variables
+    tracing = tracemalloc.is_tracing()
+    if not tracing:
+        tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for weight in model.weights:
+            getattr(weight, "forget_packed", lambda: None)()
+        _peaks(model, leaves, variables, 1)
+        packed = tracemalloc.get_traced_memory()[0] - before
+        few, more = min(batch_size, 4), min(batch_size, 8)
+        one, two = (_peaks(model, leaves, variables, batch) for batch in (few, more))
+    finally:
+        if not tracing:
+            tracemalloc.stop()
+    rest = (batch_size - more) / max(1, more - few)
+    peak = max(int(b + rest * (b - a)) for a, b in zip(one, two, strict=True))
+    gradients = sum(_bytes(v) for v in variables)
+    optimizer = 0
+    if model.optimizer is not None:
+        probe = Variable(0.0)
+        fresh = type(model.optimizer).from_config(model.optimizer.get_config())
+        fresh.build([probe])
+        optimizer = (len(fresh.variables) - 1) * gradients
+    weights = sum(_bytes(w) for w in model.weights) + max(0, packed)
+    return TrainingMemory(batch_size, weights, optimizer, gradients, max(0, peak - gradients))
+
+
+def _bytes(variable: Any) -> int:
+    return math.prod(variable.shape) * variable.dtype.itemsize
+
+
+def _peaks(model: Any, leaves: Sequence[Any], variables: Sequence[Any], batch: int) -> list[int]:
+    """Bytes at the peak of each moment of a step: of the call of each layer, and of each step back."""
+    base, peaks = tracemalloc.get_traced_memory()[0], []
+
+    def moment() -> None:
+        peaks.append(tracemalloc.get_traced_memory()[1] - base)
+        tracemalloc.reset_peak()
+
+    def calling_layer(layer: Any, call: Callable[[], Any], inputs: Any) -> Any:
+        outputs = call()
+        moment()
+        return outputs
+
+    with GradientTape() as tape, _around_calls(leaves, calling_layer):
+        outputs = _run_on_zeros(model, batch, training=True)
+    with tape.accounted(moment):
+        gradients = tape.gradient(outputs, variables)
+    moment()
+    del gradients
+    return peaks
+
+
+def _run_on_zeros(model: Any, batch: int, training: bool) -> Any:
     """Call a model of known input shapes, without a trace in its state."""
     tensors = getattr(model, "inputs", None)
     if not tensors or any(None in tensor.shape[1:] for tensor in tensors):
@@ -379,7 +486,7 @@ def _run_on_zeros(model: Any, batch: int, training: bool) -> None:
     before, state = calling.inferring, random.state
     calling.inferring = True
     try:
-        model(zeros, training=training)
+        return model(zeros, training=training)
     finally:
         calling.inferring, random.state = before, state
 
@@ -444,7 +551,11 @@ def _boxed(table: Sequence[Sequence[Cell]], title: str, *, header: bool) -> str:
 
 
 def summary(
-    model: Any, print_fn: Callable[[str], Any] | None = None, include_macs: bool = True, training: bool = False
+    model: Any,
+    print_fn: Callable[[str], Any] | None = None,
+    include_macs: bool = True,
+    training: bool = False,
+    batch_size: int = 32,
 ) -> None:
     """Print a network's layers with their precision, shapes, weights, memory, multiply-adds and arithmetic.
 
@@ -457,7 +568,10 @@ def summary(
         Whether to count multiply-adds.
     training : bool
         Whether to show what a training step keeps of its activations for backward: bits per value that comes into a
-        layer, and the total of a sample. Measured on zeros.
+        layer, and the total of a sample; and the memory that training takes at its peak, beyond that of the
+        interpreter and the data. Measured on a few zeros.
+    batch_size : int
+        Of that training.
 
     Raises
     ------
@@ -479,7 +593,7 @@ def summary(
             "layer an `input_shape`"
         )
     print_fn = print_fn or print
-    profile = ModelProfile(model, training)
+    profile = ModelProfile(model, training, batch_size)
     if not all(getattr(p._layer, "arithmetic", True) for p in profile._leaves()):
         with contextlib.suppress(ValueError):
             _run_on_zeros(model, 1, training=False)

@@ -88,6 +88,10 @@ class QuantizedVariable(Variable):
             self._memo, self._memo_version = {}, self.latent_variable.version
         return encode(self.latent_variable._read_(), axis=axis, memo=self._memo)
 
+    def forget_packed(self) -> None:
+        """Drop the packed forms of the current value, which are made again when they are asked for."""
+        self._memo = {}
+
     def numpy(self) -> Any:
         return self._read_().numpy()
 

@@ -219,9 +219,11 @@ class _Lost:
 class _Recording:
     """What the nodes of a tape know of it, so that a kept Tensor does not keep the tape."""
 
-    __slots__ = ("leaves", "nodes", "spent", "watches_variables")
+    __slots__ = ("leaves", "nodes", "passed", "spent", "watches_variables")
 
     def __init__(self, watches_variables: bool) -> None:
+        # Called when a walk has passed a node, for accounts.
+        self.passed: Callable[[], Any] | None = None
         self.nodes: list[weakref.ref[Node]] = []
         self.leaves: dict[int, tuple[Variable, list[Node]]] = {}
         self.spent = False
@@ -1514,6 +1516,15 @@ class GradientTape:
             _state.tapes = (_state.tapes - {old}) | {self._recording}
         old.close()
 
+    @contextmanager
+    def accounted(self, passed: Callable[[], Any]) -> Iterator[None]:
+        """Inside this ``with`` block, `gradient` calls a function whenever it has passed an operation."""
+        self._recording.passed = passed
+        try:
+            yield
+        finally:
+            self._recording.passed = None
+
     def kept(self) -> list[tuple[str, int]]:
         """What is kept for backward: operation and bytes, in the order of recording.
 
@@ -1694,6 +1705,8 @@ def _walk(
         if recording.spent:
             _release(node)
         del node, dy
+        if recording.passed is not None:
+            recording.passed()
     return gradients
 
 

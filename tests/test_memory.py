@@ -33,9 +33,9 @@ def recorded(model, x, y):
 def bits_per_sample(model):
     """What backward cannot do without.
 
-    Two bits of what a binary product reads, its sign and whether the gradient passes; of a rectifier's result whether
-    it was active, of a pooling's a byte for which of the window won; and the floats that a product of floats read. A norm keeps
-    floats only where they come out of a product of floats with sums too long to be run again, or are far from any.
+    Two bits of what a binary product reads, its sign and whether the gradient passes; a bit of a rectifier's result,
+    whether it was active; a byte of a pooling's, which of the window won; and the floats that a product of floats read.
+    A norm keeps floats only where they come out of a product with sums too long to be run again, or are far from any.
     """
     total, product, dear = 0, False, False
     for layer in model.layers:
@@ -95,50 +95,54 @@ def test_gradients_are_those_of_kept_values(name, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
-def run(steps, after_step=lambda: None):
+def run(steps, after_step):
     """Weights after so many steps of a small residual network."""
     keras.utils.set_random_seed(1)
     binary = dict(padding="same", input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False)
-    image = keras.layers.Input((12, 12, 3))
+    image = keras.layers.Input((8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(32, 3, padding="same")(image))
-    for _ in range(2):
-        new = keras.layers.BatchNormalization()(lq.layers.QuantConv2D(32, 3, activation="relu", **binary)(x))
-        x = keras.layers.MaxPooling2D(2)(keras.layers.concatenate([x + new, new]))
-        x = lq.layers.QuantConv2D(32, 1, **binary)(x)
+    new = keras.layers.BatchNormalization()(lq.layers.QuantConv2D(32, 3, activation="relu", **binary)(x))
+    x = keras.layers.MaxPooling2D(2)(keras.layers.concatenate([x + new, new]))
+    x = lq.layers.QuantConv2D(32, 1, **binary)(x)
     outputs = keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(x))
     model = keras.models.Model(image, outputs)
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
-    x, y = data((12, 12, 3), 64, 4)
+    x, y = data((8, 8, 3), 64, 4)
     for step in range(steps):
-        part = slice(step % 4 * 16, step % 4 * 16 + 16)
+        part = slice(step % 8 * 8, step % 8 * 8 + 8)
         model.train_on_batch(x[part], y[part])
         after_step()
     return model.get_weights()
 
 
-def test_two_hundred_steps_do_not_grow():
-    sizes = []
+@pytest.fixture(scope="module")
+def runs():
+    """Weights, and bytes after each step, of the same training at one and at two threads."""
+    before, found = lq.get_num_threads(), []
     gc.collect()
     gc.disable()
     tracemalloc.start()
     try:
-        run(200, lambda: sizes.append(tracemalloc.get_traced_memory()[0]))
+        for threads in (1, 2):
+            lq.set_num_threads(threads)
+            sizes = []
+            found.append((run(200, lambda sizes=sizes: sizes.append(tracemalloc.get_traced_memory()[0])), sizes))
     finally:
         tracemalloc.stop()
         gc.enable()
-    # A step leaves a few objects in cycles, but no array.
-    assert max(sizes[-20:]) - max(sizes[20:40]) < 160 * 1000
-
-
-def test_threads_give_the_same_weights():
-    before, weights = lq.get_num_threads(), []
-    try:
-        for threads in (1, 2):
-            lq.set_num_threads(threads)
-            weights.append(run(200))
-    finally:
         lq.set_num_threads(before)
-    for a, b in zip(*weights, strict=True):
+    return found
+
+
+def test_two_hundred_steps_do_not_grow(runs):
+    for _, sizes in runs:
+        # A step leaves a few objects in cycles, but no array.
+        assert max(sizes[-20:]) - max(sizes[20:40]) < 160 * 1000
+
+
+def test_threads_give_the_same_weights(runs):
+    (one, _), (two, _) = runs
+    for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
 
 

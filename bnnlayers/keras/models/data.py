@@ -171,7 +171,7 @@ class Data:
         self._once = hasattr(x, "__next__")
         if steps is None and hasattr(x, "__len__"):
             self.steps = len(x)
-        self._epoch = self._sequence if isinstance(x, Sequence) else self._iterate
+        self._epoch = Data._sequence if isinstance(x, Sequence) else Data._iterate
 
     def _from_arrays(self, x, y, sample_weight, batch_size):
         self._arrays = (
@@ -186,7 +186,7 @@ class Data:
         available = math.ceil(count / self._batch_size)
         self.steps = available if self._limit is None else self._limit
         self._once = False
-        self._epoch = self._slices
+        self._epoch = Data._slices  # not bound: arrays in a cycle would outlive their step
 
     def _slices(self):
         size, count = self._batch_size, self._samples
@@ -217,7 +217,7 @@ class Data:
 
     def epoch(self):
         """The batches of one epoch, as ``(x, y, sample_weight)``."""
-        batches = self._epoch()
+        batches = self._epoch(self)
         done = 0
         while self._limit is None or done < self._limit:
             try:
