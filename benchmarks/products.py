@@ -64,13 +64,13 @@ class Peaks:
 
     def amx(self):
         """int8 tiles, or None."""
-        if platform.machine() != "x86_64" or not platform.system() == "Linux":
+        if platform.machine() != "x86_64" or platform.system() != "Linux":
             return None
-        library = self._library("amx", lambda: (HERE / "peak_amx.c").read_text())
+        library = self._library("peak_amx", lambda: (HERE / "peak_amx.c").read_text())
         flags = Path("/proc/cpuinfo").read_text()
         if not library or "amx_int8" not in flags or not library.peak_amx_begin():
             return None
-        return self._function("amx", "peak_amx", 2000)
+        return self._function("peak_amx", "peak_amx", 2000)
 
     def _function(self, level, name, rounds):
         # The source of a level, with the loop that is measured in place of the kernels.
@@ -162,6 +162,7 @@ def measure(case, threads, rounds, budget):
 
     if case.sgemm:
         row["x sgemm"] = ratio("sgemm")
+        row["in sgemms"] = 1 / row["x sgemm"]
     if case.peak:
         row["peak GMAC/s"] = 1e-9 * case.peak() / statistics.median(times["peak"])
         row["% of peak"] = 100 * ratio("peak", case.macs / case.peak())
@@ -183,10 +184,6 @@ def signs(rng, *shape):
     return np.where(rng.standard_normal(shape, dtype=np.float32) < 0, np.float32(-1), np.float32(1))
 
 
-def dense_geometry(rows, depth, columns):
-    return geo.dense(rows, depth, columns)
-
-
 def conv_geometry(batch, size, channels, filters=None, kernel=3, stride=1, dilation=1, groups=1):
     pair = ((kernel, kernel), filters or channels)
     more = dict(strides=(stride, stride), padding="same", dilation=(dilation, dilation), groups=groups)
@@ -196,7 +193,8 @@ def conv_geometry(batch, size, channels, filters=None, kernel=3, stride=1, dilat
 def valid_taps(geometry):
     """Taps inside of the image, over all output pixels of one image."""
     taps = 1
-    axes = zip(*(getattr(geometry, n) for n in ("inputs", "outputs", "kernel", "strides", "dilation", "pad")), strict=True)
+    g = geometry
+    axes = zip(g.inputs, g.outputs, g.kernel, g.strides, g.dilation, g.pad, strict=True)
     for size, out, kernel, stride, dilation, pad in axes:
         at = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - pad
         taps *= int(((at >= 0) & (at < size)).sum())
@@ -234,6 +232,14 @@ def direct(x, w, geometry):
     return total.reshape(len(x), -1, g.filters)
 
 
+def moved_bytes(geometry, left=4.0, right=0.125):
+    """Operands of so many bytes a value, and float results, each once."""
+    g = geometry
+    inputs = g.batch * int(np.prod(g.inputs)) * g.channels
+    weights = int(np.prod(g.kernel)) * g.channels // g.groups * g.filters
+    return left * inputs + right * weights + 4 * g.batch * int(np.prod(g.outputs)) * g.filters
+
+
 def first_image(x, geometry):
     """The first image, or the first rows of a dense product."""
     if geometry.batch == 1:
@@ -254,9 +260,7 @@ def packed(name, geometry, peak, group="packed operands", core=_core):
 
     image, one = first_image(x, geometry)
     np.testing.assert_array_equal(run()[:1], direct(image[:, 0], w, one))
-    pixels, _, columns = rows_of(geometry)
-    moved = words.nbytes + right.nbytes + 4 * pixels * columns
-    return Case(group, name, run, useful(geometry), rows_of(geometry), peak, moved=moved)
+    return Case(group, name, run, useful(geometry), rows_of(geometry), peak, moved=moved_bytes(geometry, 0.125))
 
 
 def conv_name(batch, size, channels):
@@ -266,7 +270,7 @@ def conv_name(batch, size, channels):
 def packed_cases(peak, core=_core):
     sizes = [(1024, 256, 256), (1024, 1024, 1024), (4096, 256, 256), (4096, 1024, 4096)]
     for depth, rows, columns in sizes:
-        yield packed(f"GEMM {rows}x{depth}x{columns}", dense_geometry(rows, depth, columns), peak, core=core)
+        yield packed(f"GEMM {rows}x{depth}x{columns}", geo.dense(rows, depth, columns), peak, core=core)
     for batch in (1, 16):
         for size, channels in SQUARES:
             yield packed(conv_name(batch, size, channels), conv_geometry(batch, size, channels), peak, core=core)
@@ -287,13 +291,13 @@ def layer_case(name, layer, shape, geometry, group="from float32", arithmetic="x
     np.testing.assert_allclose(y.reshape(expected.shape), expected, atol=0 if arithmetic == "xnor" else 1e-2)
     if arithmetic != layer.arithmetic[0]:
         raise AssertionError(f"{name} runs {layer.arithmetic}")
-    return Case(group, name, lambda: layer(x), useful(geometry), rows_of(geometry))
+    return Case(group, name, lambda: layer(x), useful(geometry), rows_of(geometry), moved=moved_bytes(geometry))
 
 
 def layer_cases():
     for batch in (1, 64, 256):
         layer = lq.layers.QuantDense(4096, **BINARY)
-        geometry = dense_geometry(batch, 4096, 4096)
+        geometry = geo.dense(batch, 4096, 4096)
         yield layer_case(f"dense 4096x4096, batch {batch}", layer, (batch, 4096), geometry)
     for batch in (1, 16):
         for size, channels in SQUARES:
@@ -340,9 +344,7 @@ def signed_cases(batch=16):
         im2col = _core.im2col(bits.numpy(), g, 0.0)[0]
         expected = im2col.T.astype(np.float64) @ dy.reshape(rows, columns)
         floor = relative_error(im2col.T @ dy.reshape(rows, columns), expected)
-        errors["kernel gradient"] = (
-            relative_error(kernel_gradient().reshape(expected.shape), expected) / floor
-        )
+        errors["kernel gradient"] = relative_error(kernel_gradient().reshape(expected.shape), expected) / floor
         runs = {
             "forward": lambda f=product_of: f(False),
             "input gradient": lambda f=product_of: f(True),
@@ -351,7 +353,8 @@ def signed_cases(batch=16):
         for which, run in runs.items():
             if errors[which] > 4:
                 raise AssertionError(f"{name}, {which}: {errors[which]:.1f} times the error of sgemm")
-            case = Case("float x bits", f"{name}, {which}", run, useful(g), (rows, depth, columns))
+            moved = moved_bytes(g, 0.125, 4.0) if which == "kernel gradient" else moved_bytes(g)
+            case = Case("float x bits", f"{name}, {which}", run, useful(g), (rows, depth, columns), moved=moved)
             case.notes["error / sgemm's"] = errors[which]
             yield case
         yield training_case(name, size, channels, batch, g)
@@ -408,7 +411,7 @@ class Shape:
 
     def geometry(self):
         if self.size is None:
-            return dense_geometry(self.batch, self.channels, self.filters)
+            return geo.dense(self.batch, self.channels, self.filters)
         groups = self.channels if self.depthwise else self.groups
         more = (self.filters, self.kernel, self.stride, self.dilation, groups)
         return conv_geometry(self.batch, self.size, self.channels, *more)
@@ -451,7 +454,8 @@ def small_cases():
             round_layer, round_x = near.layer(True), near.input()
             round_layer(round_x)
             others["x round shape"] = (lambda f=round_layer, x=round_x: f(x), useful(near.geometry()))
-        yield Case("small and awkward", name, lambda f=layer, x=x: f(x), useful(geometry), others=others)
+        moved = moved_bytes(geometry)
+        yield Case("small and awkward", name, lambda f=layer, x=x: f(x), useful(geometry), others=others, moved=moved)
 
 
 # ---- packing ---------------------------------------------------------------------------------------------------------
@@ -460,20 +464,20 @@ def small_cases():
 def packing_cases():
     """Bytes that a packing reads and writes in a second, against those of a copy of the same floats."""
     rng = np.random.default_rng(0)
-    for mebi, shape, axis in (
-        (0.8, (1, 56, 56, 64), -1),
-        (12, (16, 56, 56, 64), -1),
-        (64, (4096, 4096), -1),
-        (64, (4096, 4096), 0),
-        (2, (3, 3, 256, 256), 2),
+    for shape, axis in (
+        ((1, 56, 56, 64), -1),
+        ((16, 56, 56, 64), -1),
+        ((4096, 4096), -1),
+        ((4096, 4096), 0),
+        ((3, 3, 256, 256), 2),
     ):
         x = rng.standard_normal(shape, dtype=np.float32)
         words, copy = _core.pack(x, axis, None)[0], np.empty_like(x)
         np.testing.assert_array_equal(_core.unpack(words[0], shape[axis], axis), np.where(x < 0, -1, 1))
         moved = x.nbytes + words.nbytes
         along = "" if axis == -1 else ", along a strided axis"
-        case = Case("packing", f"{'x'.join(map(str, shape))} ({mebi} MiB){along}", lambda x=x, a=axis: _core.pack(x, a, None))
-        case.macs = moved
+        name = f"{'x'.join(map(str, shape))} ({x.nbytes / 2**20:.1f} MiB){along}"
+        case = Case("packing", name, lambda x=x, a=axis: _core.pack(x, a, None), moved)
         case.others["% of copy"] = (lambda x=x, copy=copy: np.copyto(copy, x), 2.0 * x.nbytes / 100)
         yield case
 
@@ -487,12 +491,14 @@ GROUPS = {
     "small and awkward": lambda peak: small_cases(),
     "packing": lambda peak: packing_cases(),
 }
-SPECIAL = ("error / sgemm's", "x round shape", "x float twin", "% of copy")
 
 
 def print_row(row, columns):
-    cells = (f"{row[c]:>{len(c) + 2}.{3 if c == 'ms' else 2 if c[0] == 'x' else 1}f}" if c in row else " " * (len(c) + 2) for c in columns)
-    print(f"{row['case']:<48}" + "".join(cells), flush=True)
+    print(f"{row['case']:<48}" + "".join(f"{cell(row.get(c), c):>{len(c) + 2}}" for c in columns), flush=True)
+
+
+def cell(value, column):
+    return "" if value is None else f"{value:.{3 if column == 'ms' else 2 if column.startswith(('x ', 'in ')) else 1}f}"
 
 
 def print_heads(title, columns):
@@ -506,7 +512,7 @@ def table(options, peaks):
         columns = ["ms", "GB/s" if group == "packing" else "GMAC/s"]
         columns += ["% of peak"] if group == "packed operands" and peaks.xnor(level) else []
         columns += ["x sgemm"] if group in ("packed operands", "from float32", "float x bits") else []
-        columns += {"float x bits": ["error / sgemm's"], "packing": ["% of copy"]}.get(group, [])
+        columns += {"float x bits": ["in sgemms", "error / sgemm's"], "packing": ["% of copy"]}.get(group, [])
         columns += ["x round shape", "x float twin"] if group == "small and awkward" else []
         columns += [f"x on {count} threads" for count in options.threads[1:]]
         print_heads(group, columns)
@@ -550,14 +556,15 @@ def copy_bandwidth():
 def machine(peaks):
     blas = [f"{i['internal_api']} {i['version']} {i.get('architecture', '')}".strip() for i in threadpool_info()]
     limits = {"copy GB/s": 1e-9 * copy_bandwidth()}
-    functions = {"carry-save": peaks.xnor(lq.ops.level), "float32 FMA": peaks.fma(lq.ops.level), "AMX int8": peaks.amx()}
+    level = lq.ops.level
+    functions = {"carry-save": peaks.xnor(level), "float32 FMA": peaks.fma(level), "AMX int8": peaks.amx()}
     for name, function in functions.items():
         if function:
             limits[f"{name} GMAC/s"] = 1e-9 * function() / seconds(function, 0.1, time.thread_time_ns)
     return {
         "processor": processor(),
         "system": platform.platform(),
-        "level": lq.ops.level,
+        "level": level,
         "numpy": np.__version__,
         "blas": blas,
         "limits of one core": limits,
@@ -575,20 +582,22 @@ def plot(rows, limits, path):
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if "MAC/byte" in row]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots()
-    intensity = np.geomspace(min(row["MAC/byte"] for row in rows) / 4, max(row["MAC/byte"] for row in rows) * 2, 200)
-    slope = limits["copy GB/s"] * intensity
+    ends = min(row["MAC/byte"] for row in rows) / 2, max(row["MAC/byte"] for row in rows) * 2
+    intensity = np.geomspace(*ends, 200)
     for name, limit in limits.items():
         if name != "copy GB/s":
-            axes.plot(intensity, np.minimum(slope, limit), label=f"{name.removesuffix(' GMAC/s')}, {limit:.0f} GMAC/s")
-    for mark, kind in (("o", "conv"), ("s", "GEMM")):
-        points = [row for row in rows if row["case"].startswith(kind)]
-        axes.plot([p["MAC/byte"] for p in points], [p["GMAC/s"] for p in points], mark, label=kind)
+            label = f"{name.removesuffix(' GMAC/s')}, {limit:.0f} GMAC/s"
+            axes.plot(intensity, np.minimum(limits["copy GB/s"] * intensity, limit), label=label)
+    for mark, group in zip("os^v", dict.fromkeys(row["group"] for row in rows), strict=False):
+        points = [row for row in rows if row["group"] == group]
+        axes.plot([p["MAC/byte"] for p in points], [p["GMAC/s"] for p in points], mark, label=group, alpha=0.7)
         for point in points:
-            axes.annotate(point["case"].removeprefix(kind + " "), (point["MAC/byte"], point["GMAC/s"]), fontsize=6)
-    axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte moved", ylabel="GMAC/s on one core")
-    axes.legend(fontsize=8)
+            axes.annotate(point["case"], (point["MAC/byte"], point["GMAC/s"]), fontsize=5, rotation=20)
+    title = f"slope: {limits['copy GB/s']:.1f} GB/s, what a copy reads and writes"
+    axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte", ylabel="GMAC/s on one core", title=title)
+    axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=150)
     print(f"wrote {path}")
 
@@ -600,9 +609,11 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="beginning with 1")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
     parser.add_argument("--isa", action="store_true", help="compare the levels of the instruction set")
-    parser.add_argument("--plot", type=Path, help="write a roofline of the packed products")
+    parser.add_argument("--plot", type=Path, help="write a roofline of all products")
     parser.add_argument("--out", type=Path, default=Path("out/products.json"))
     options = parser.parse_args()
+    if options.isa and options.plot:
+        parser.error("--plot is of the table, not of --isa")
     if options.threads[0] != 1:
         parser.error("--threads begins with 1, what the others are compared with")
 

@@ -465,7 +465,8 @@ def _twin(function: Callable[..., Any]) -> tuple[str, Callable[..., Any] | None]
 def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     """A NumPy function on Tensors and whatever can be read: recorded if one of them is traced."""
     if not _state.tapes or function in _CONSTANT:
-        return _wrap(function(*_plain_tree(args), **{k: _plain_tree(v) for k, v in kwargs.items()}))
+        args = [x if type(x) in _ATOMS else _plain_tree(x) for x in args]
+        return _wrap(function(*args, **{k: _plain_tree(v) for k, v in kwargs.items()} if kwargs else kwargs))
     name, twin = _twin(function)
     traced: list[Tensor] = []
     args = _split(args, name, traced)
@@ -521,8 +522,9 @@ def _array_ufunc(self: Any, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
 
 
 def _array_function(self: Any, function: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
-    if not all(issubclass(kind, (np.ndarray, Readable)) for kind in kinds):
-        return NotImplemented
+    for kind in kinds:
+        if not issubclass(kind, (np.ndarray, Readable)):
+            return NotImplemented
     out = kwargs.get("out")
     result = _call(function, args, kwargs)
     return result if out is None else out
@@ -774,10 +776,15 @@ class _Later:
 
 def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     """`residual` with a `_Later` in the place of every argument that is better computed again."""
-    nodes = {id(x): p for x, p in zip(values, parents, strict=True) if p is not None and isinstance(x, np.ndarray)}
-    if type(residual) is tuple:
-        return tuple([_keep(r, nodes[id(r)]) if id(r) in nodes else r for r in residual])
-    return _keep(residual, nodes[id(residual)]) if id(residual) in nodes else residual
+    whole = type(residual) is tuple
+    kept = list(residual) if whole else [residual]
+    for i, r in enumerate(kept):
+        if isinstance(r, np.ndarray):
+            for x, parent in zip(values, parents, strict=True):
+                if x is r and parent is not None:
+                    kept[i] = _keep(r, parent)
+                    break
+    return tuple(kept) if whole else kept[0]
 
 
 def _keep(x: np.ndarray, node: Node) -> Any:
@@ -829,7 +836,7 @@ class _Values:
             for r in (node.residual if type(node.residual) is tuple else (node.residual,))
             if type(r) is _Later
         )
-        self._held: dict[Node, np.ndarray] = {}
+        self.held: dict[Node, np.ndarray] = {}
 
     def fill(self, residual: Any) -> Any:
         """`residual` with every array in its place."""
@@ -846,26 +853,26 @@ class _Values:
         if value is not None:
             return value
         operation, args, params = node.recompute
-        value = self._held.pop(node, None)
+        value = self.held.pop(node, None)
         if value is None:
             args = [self._value(a) if type(a) is Node else a for a in args]
             value = np.asarray(observed("again", node.name, operation._forward)(*args, **params)[0])
         if self._wanted[node] > 0 or operation._joins:
-            self._held[node] = value
+            self.held[node] = value
         return value
 
     def pass_by(self, node: Node) -> None:
         """The walk leaves a node: all that could ask for its value came before."""
-        value = self._held.pop(node, None)
+        value = self.held.pop(node, None)
         if value is None or not node.recompute[0]._joins:
             return
         # What was joined is taken apart for those of its parts that are asked for later.
-        wanted = [p is not None and self._wanted[p] > 0 and p not in self._held for p in node.parents]
+        wanted = [p is not None and self._wanted[p] > 0 and p not in self.held for p in node.parents]
         if any(wanted):
             parts = node.backward(node.residual, value, tuple(wanted))
             for parent, part in zip(node.parents, parts, strict=True):
                 if part is not None:
-                    self._held[parent] = np.ascontiguousarray(part)
+                    self.held[parent] = np.ascontiguousarray(part)
 
 
 # ---- memory that may be written again -----------------------------------------------------------
@@ -1220,14 +1227,21 @@ class Variable(Readable):
 
     def _leaf(self, view: np.ndarray) -> Node | None:
         """The node of this version: one for all reads, and it holds the value they saw."""
-        tapes = [t for t in _state.tapes if t.watches(self)] if view.dtype.kind in "fc" else []
-        if not tapes:
+        if view.dtype.kind not in "fc":
             return None
-        leaves = [t.leaves.setdefault(id(self), (self, []))[1] for t in tapes]
-        same = [n for nodes in leaves for n in nodes if n.kept() is view]
-        node = same[0] if same else Node(self.name, frozenset(), view)
-        node.kept = lambda: view
-        for tape, nodes in zip(tapes, leaves, strict=True):
+        leaves = []
+        node: Any = None
+        for tape in _state.tapes:
+            if tape.watches(self):
+                nodes = tape.leaves.setdefault(id(self), (self, []))[1]
+                leaves.append((tape, nodes))
+                for known in nodes:
+                    if known.kept() is view:
+                        node = known
+        if leaves and node is None:
+            node = Node(self.name, _NONE, view)
+            node.kept = lambda: view
+        for tape, nodes in leaves:
             if tape not in node.tapes:
                 tape.adopt(node)
                 nodes.append(node)
@@ -1693,7 +1707,8 @@ def _walk(
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
         if dy is not None and not leading.isdisjoint(node.parents):
             needed = tuple([parent in leading for parent in node.parents])
-            pulled = list(_pull(node, dy, needed, values, outer, _alone(dy)))[::-1]
+            owned = type(node.backward) is _Sparing and _alone(dy)
+            pulled = list(_pull(node, dy, needed, values, outer, owned))[::-1]
             dy = None
             for parent, need in zip(node.parents, needed, strict=True):
                 # Popped, since one that nobody else has may be written to.
@@ -1701,7 +1716,8 @@ def _walk(
                     pulled.pop()
                 else:
                     _accumulate(gradients, parent, pulled.pop(), node.name)
-        values.pass_by(node)
+        if values.held:
+            values.pass_by(node)
         if recording.spent:
             _release(node)
         del node, dy

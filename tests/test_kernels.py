@@ -430,3 +430,46 @@ def test_a_result_does_not_depend_on_the_batch_around_it(variant, rng):
     for i, image in enumerate(x):
         one = variant.signed_right(image[np.newaxis], right, alone, 0.0, False)
         np.testing.assert_array_equal(one[0], all_images[i])
+
+
+# Distributions of floats: what a kernel in fixed point could lose.
+FLOATS = {
+    "normal": lambda n: n,
+    "heavy tails": lambda n: n**5,
+    "heavier tails": lambda n: n / (1e-4 + np.abs(n[::-1])),
+    "mostly zero": lambda n: n * (np.abs(n[::-1]) > 2.5),
+    "constant": lambda n: np.full_like(n, 0.3),
+    "small integers": np.rint,
+    "a large channel": lambda n: n * np.where(np.arange(n.shape[-1]) == 7, 1e4, 1),
+    "an outlier": lambda n: n + 1e6 * (n == n.max()),
+    "a dim half": lambda n: n * np.where(np.arange(n.shape[-2]) < n.shape[-2] // 2, 1e-4, 1)[:, np.newaxis],
+    "tiny": lambda n: n * 1e-30,
+    "huge": lambda n: n * 1e33,
+}
+
+
+@pytest.mark.parametrize("make", FLOATS.values(), ids=FLOATS)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem((14, 14), channels=128, filters=48),
+        Problem((9,), (5,), 70, 33, (1,), (1,), ((2, 2),), batch=5),
+        Problem((3, 40), (1, 1), 500, 40, pads=((0, 0), (0, 0))),
+    ],
+    ids=["3x3", "1d", "1x1"],
+)
+def test_a_sum_is_as_accurate_as_that_of_a_float32_product(variant, rng, problem, make):
+    x = make(rng.normal(size=problem.input_shape)).astype(np.float32)
+    kernel = signs(rng, problem.kernel_shape)
+    y = variant.signed_right(x, prepared(variant, problem, kernel), problem.geometry, 0.0, False)
+    rows = ref.im2col(x, problem.kernel, *problem.where)[0]
+    flat = kernel.reshape(-1, problem.filters)
+    exact, magnitude = rows.astype(np.float64) @ flat, np.abs(rows).sum(axis=1, dtype=np.float64)
+    magnitude = np.where(magnitude > 0, magnitude, 1)[:, np.newaxis]
+
+    def errors(product):
+        error = np.abs(product.reshape(exact.shape) - exact)
+        return error.max(), np.sqrt(np.mean((error / magnitude) ** 2))
+
+    ours, theirs = errors(y), errors(rows.astype(np.float32) @ flat)
+    assert all(a <= 2 * b for a, b in zip(ours, theirs, strict=True)), (ours, theirs)

@@ -29,3 +29,16 @@ def test_clips_the_latent_weights(rng):
     model.compile(keras.optimizers.SGD(10.0), "mse")
     model.train_on_batch(rng.normal(size=(8, 6)), rng.normal(size=(8, 4)))
     assert np.abs(layer.kernel.numpy()).max() == 0.5
+
+
+def test_clip_of_a_subclass_is_its_own():
+    class Halved(lq.constraints.WeightClip):
+        def __call__(self, x):
+            return super().__call__(x) / 2
+
+    for constraint, expected in ((lq.constraints.WeightClip(0.5), [0.5, -0.5]), (Halved(0.5), [0.25, -0.25])):
+        variable = lq.Variable([3.0, -3.0], constraint=constraint)
+        before = variable.value()
+        keras.optimizers.SGD(0.1).apply_gradients([(np.float32([1, 1]), variable)])
+        np.testing.assert_array_equal(variable, expected)
+        np.testing.assert_array_equal(before, [3, -3])

@@ -44,25 +44,22 @@ def each_thread_count():
 DEPTH = 128 // 4 + 5 + 64 + 1
 
 
-SHAPES = [
-    *((rows, channels) for channels in CHANNELS for rows in (1, 2, 7, 70, 513)),
-    # Many blocks, and enough work for two threads.
-    (40_001, 3),
-    (20_000, 32),
-    (9_001, 64),
-    (3_000, 129),
-]
+# How many rows are tried with each number of channels; the last of some are many blocks, and work for two threads.
+ROWS = {channels: [1, 2, 7, 70, 513] for channels in CHANNELS}
+for channels, rows in {3: 40_001, 32: 20_000, 64: 9_001, 129: 3_000}.items():
+    ROWS[channels].append(rows)
 
 
-@pytest.mark.parametrize(("rows", "channels"), SHAPES)
-def test_moments(variant, each_thread_count, rng, rows, channels):
-    x = (rng.normal(size=(rows, channels)) * 3 + rng.normal(size=channels)).astype(np.float32)
-    mean, variance = each_thread_count(variant.moments, x)
-    wide = x.astype(np.float64)
-    assert_sum(mean, wide.mean(0), DEPTH, np.abs(wide).mean(0))
-    # Each term has two roundings more, and a mean that is off by d adds d ** 2.
-    off = np.finfo(np.float32).eps * DEPTH * np.abs(wide).mean(0)
-    assert_sum(variance, wide.var(0), DEPTH + 2, wide.var(0) + off**2 / np.finfo(np.float32).eps)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_moments(variant, each_thread_count, rng, channels):
+    for rows in ROWS[channels]:
+        x = (rng.normal(size=(rows, channels)) * 3 + rng.normal(size=channels)).astype(np.float32)
+        mean, variance = each_thread_count(variant.moments, x)
+        wide = x.astype(np.float64)
+        assert_sum(mean, wide.mean(0), DEPTH, np.abs(wide).mean(0))
+        # Each term has two roundings more, and a mean that is off by d adds d ** 2.
+        off = np.finfo(np.float32).eps * DEPTH * np.abs(wide).mean(0)
+        assert_sum(variance, wide.var(0), DEPTH + 2, wide.var(0) + off**2 / np.finfo(np.float32).eps)
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
@@ -75,15 +72,16 @@ def test_variance_far_from_zero(variant, rng, offset, channels):
     np.testing.assert_allclose(variance, x.astype(np.float64).var(0), rtol=1e-5 + 2e-8 * offset)
 
 
-@pytest.mark.parametrize(("rows", "channels"), SHAPES)
-def test_norm_sums(variant, each_thread_count, rng, rows, channels):
-    x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
-    mean = rng.normal(size=channels).astype(np.float32)
-    total, products = each_thread_count(variant.norm_sums, x, dy, mean)
-    wide = dy.astype(np.float64)
-    assert_sum(total, wide.sum(0), DEPTH, np.abs(wide).sum(0))
-    wide = wide * (x.astype(np.float64) - mean)
-    assert_sum(products, wide.sum(0), DEPTH + 2, np.abs(wide).sum(0))
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_norm_sums(variant, each_thread_count, rng, channels):
+    for rows in ROWS[channels]:
+        x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        mean = rng.normal(size=channels).astype(np.float32)
+        total, products = each_thread_count(variant.norm_sums, x, dy, mean)
+        wide = dy.astype(np.float64)
+        assert_sum(total, wide.sum(0), DEPTH, np.abs(wide).sum(0))
+        wide = wide * (x.astype(np.float64) - mean)
+        assert_sum(products, wide.sum(0), DEPTH + 2, np.abs(wide).sum(0))
 
 
 @pytest.mark.parametrize("function", ["moments", "norm_sums"])
@@ -96,22 +94,24 @@ def test_sums_are_the_same_bits_on_every_level(rng, function, channels):
         np.testing.assert_array_equal(other, first)
 
 
-@pytest.mark.parametrize(("rows", "channels"), SHAPES)
-def test_normalize(variant, each_thread_count, rng, rows, channels):
-    x = rng.normal(size=(rows, channels)).astype(np.float32)
-    mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
-    y = each_thread_count(variant.normalize, x, mean, scale, shift)
-    np.testing.assert_array_equal(y, (x - mean) * scale + shift)
-    y = each_thread_count(variant.normalize, x, mean, scale, None)
-    np.testing.assert_array_equal(y, (x - mean) * scale)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_normalize(variant, each_thread_count, rng, channels):
+    for rows in ROWS[channels]:
+        x = rng.normal(size=(rows, channels)).astype(np.float32)
+        mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
+        y = each_thread_count(variant.normalize, x, mean, scale, shift)
+        np.testing.assert_array_equal(y, (x - mean) * scale + shift)
+        y = each_thread_count(variant.normalize, x, mean, scale, None)
+        np.testing.assert_array_equal(y, (x - mean) * scale)
 
 
-@pytest.mark.parametrize(("rows", "channels"), SHAPES)
-def test_normalize_grad(variant, each_thread_count, rng, rows, channels):
-    x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
-    mean, scale, shift, slope = rng.normal(size=(4, channels)).astype(np.float32)
-    dx = each_thread_count(variant.normalize_grad, x, dy, mean, scale, shift, slope)
-    np.testing.assert_array_equal(dx, ((dy - shift) - (x - mean) * slope) * scale)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_normalize_grad(variant, each_thread_count, rng, channels):
+    for rows in ROWS[channels]:
+        x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        mean, scale, shift, slope = rng.normal(size=(4, channels)).astype(np.float32)
+        dx = each_thread_count(variant.normalize_grad, x, dy, mean, scale, shift, slope)
+        np.testing.assert_array_equal(dx, ((dy - shift) - (x - mean) * slope) * scale)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0), (2, 0, 64)])
@@ -168,11 +168,12 @@ def test_normalization_is_that_of_numpy(rng, shape, gamma, beta, inference):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 7), (5, 1, 7), (1,), (5, 1, 1)])
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (1, 1, 7), (5, 1, 7), (1,), (5, 1, 1)])
 def test_parameters_of_other_shapes(rng, shape):
-    """What is not a number per channel broadcasts as NumPy does."""
+    """A number per channel may have leading axes; anything else broadcasts as NumPy does."""
     x, gamma = rng.normal(size=(5, 4, 7)).astype(np.float32), rng.normal(size=shape).astype(np.float32)
     mean, variance = norm.moments(x, (0, 1))
+    mean = mean.reshape(7)
     source = lq.constant(gamma)
     with lq.GradientTape() as tape:
         tape.watch(source)
@@ -438,9 +439,9 @@ WRONG = [
     ("moments", (X.astype(np.float64),), TypeError, "argument 'x' must be a float32 array"),
     ("moments", (np.float32(1),), ValueError, "argument 'x'"),
     ("norm_sums", (X, X[:2], ROW), ValueError, "argument 'dy' must be of shape (4, 6, 6, 8)"),
-    ("norm_sums", (X, X, ROW[:3]), ValueError, "argument 'mean' must be of shape (8,)"),
-    ("normalize", (X, ROW, ROW[None], None), ValueError, "argument 'scale' must be of shape (8,)"),
-    ("normalize", (X, ROW, ROW, ROW[:1]), ValueError, "argument 'shift' must be of shape (8,)"),
+    ("norm_sums", (X, X, ROW[:3]), ValueError, "argument 'mean' must be of shape (..., 8)"),
+    ("normalize", (X, ROW, np.stack([ROW, ROW]), None), ValueError, "argument 'scale' must be of shape (..., 8)"),
+    ("normalize", (X, ROW, ROW, ROW[:1]), ValueError, "argument 'shift' must be of shape (..., 8)"),
     ("normalize_grad", (X, X, ROW, ROW, ROW, 1.0), TypeError, "argument 'slope' must be a float32 array"),
     ("max_pool", (X[:3], SQUARES, True), ValueError, "argument 'x'"),
     ("max_pool", (X, SQUARES._replace(dilation=(1, 1, 2)), True), ValueError, "all reach the input"),

@@ -13,22 +13,18 @@ import numpy as np
 from .. import _core
 from ..tape import operation
 
+_FLOAT = np.dtype(np.float32)
+
 
 def _by_channel(x, *parameters):
     """Whether kernels take `x`, and the parameters hold a number for each of its channels."""
-    channels = x.shape[-1:]
-    return (
-        x.dtype == np.float32
-        and x.ndim > 1
-        and all(
-            p is None or (p.dtype == np.float32 and p.shape[-1:] == channels == (p.size,))
-            for p in parameters
-        )
-    )
-
-
-def _flat(parameter):
-    return None if parameter is None else parameter.reshape(-1)
+    if x.dtype != _FLOAT or x.ndim < 2:
+        return False
+    channels = x.shape[-1]
+    for p in parameters:
+        if p is not None and not (p.dtype == _FLOAT and p.size == channels == p.shape[-1]):
+            return False
+    return True
 
 
 def _total(x, axes):
@@ -80,9 +76,8 @@ def normalize(x, gamma, beta, *, mean, variance, epsilon, axes=None):
     """
     inverse = 1 / np.sqrt(variance + variance.dtype.type(epsilon))
     scale = inverse if gamma is None else inverse * gamma
-    if _by_channel(x, gamma, beta, mean, inverse):
-        y = _core.normalize(x, _flat(mean), _flat(scale), _flat(beta))
-        return y, (x, gamma, mean, inverse, axes, True)
+    if _by_channel(x, mean, scale, beta) and axes in (None, tuple(range(x.ndim - 1))):
+        return _core.normalize(x, mean, scale, beta), (x, gamma, mean, inverse, axes, None)
     y = x - mean
     y *= scale
     if beta is not None:
@@ -94,7 +89,7 @@ def normalize(x, gamma, beta, *, mean, variance, epsilon, axes=None):
 @normalize.backward
 def normalize(residual, dy, needed, spare):
     x, gamma, mean, inverse, axes, apart = residual
-    if _by_channel(x, gamma, mean, inverse) and axes in (None, tuple(range(x.ndim - 1))) and apart:
+    if apart is None:
         return _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed, spare)
     normal = x - mean
     normal *= inverse
@@ -121,20 +116,17 @@ def normalize(residual, dy, needed, spare):
 
 
 def _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed, spare):
-    mean, inverse = _flat(mean), _flat(inverse)
-    scale = inverse if gamma is None else inverse * _flat(gamma)
-    if axes is None and not (needed[1] or needed[2]):
-        return dy * scale, None, None
-    shift, slope = _core.norm_sums(x, dy, mean)
-    slope *= inverse
-    dx = None
+    scale = inverse if gamma is None else inverse * gamma
+    dx = dgamma = dbeta = None
+    if axes is not None or needed[1] or needed[2]:
+        dbeta, dgamma = _core.norm_sums(x, dy, mean).reshape(2, *(1,) * (x.ndim - 1), -1)
+        dgamma = dgamma * inverse
     if needed[0] and axes is None:
         dx = dy * scale
     elif needed[0]:
         count = _count(x, axes)
-        dx = _core.normalize_grad(x, dy, mean, scale, shift / count, slope * inverse / count, spare(x))
-    shape = (1,) * (x.ndim - 1) + shift.shape
-    return dx, slope.reshape(shape) if needed[1] else None, shift.reshape(shape) if needed[2] else None
+        dx = _core.normalize_grad(x, dy, mean, scale, dbeta / count, dgamma * inverse / count, spare(x))
+    return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
 
 
 def _constant_over(parameter, axes, ndim):

@@ -70,10 +70,9 @@ def _reach(offset, stride, length, outputs):
 
 def _geometry(x, size, strides, padding, first) -> Geometry | None:
     """The windows as kernels see them, or None if they do not take `x`."""
-    rank = len(size)
+    rank, spatial = len(size), x.shape[1:-1]
     if x.dtype != np.float32 or first != 1 or rank > 3 or x.ndim != rank + 2 or x.size == 0:
         return None
-    spatial = x.shape[1:-1]
     if padding == "valid" and any(n < k for n, k in zip(spatial, size, strict=True)):
         return None
     channels = x.shape[-1]
@@ -81,9 +80,9 @@ def _geometry(x, size, strides, padding, first) -> Geometry | None:
         len(x),
         spatial,
         channels,
-        size,
+        tuple(size),
         channels,
-        strides=strides,
+        strides=tuple(strides),
         padding=padding,
         dilation=(1,) * rank,
         groups=channels,

@@ -5,7 +5,8 @@
 #include <immintrin.h>
 
 BNN_TARGET_BEGIN(
-    "avx2,fma,bmi,bmi2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vpopcntdq,avx512vbmi,gfni,amx-tile,amx-int8")
+    "avx2,fma,bmi,bmi2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vpopcntdq,avx512vbmi,gfni,amx-tile,amx-"
+    "int8")
 #define BNN_TABLE bnn_amx
 #define BNN_LEVEL "amx"
 #include "simd_avx512.h"

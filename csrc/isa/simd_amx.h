@@ -21,6 +21,8 @@ BNN_INLINE void t_end(void) { _tile_release(); }
 
 /* `stride` bytes from a row to the next. Loads are fastest where every row is a cache line. */
 #define t_load(tile, p, stride) _tile_loadd(tile, p, stride)
+/* The same, of what will not stay in the first cache. */
+#define t_stream(tile, p, stride) _tile_stream_loadd(tile, p, stride)
 #define t_store(tile, p, stride) _tile_stored(tile, p, stride)
 #define t_zero(tile) _tile_zero(tile)
 
@@ -30,6 +32,7 @@ BNN_INLINE void t_end(void) { _tile_release(); }
 /* ---- floats as fixed point, for tiles ---------------------------------------------------------------------------- */
 
 BNN_INLINE vf32 v_abs_f32(vf32 x) { return _mm512_abs_ps(x); }
+/* b where one of them is NaN. */
 BNN_INLINE vf32 v_max_f32(vf32 a, vf32 b) { return _mm512_max_ps(a, b); }
 BNN_INLINE float v_peak_f32(vf32 x) { return _mm512_reduce_max_ps(x); }
 BNN_INLINE float v_total_f32(vf32 x) { return _mm512_reduce_add_ps(x); }
@@ -60,24 +63,24 @@ BNN_INLINE void v_store_signs(int8_t *p, uint64_t bits) {
   _mm512_storeu_si512(p, _mm512_mask_blend_epi8(bits, _mm512_set1_epi8(1), _mm512_set1_epi8(-1)));
 }
 
-/* Of 64 words: bit j of word i becomes bit i of out[j]. */
-BNN_INLINE void v_turn_bits(const uint32_t *words, uint64_t *out) {
-#define BNN_TURNED(i) \
-  4 * (7 ^ i), 4 * (6 ^ i), 4 * (5 ^ i), 4 * (4 ^ i), 4 * (3 ^ i), 4 * (2 ^ i), 4 * (1 ^ i), 4 * (0 ^ i)
+/* Lane i is p[index[i]]. */
+BNN_INLINE vu32 v_gather(const uint32_t *p, vu32 index) { return _mm512_i32gather_epi32(index, p, 4); }
+
+/* Of 64 words, 16 to a vector: bit 8 * byte + j of word i becomes bit i of out[j], j < 8. */
+BNN_INLINE void v_turn_bits(const vu32 *words, int byte, uint64_t *out) {
+#define BNN_REVERSED(i) i + 28, i + 24, i + 20, i + 16, i + 12, i + 8, i + 4, i
 #define BNN_COLUMN(i) i, 8 + i, 16 + i, 24 + i, 32 + i, 40 + i, 48 + i, 56 + i
-  static const uint8_t pick[64] = {BNN_TURNED(0), BNN_TURNED(8), BNN_TURNED(16), BNN_TURNED(24),
-                                   BNN_TURNED(0), BNN_TURNED(8), BNN_TURNED(16), BNN_TURNED(24)};
+  static const uint8_t pick[64] = {BNN_REVERSED(0), BNN_REVERSED(32), BNN_REVERSED(64), BNN_REVERSED(96),
+                                   BNN_REVERSED(0), BNN_REVERSED(32), BNN_REVERSED(64), BNN_REVERSED(96)};
   static const uint8_t column[64] = {BNN_COLUMN(0), BNN_COLUMN(1), BNN_COLUMN(2), BNN_COLUMN(3),
                                      BNN_COLUMN(4), BNN_COLUMN(5), BNN_COLUMN(6), BNN_COLUMN(7)};
-#undef BNN_TURNED
+#undef BNN_REVERSED
 #undef BNN_COLUMN
-  const __m512i diagonal = _mm512_set1_epi64((int64_t)0x8040201008040201), columns = v_load(column);
-  __m512i a = v_load(words), b = v_load(words + 16), c = v_load(words + 32), d = v_load(words + 48), i = v_load(pick);
-  for (int byte = 0; byte < 4; byte++, i = _mm512_add_epi8(i, _mm512_set1_epi8(1))) {
-    __m512i low = _mm512_permutex2var_epi8(a, i, b), high = _mm512_permutex2var_epi8(c, i, d);
-    __m512i turned = _mm512_gf2p8affine_epi64_epi8(diagonal, _mm512_mask_blend_epi64(0xf0, low, high), 0);
-    v_store(out + 8 * byte, _mm512_permutexvar_epi8(columns, turned));
-  }
+  const __m512i diagonal = _mm512_set1_epi64((int64_t)0x8040201008040201);
+  const __m512i i = _mm512_add_epi8(v_load(pick), _mm512_set1_epi8((char)byte));
+  __m512i low = _mm512_permutex2var_epi8(words[0], i, words[1]), high = _mm512_permutex2var_epi8(words[2], i, words[3]);
+  __m512i turned = _mm512_gf2p8affine_epi64_epi8(diagonal, _mm512_mask_blend_epi64(0xf0, low, high), 0);
+  v_store(out, _mm512_permutexvar_epi8(v_load(column), turned));
 }
 
 /* In each lane, byte i of x[k] becomes byte k of x[i]. */

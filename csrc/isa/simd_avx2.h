@@ -50,6 +50,53 @@ BNN_INLINE vu32 v_widen_counts(vu32 x) {
   return _mm256_madd_epi16(_mm256_maddubs_epi16(x, _mm256_set1_epi8(1)), _mm256_set1_epi16(1));
 }
 
+/* ---- tables of counts by nibble -----------------------------------------------------------------------------------
+ */
+
+#define BNN_NIBBLE_TABLES 1
+
+/* For each value that a nibble of a column may have: in how many bits it differs from nibble `a`, plus 16 times the
+ * same of `b`. */
+BNN_INLINE vu32 v_pair_table(unsigned a, unsigned b) {
+  const __m256i table =
+      _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const __m256i nibble = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7,
+                                          8, 9, 10, 11, 12, 13, 14, 15);
+  __m256i lower = _mm256_shuffle_epi8(table, _mm256_xor_si256(nibble, _mm256_set1_epi8((char)a)));
+  __m256i upper = _mm256_shuffle_epi8(table, _mm256_xor_si256(nibble, _mm256_set1_epi8((char)b)));
+  return _mm256_or_si256(lower, _mm256_slli_epi16(upper, 4));
+}
+BNN_INLINE vu32 v_look_up_counts(vu32 table, vu32 nibbles) { return _mm256_shuffle_epi8(table, nibbles); }
+BNN_INLINE vu32 v_upper_counts(vu32 counts) {
+  return _mm256_and_si256(_mm256_srli_epi16(counts, 4), _mm256_set1_epi8(15));
+}
+/* A sum of tables without 16 times the sum of their upper counts. */
+BNN_INLINE vu32 v_lower_counts(vu32 both, vu32 upper) {
+  return _mm256_sub_epi8(both, _mm256_andnot_si256(_mm256_set1_epi8(15), _mm256_slli_epi16(upper, 4)));
+}
+/* Bytes to 16-bit halves, and halves to words, both in two parts of each 128 bits. */
+BNN_INLINE vu32 v_low_bytes(vu32 x) { return _mm256_unpacklo_epi8(x, _mm256_setzero_si256()); }
+BNN_INLINE vu32 v_high_bytes(vu32 x) { return _mm256_unpackhi_epi8(x, _mm256_setzero_si256()); }
+BNN_INLINE vu32 v_add_halves(vu32 a, vu32 b) { return _mm256_add_epi16(a, b); }
+BNN_INLINE vu32 v_low_halves(vu32 x) { return _mm256_unpacklo_epi16(x, _mm256_setzero_si256()); }
+BNN_INLINE vu32 v_high_halves(vu32 x) { return _mm256_unpackhi_epi16(x, _mm256_setzero_si256()); }
+/* Of the words of 32 columns: nibble i of all of them is the vector of bytes at out + i * 32. In what order is undone
+ * where bytes become words. */
+BNN_INLINE void v_store_nibbles(uint8_t *out, const uint32_t *words) {
+  const __m256i apart = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9, 13,
+                                         2, 6, 10, 14, 3, 7, 11, 15);
+  const __m256i nibble = _mm256_set1_epi8(15);
+  __m256i a = _mm256_shuffle_epi8(v_load(words), apart), b = _mm256_shuffle_epi8(v_load(words + 8), apart);
+  __m256i c = _mm256_shuffle_epi8(v_load(words + 16), apart), d = _mm256_shuffle_epi8(v_load(words + 24), apart);
+  __m256i ab[2] = {_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)};
+  __m256i cd[2] = {_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d)};
+  for (int i = 0; i < 4; i++, out += 64) {
+    __m256i byte = i % 2 ? _mm256_unpackhi_epi64(ab[i / 2], cd[i / 2]) : _mm256_unpacklo_epi64(ab[i / 2], cd[i / 2]);
+    v_store(out, _mm256_and_si256(byte, nibble));
+    v_store(out + 32, _mm256_and_si256(_mm256_srli_epi16(byte, 4), nibble));
+  }
+}
+
 /* ---- floats ---------------------------------------------------------------------------------------------------- */
 
 BNN_INLINE vf32 v_set_f32(float x) { return _mm256_set1_ps(x); }

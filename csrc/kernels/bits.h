@@ -56,17 +56,29 @@ BNN_INLINE vmask OF(pack_word)(bnn_packing packing, int planes, int masked, cons
   return nan;
 }
 
-/* One contiguous row. */
+/* Word `w` of a contiguous row. */
+BNN_INLINE vmask OF(pack_at)(bnn_packing packing, int planes, int masked, const REAL *x, int64_t w, int64_t count,
+                             const OF(pack_limits) * limits, uint32_t *words, int64_t stride, uint32_t *mask) {
+  return OF(pack_word)(packing, planes, masked, x + w * BNN_WORD, count, limits, words + w, stride,
+                       masked ? mask + w : NULL);
+}
+
+/* One contiguous row. What limits a long one is how many lines of memory are on their way at a time: several pages are
+ * read side by side, and those that follow are asked for. */
 BNN_INLINE vmask OF(pack_row)(bnn_packing packing, int planes, int masked, const REAL *x, int64_t count,
                               const OF(pack_limits) * limits, uint32_t *words, int64_t stride, uint32_t *mask) {
+  enum { PAGE = PACK_PAGE / (BNN_WORD * sizeof(REAL)), BLOCK = PACK_PAGES * PAGE };
   vmask nan = v_mask_none();
   int64_t w = 0, rest = count % BNN_WORD;
+  for (; w + BLOCK <= count / BNN_WORD; w += BLOCK)
+    for (int64_t i = w; i < w + PAGE; i++)
+      for (int64_t at = i; at < i + BLOCK; at += PAGE) {
+        fetch_ahead(x + (at + BLOCK) * BNN_WORD, BNN_WORD * sizeof(REAL));
+        nan = v_mask_or(nan, OF(pack_at)(packing, planes, masked, x, at, BNN_WORD, limits, words, stride, mask));
+      }
   for (; w < count / BNN_WORD; w++)
-    nan = v_mask_or(nan, OF(pack_word)(packing, planes, masked, x + w * BNN_WORD, BNN_WORD, limits, words + w, stride,
-                                       masked ? mask + w : NULL));
-  if (rest)
-    nan = v_mask_or(nan, OF(pack_word)(packing, planes, masked, x + w * BNN_WORD, rest, limits, words + w, stride,
-                                       masked ? mask + w : NULL));
+    nan = v_mask_or(nan, OF(pack_at)(packing, planes, masked, x, w, BNN_WORD, limits, words, stride, mask));
+  if (rest) nan = v_mask_or(nan, OF(pack_at)(packing, planes, masked, x, w, rest, limits, words, stride, mask));
   return nan;
 }
 

@@ -255,8 +255,8 @@ typedef struct {
   int begun; /* taps before these have left their value in `to` */
   int count;
   int64_t tap[POOL_TAPS], source[POOL_TAPS];
-  float divisor[POOL_TAPS]; /* of what comes from each source */
-  float total;              /* divisor of the result */
+  float share[POOL_TAPS]; /* of what comes from each source */
+  float divisor;          /* of the result */
 } pool_taps;
 
 #define POOL_VECTORS (BNN_WORD / BNN_LANES)
@@ -329,13 +329,13 @@ BNN_INLINE void pool_sum(pool_kind kind, int whole, const pool_taps *t, int64_t 
     for (int v = 0; v < POOL_VECTORS; v++) {
       vf32 x = pool_load(whole, source, here, v);
       if (kind == POOL_MAX_GRAD) x = v_choose_f32(v_mask_of(won >> v * BNN_LANES), x, v_set_f32(0));
-      if (kind == POOL_AVERAGE_GRAD) x = v_div_f32(x, v_set_f32(t->divisor[i]));
+      if (kind == POOL_AVERAGE_GRAD) x = v_mul_f32(x, v_set_f32(t->share[i]));
       sum[v] = v_add_f32(sum[v], x);
     }
   }
   BNN_UNROLL
   for (int v = 0; v < POOL_VECTORS; v++) {
-    if (kind == POOL_AVERAGE) sum[v] = v_div_f32(sum[v], v_set_f32(t->total));
+    if (kind == POOL_AVERAGE) sum[v] = v_div_f32(sum[v], v_set_f32(t->divisor));
     pool_store(whole, to, sum[v], here, v);
   }
 }
@@ -375,24 +375,23 @@ BNN_INLINE void pool_rows(pool_kind kind, const bnn_pool *p, int64_t begin, int6
         pool_reach c = across[pixel];
         t.target = row * to[2] + first + pixel;
         t.begun = t.count = 0;
-        t.total = 1;
+        t.divisor = 1;
         for (int64_t i = 0; i < a.count; i++)
           for (int64_t j = 0; j < b.count; j++) {
             int64_t z = a.at + i * a.move, y = b.at + j * b.move;
             int64_t line = ((image * from[0] + z) * from[1] + y) * from[2];
             int64_t plane = ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2];
+            int64_t seen = kind == POOL_AVERAGE_GRAD ? pool_forward(g, 0, z).count * pool_forward(g, 1, y).count : 0;
             for (int64_t k = 0; k < c.count; k++) {
               if (t.count == POOL_TAPS) pool_pixel(kind, &t);
               int64_t x = c.at + k * c.move;
               t.source[t.count] = line + x;
               t.tap[t.count] = plane + c.tap + k * c.step;
-              if (kind == POOL_AVERAGE_GRAD)
-                t.divisor[t.count] =
-                    (float)(pool_forward(g, 0, z).count * pool_forward(g, 1, y).count * pool_forward(g, 2, x).count);
+              if (kind == POOL_AVERAGE_GRAD) t.share[t.count] = 1 / (float)(seen * pool_forward(g, 2, x).count);
               t.count++;
             }
           }
-        if (kind == POOL_AVERAGE) t.total = (float)(a.count * b.count * c.count);
+        if (kind == POOL_AVERAGE) t.divisor = (float)(a.count * b.count * c.count);
         pool_pixel(kind, &t);
       }
     }

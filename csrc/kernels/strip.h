@@ -6,6 +6,15 @@
 #define STRIP_LANES 512 /* long enough a piece of a row to be fetched ahead */
 #define STRIP_REGISTERS 4
 
+/* Of a contiguous packing: the pages that are read side by side, and their bytes. */
+#define PACK_PAGES 4
+#define PACK_PAGE 4096
+
+/* Asks for lines of memory that will be wanted soon. They may lie beyond the end of an array. */
+BNN_INLINE void fetch_ahead(const void *p, size_t bytes) {
+  for (size_t line = 0; line < bytes; line += BNN_ALIGN) __builtin_prefetch((const char *)p + line);
+}
+
 /* `length` words lie between the words of neighbouring vectors. */
 static void strip_out(uint32_t (*strip)[STRIP_LANES], int64_t vectors, int64_t words, uint32_t *out, int64_t length) {
   for (int64_t i = 0; i < vectors; i++)

@@ -54,6 +54,7 @@ typedef struct {
   int64_t before, after;    /* rows that are read around those of the targets */
   int64_t most;             /* rows of targets that are staged together */
   int64_t lines;            /* staged */
+  int64_t images;           /* of which rows are staged together, at most */
   int64_t height, units;    /* rows of an item */
   int64_t width, spans;     /* panels of an item */
 } tiles_plan;
@@ -100,7 +101,7 @@ static int tiles_axis_plan(tiles_plan *plan, int axis) {
 /* Where tiles win, measured against signed_rows.h: a matter of how much of a line is padding, and of how much work
  * there is for each result. Not of the batch, nor of the pixels of a product by rows, which may be its batch. */
 static int tiles_win(const bnn_product *p, const tiles_plan *plan) {
-  if (plan->terms > 1 << 16 || p->columns < 16) return 0;
+  if (plan->terms > 1 << 16 || plan->taps * plan->blocks < 2 || p->columns < 16) return 0;
   return 4 * p->depth >= 3 * 64 * plan->blocks || p->depth >= 128;
 }
 
@@ -152,6 +153,7 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   int64_t few = (32 + x->lines - 1) / x->lines;
   if (plan.most < few) plan.most = few;
   if (plan.most > plan.rows) plan.most = plan.rows;
+  plan.images = plan.by_row ? 0 : plan.most / plan.image_rows + 2;
   plan.lines = (plan.before + plan.most + plan.after) * x->lines + 32;
   if (plan.lines * plan.blocks * TILES_LIMBS * TILES_LINE > TILES_MOST) return plan;
   if (plan.taps * plan.blocks * TILES_PANEL > TILES_MOST || plan.phases > 64) return plan;
@@ -175,13 +177,20 @@ static int64_t tiles_rows_items(const bnn_product *p) {
 }
 
 typedef struct {
-  int64_t *step;   /* [taps * blocks] bytes from the line of a position to the one a tap reads */
-  int64_t *target; /* [lines] which target a position is, or -1 */
-  float *unit;     /* [lines] of its scale */
-  int32_t *sums;   /* [limbs][2 tiles][2 tiles][16][16] */
-  uint8_t *staged; /* [blocks][limbs][lines][64] */
-  int8_t *signs;   /* [blocks][taps][2][1024] */
-  void *rest;      /* scratch of signed_rows.h, in the place of the last two */
+  int limbs;     /* 0 where all is zero, -1 where floats do not fit fixed point */
+  float inverse; /* of the unit of as many limbs */
+  float unit;    /* of four */
+} tiles_scale;
+
+typedef struct {
+  int64_t *step;       /* [taps * blocks] bytes from the line of a position to the one a tap reads */
+  int64_t *target;     /* [lines] which target a position is, or -1 */
+  float *unit;         /* [lines] of its scale */
+  tiles_scale *scales; /* [images] of the images staged together */
+  int32_t *sums;       /* [limbs][2 tiles][2 tiles][16][16] */
+  uint8_t *staged;     /* [blocks][limbs][lines][64] */
+  int8_t *signs;       /* [blocks][taps][2][1024] */
+  void *rest;          /* scratch of signed_rows.h, in the place of the last two */
 } tiles_areas;
 
 /* One image as a product, or with `one`, one row. */
@@ -210,27 +219,29 @@ static size_t tiles_rows_areas(const bnn_product *p, const tiles_plan *plan, voi
       plan->taps * plan->blocks * (int64_t)sizeof(int64_t),
       plan->lines * (int64_t)sizeof(int64_t),
       plan->lines * (int64_t)sizeof(float),
+      plan->images * (int64_t)sizeof(tiles_scale),
       TILES_LIMBS * 4 * TILES_TILE,
       plan->blocks * TILES_LIMBS * plan->lines * TILES_LINE,
       plan->blocks * plan->taps * TILES_PANEL,
   };
-  size_t at[7] = {0};
-  for (int i = 0; i < 6; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
+  size_t at[8] = {0};
+  for (int i = 0; i < 7; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
   if (base) {
     char *start = base;
     *areas = (tiles_areas){
         .step = (int64_t *)(start + at[0]),
         .target = (int64_t *)(start + at[1]),
         .unit = (float *)(start + at[2]),
-        .sums = (int32_t *)(start + at[3]),
-        .staged = (uint8_t *)(start + at[4]),
-        .signs = (int8_t *)(start + at[5]),
-        .rest = start + at[4],
+        .scales = (tiles_scale *)(start + at[3]),
+        .sums = (int32_t *)(start + at[4]),
+        .staged = (uint8_t *)(start + at[5]),
+        .signs = (int8_t *)(start + at[6]),
+        .rest = start + at[5],
     };
   }
   bnn_product alone = tiles_part(p, plan, &tiles_row_schedule, 0);
-  size_t rest = at[4] + signed_right_scratch(&alone);
-  return rest > at[6] ? rest : at[6];
+  size_t rest = at[5] + signed_right_scratch(&alone);
+  return rest > at[7] ? rest : at[7];
 }
 
 static size_t tiles_rows_scratch(const bnn_product *p) {
@@ -239,12 +250,6 @@ static size_t tiles_rows_scratch(const bnn_product *p) {
 }
 
 /* ---- scales ---------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-  int limbs;     /* 0 where all is zero, -1 where floats do not fit fixed point */
-  float inverse; /* of the unit of as many limbs */
-  float unit;    /* of four */
-} tiles_scale;
 
 typedef struct {
   float largest, sum;
@@ -302,7 +307,8 @@ typedef struct {
   int64_t begin, end; /* rows of lines whose targets are staged together */
   int limbs;          /* the most that one of their scales has */
   int special;        /* one of them has none */
-  int64_t scaled;     /* the image that `scale` is of, or -1 */
+  int64_t image;      /* the first of which rows are staged */
+  int64_t measured;   /* the image that `scale` was last measured of, or -1 */
   tiles_scale scale;
   int64_t steps;
 } tiles_work;
@@ -314,8 +320,8 @@ static const float *tiles_source(const tiles_work *work, int64_t row) {
 
 static void tiles_scale_image(tiles_work *work, int64_t image) {
   const bnn_product *p = work->product;
-  if (work->scaled == image) return;
-  work->scaled = image;
+  if (work->measured == image) return;
+  work->measured = image;
   tiles_range range = {0};
   int64_t sources = p->schedule->sources;
   for (int64_t i = 0; i < sources; i++) tiles_measure(tiles_source(work, image * sources + i), p->depth, &range);
@@ -397,7 +403,7 @@ static void tiles_stage_image(tiles_work *work, int64_t image, int64_t first, in
 static void tiles_stage_images(tiles_work *work) {
   const tiles_plan *plan = &work->plan;
   int64_t rows = plan->image_rows, from = work->begin - plan->before, to = work->end + plan->after;
-  int64_t image = work->begin / rows, last = (work->end - 1) / rows, lines = plan->axis[2].lines;
+  int64_t image = work->image = work->begin / rows, last = (work->end - 1) / rows, lines = plan->axis[2].lines;
   work->limbs = work->special = 0;
   if (from < image * rows) {
     tiles_stage_zeros(work, 0, (image * rows - from) * lines);
@@ -407,6 +413,7 @@ static void tiles_stage_images(tiles_work *work) {
     int64_t end = to < (image + 1) * rows ? to : (image + 1) * rows;
     tiles_scale_image(work, image);
     tiles_note_scale(work);
+    work->areas.scales[image - work->image] = work->scale;
     tiles_stage_image(work, image, from - image * rows, end - image * rows);
     from = end;
   }
@@ -414,7 +421,7 @@ static void tiles_stage_images(tiles_work *work) {
 }
 
 /* Which targets the positions are, for one remainder by the strides. */
-static void tiles_list_targets(tiles_work *work, const int64_t phase[3]) {
+static void tiles_list_targets(const tiles_work *work, const int64_t phase[3]) {
   const tiles_plan *plan = &work->plan;
   const tiles_axis *z = &plan->axis[0], *y = &plan->axis[1], *x = &plan->axis[2];
   int64_t *target = work->areas.target;
@@ -422,12 +429,12 @@ static void tiles_list_targets(tiles_work *work, const int64_t phase[3]) {
   for (int64_t row = work->begin; row < work->end; row++, target += x->lines, unit += x->lines) {
     int64_t image = row / plan->image_rows, at = row % plan->image_rows;
     int64_t tz = at / y->lines * z->phases + phase[0], ty = at % y->lines * y->phases + phase[1];
-    tiles_scale_image(work, image);
-    int inside = tz < z->targets && ty < y->targets && work->scale.limbs >= 0;
+    const tiles_scale *scale = work->areas.scales + image - work->image;
+    int inside = tz < z->targets && ty < y->targets && scale->limbs >= 0;
     int64_t first = ((image * z->targets + tz) * y->targets + ty) * x->targets + phase[2];
     for (int64_t i = 0; i < x->lines; i++) {
       target[i] = inside && i * x->phases + phase[2] < x->targets ? first + i * x->phases : -1;
-      unit[i] = work->scale.unit;
+      unit[i] = scale->unit;
     }
   }
 }
@@ -443,7 +450,8 @@ static void tiles_list_steps(tiles_work *work, const int64_t phase[3], int64_t p
                                        0x01ffff01, 0x01ffffff, 0xff010101, 0xff0101ff, 0xff01ff01, 0xff01ffff,
                                        0xffff0101, 0xffff01ff, 0xffffff01, 0xffffffff};
   const vf32 table = v_as_float(v_load(nibbles));
-  const uint32_t *right = (const uint32_t *)p->right + (work->group * plan->panels + panel) * plan->taps * plan->words * BNN_PANEL;
+  const uint32_t *right =
+      (const uint32_t *)p->right + (work->group * plan->panels + panel) * plan->taps * plan->words * BNN_PANEL;
   int8_t *signs = work->areas.signs;
   work->steps = 0;
   for (int64_t block = 0; block < plan->blocks; block++)
@@ -510,8 +518,7 @@ static void tiles_combine(const tiles_work *work, int64_t position, const int32_
       vf32 high = v_fma_f32(v_float(v_load(sum)), byte, v_float(v_load(sum + 1024)));
       vf32 low = v_mul_f32(v_float(v_load(sum + 2048)), byte);
       if (work->limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3072)));
-      v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit),
-                       columns - half * BNN_LANES);
+      v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit), columns - half * BNN_LANES);
     }
   }
 }
@@ -552,7 +559,7 @@ static void tiles_panel(const tiles_work *work, int64_t column) {
 }
 
 /* Images and rows without a scale: of an image, the share of its results that falls to these rows and panels. */
-static void tiles_leave(tiles_work *work) {
+static void tiles_leave(const tiles_work *work) {
   const bnn_product *p = work->product;
   const tiles_plan *plan = &work->plan;
   int64_t rows = plan->by_row ? 1 : plan->image_rows;
@@ -560,12 +567,8 @@ static void tiles_leave(tiles_work *work) {
     int64_t part = row / rows, first = row % rows, last = rows;
     if (work->end < (part + 1) * rows) last = work->end - part * rows;
     row += last - first;
-    if (plan->by_row) {
-      if (work->areas.target[row - 1 - work->begin] >= 0) continue;
-    } else {
-      tiles_scale_image(work, part);
-      if (work->scale.limbs >= 0) continue;
-    }
+    if (plan->by_row ? work->areas.target[part - work->begin] >= 0 : work->areas.scales[part - work->image].limbs >= 0)
+      continue;
     bnn_product alone = tiles_part(p, plan, &tiles_row_schedule, part);
     int64_t segments = signed_right_items(&alone) / (p->groups * plan->panels);
     for (int64_t i = first * segments / rows; i < last * segments / rows; i++) {
@@ -601,7 +604,7 @@ static void tiles_rectangle(tiles_work *work) {
 /* An item is a unit of rows by a span of panels of one group; consecutive items are merged into rectangles, so that a
  * long range stages its rows once. */
 static void tiles_rows_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
-  tiles_work work = {.product = p, .plan = tiles_rows_plan(p), .scaled = -1};
+  tiles_work work = {.product = p, .plan = tiles_rows_plan(p), .measured = -1};
   const tiles_plan *plan = &work.plan;
   if (!plan->used) {
     signed_right_run(p, begin, end, scratch);
@@ -620,7 +623,7 @@ static void tiles_rows_run(const bnn_product *p, int64_t begin, int64_t end, voi
     }
     begin += units * spans;
 
-    if (group != work.group) work.scaled = -1;
+    if (group != work.group) work.measured = -1;
     work.group = group;
     work.first_panel = span * plan->width;
     work.end_panel = (span + spans) * plan->width;

@@ -23,6 +23,9 @@
 /* Output pixels per item: enough that loading a panel of weights is nothing, few enough that items are many. */
 #define XNOR_BLOCK 96
 
+/* How far ahead memory is asked for, in pixels whose results will be written: a store waits for its line. */
+#define XNOR_PIXELS_AHEAD 12
+
 /* Two words that a tile counts together: where they are from the start of a row, and from the start of the panel. Words
  * of neighbouring taps may pair up, so their number per tap need not be even. */
 typedef struct {
@@ -154,7 +157,14 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, c
 
   /* What does not fill a group. */
   BNN_UNROLL
-  for (int i = 0; i < cells; i++) count[i] = BNN_CARRY_LEVELS > 1 ? v_count(twos[i]) : v_set(0);
+  for (int i = 0; i < cells; i++) count[i] = v_set(0);
+  if (XNOR_GROUP > 1 && end > sum->pair) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      vu32 pairs = v_count(fours[i]);
+      count[i] = v_add_counts(v_count(twos[i]), v_add_counts(pairs, pairs));
+    }
+  }
   for (; XNOR_GROUP > 1 && pair < last; pair++) {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
@@ -174,10 +184,6 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, c
   BNN_UNROLL
   for (int i = 0; i < cells; i++) {
     vu32 left_over = v_add_counts(v_count(ones[i]), v_add_counts(count[i], count[i]));
-    if (BNN_CARRY_LEVELS > 1) {
-      vu32 pairs = v_add_counts(v_count(fours[i]), v_count(fours[i]));
-      left_over = v_add_counts(left_over, v_add_counts(pairs, pairs));
-    }
     for (int level = 0; level < BNN_CARRY_LEVELS; level++) total[i] = v_add(total[i], total[i]);
     total[i] = v_add(total[i], v_widen_counts(left_over));
   }
@@ -234,6 +240,10 @@ static xnor_tile_of *const xnor_tiles[][BNN_TILE_ROWS] = {
 #undef XNOR_SIZE
 #undef XNOR_SIZE_3
 #undef XNOR_ROW
+
+#ifdef BNN_NIBBLE_TABLES
+#include "xnor_nibbles.h"
+#endif
 
 /* ---- operands as weighted planes ------------------------------------------------------------------------------- */
 
@@ -348,17 +358,31 @@ typedef struct {
   const bnn_class *class_;
   xnor_pair *valid, *padded;
   int64_t valid_words, padded_words;
+#ifdef BNN_NIBBLE_TABLES
+  xnor_nibbles nibbles;
+#endif
 } xnor_work;
 
 static size_t xnor_scratch(const bnn_product *product) {
-  return (size_t)(product->left_planes * product->right_planes) * sizeof(xnor_term) +
+  size_t nibbles = 0;
+#ifdef BNN_NIBBLE_TABLES
+  nibbles = xnor_nibbles_areas(product, NULL, &(xnor_nibbles){0});
+#endif
+  return nibbles + (size_t)(product->left_planes * product->right_planes) * sizeof(xnor_term) +
          (size_t)(product->schedule->taps * bnn_words(product->depth) / 2 + 2) * sizeof(xnor_pair) +
          XNOR_BLOCK * sizeof(int32_t);
 }
 
 BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *work) {
+#ifdef BNN_NIBBLE_TABLES
+  xnor_nibbles nibbles = {0};
+  scratch = (char *)scratch + xnor_nibbles_areas(product, scratch, &nibbles);
+#endif
   xnor_term *term = scratch;
   *work = (xnor_work){.term = term, .terms = xnor_terms(product, term)};
+#ifdef BNN_NIBBLE_TABLES
+  work->nibbles = nibbles;
+#endif
   int64_t last = term[work->terms - 1].left;
   for (int t = 0; t < work->terms; t++) term[t].left -= last;
   work->left = (const uint32_t *)product->left + last;
@@ -468,6 +492,7 @@ BNN_APART void xnor_panel(const bnn_product *product, const xnor_work *work, int
       for (; count < BNN_TILE_ROWS && i < pixels; count++, i++) {
         rows[count] = in_image + base[position] * reach;
         results[count] = out_image + pixel[position] * width * 4;
+        fetch_ahead((char *)results[count] + XNOR_PIXELS_AHEAD * width * 4, XNOR_TILE * 4);
         if (++position < past) continue;
         position = class_->first, in_image += stride, out_image += out_stride * 4;
       }
@@ -476,6 +501,22 @@ BNN_APART void xnor_panel(const bnn_product *product, const xnor_work *work, int
     }
   }
 }
+
+#ifdef BNN_NIBBLE_TABLES
+/* xnor_panel by tables. */
+BNN_APART void xnor_nibbles_run(const bnn_product *p, xnor_work *work, int64_t begin, int64_t pixels, int64_t group,
+                                int64_t panel) {
+  int64_t words = p->schedule->taps * bnn_words(p->depth), columns = p->columns - panel * BNN_PANEL;
+  const uint32_t *right = (const uint32_t *)p->right + (group * bnn_panels(p->columns) + panel) * words * BNN_PANEL;
+  int32_t start[BNN_PANEL];
+  for (int64_t lane = 0; lane < BNN_PANEL; lane += XNOR_TILE)
+    xnor_begin_panel(p, work, right + lane, columns - lane, start + lane);
+  xnor_nibbles_pair(p, work->class_, begin, pixels, group, &work->nibbles);
+  xnor_nibbles_turn(work->valid, work->valid_words, right, &work->nibbles);
+  xnor_nibbles_panel(&work->nibbles, pixels, start, p->out_type, columns,
+                     (char *)p->out + (group * p->columns + panel * BNN_PANEL) * 4);
+}
+#endif
 
 static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, void *scratch) {
   int64_t panels = bnn_panels(product->columns), step = xnor_panels(product), across = xnor_across(product);
@@ -491,6 +532,12 @@ static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, voi
     int64_t first = (block - skipped) * XNOR_BLOCK, pixels = class_->count * product->images - first;
     if (pixels > XNOR_BLOCK) pixels = XNOR_BLOCK;
     if (work.rows) xnor_count_rows(product, &work, first, pixels, group);
+#ifdef BNN_NIBBLE_TABLES
+    if (pixels >= NIBBLE_LEAST && xnor_by_nibbles(product)) {
+      xnor_nibbles_run(product, &work, first, pixels, group, panel);
+      continue;
+    }
+#endif
     for (int64_t i = 0; i < step && panel < panels; i++, panel++)
       xnor_panel(product, &work, first, pixels, group, panel);
   }

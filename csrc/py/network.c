@@ -43,10 +43,10 @@ static int norm_begin(norm_call *c, const char *function, PyObject *const *opera
       c->norm.rows = c->norm.channels ? PyArray_SIZE(c->array[i]) / c->norm.channels : 0;
       continue;
     }
-    npy_intp channels = (npy_intp)c->norm.channels;
     PyArrayObject *x = c->array[X];
-    if (check_exact_shape(function, names[i], c->array[i], i == DY ? PyArray_NDIM(x) : 1,
-                          i == DY ? PyArray_DIMS(x) : &channels) < 0)
+    check_shape_of shape = {.middle = 1, .sizes = 1, .size = {c->norm.channels}};
+    if (i == DY ? check_exact_shape(function, names[i], c->array[i], PyArray_NDIM(x), PyArray_DIMS(x)) < 0
+                : check_shape(function, names[i], c->array[i], &shape) < 0)
       return -1;
   }
   const float **at[] = {&c->norm.x, &c->norm.dy, &c->norm.mean, &c->norm.scale, &c->norm.shift, &c->norm.slope};

@@ -1,6 +1,7 @@
 /* What the signed kernels promise beyond being right (check.c): the bits of a float sum depend neither on how the items
  * are split, nor on what the scratch held, nor on the batch, nor, without register tables, on the level; infinities and
- * NaN come out where the sum has them. Every array is a malloc of exactly its size. */
+ * NaN come out where the sum has them; and kernel gradients are as accurate as a product of floats, whatever the data.
+ * Every array is a malloc of exactly its size. */
 #include "bnn.h"
 
 #include <math.h>
@@ -41,10 +42,22 @@ static uint32_t *draw_words(int64_t rows, int64_t bits) {
   return words;
 }
 
-static float *draw_floats(int64_t count, int special) {
+/* What fixed point must cope with, too. */
+enum { UNIFORM, SPECIAL, HEAVY_TAILED, MOSTLY_ZERO, CONSTANT, OUTLIER, HUGE_VALUES, DENORMAL, KINDS };
+
+static float *draw_floats(int64_t count, int kind) {
   float *x = array(count, sizeof *x);
-  for (int64_t i = 0; i < count; i++) x[i] = (float)((double)draw() / (1u << 30) - 1);
-  if (special && count) {
+  for (int64_t i = 0; i < count; i++) {
+    double u = (double)draw() / (1u << 30) - 1;
+    x[i] = (float)(kind == HEAVY_TAILED  ? u / (1e-6 + fabs((double)draw() / (1u << 30) - 1))
+                   : kind == MOSTLY_ZERO ? (draw() % 50 ? 0 * u : u)
+                   : kind == CONSTANT    ? 0.3
+                   : kind == HUGE_VALUES ? u * 1e34
+                   : kind == DENORMAL    ? u * 1e-40
+                                         : u);
+  }
+  if (kind == OUTLIER && count) x[draw() % (uint64_t)count] = 1e6f;
+  if (kind == SPECIAL && count) {
     static const float values[] = {INFINITY, -INFINITY, NAN};
     for (int i = 0; i < 3; i++) x[draw() % (uint64_t)count] = values[draw() % 3];
   }
@@ -80,28 +93,38 @@ static int equal(const float *a, const float *b, int64_t count) {
   return 1;
 }
 
-/* Within the rounding of `terms` additions of magnitudes up to two; infinities and NaN in the same places. */
-static int close_to(const float *a, const float *b, int64_t count, int64_t terms) {
+static double largest(const float *x, int64_t count) {
+  double peak = 0;
+  for (int64_t i = 0; i < count; i++)
+    if (isfinite(x[i]) && fabs((double)x[i]) > peak) peak = fabs((double)x[i]);
+  return peak;
+}
+
+/* Within the rounding of `terms` additions of magnitudes up to `peak`; infinities and NaN in the same places. */
+static int close_to(const float *a, const float *b, int64_t count, int64_t terms, double peak) {
   for (int64_t i = 0; i < count; i++) {
     if (isnan(b[i]) ? isnan(a[i]) : isinf(b[i]) ? a[i] == b[i] : 0) continue;
-    if (!(fabs((double)a[i] - b[i]) <= 6e-8 * 4 * (double)terms * sqrt((double)terms + 1))) return 0;
+    if (!(fabs((double)a[i] - b[i]) <= 6e-8 * 2 * peak * (double)terms * sqrt((double)terms + 1))) return 0;
   }
   return 1;
 }
 
-static void check(const bnn_geometry *g, int transposed, int pad, int special) {
+static void check(const bnn_geometry *g, int transposed, int pad, int kind) {
   bnn_schedule *schedule = bnn_schedule_make(g, transposed, pad != 0);
   int64_t depth = (transposed ? g->filters : g->channels) / g->groups;
   int64_t columns = (transposed ? g->channels : g->filters) / g->groups, row = columns * g->groups;
   int64_t pixels = schedule->pixels, sources = schedule->sources, taps = schedule->taps, words = bnn_words(depth);
   uint32_t *bits = draw_words(g->batch * sources * g->groups, depth);
   uint32_t *kernel = draw_words(taps * g->filters, g->channels / g->groups), *packed = draw_words(1, depth);
-  float *left = draw_floats(g->batch * sources * g->groups * depth, special);
-  float *right = draw_floats(taps * depth * row, special), *dy = draw_floats(g->batch * pixels * row, special);
-  float *constant = draw_floats(depth, 0);
+  float *left = draw_floats(g->batch * sources * g->groups * depth, kind);
+  float *right = draw_floats(taps * depth * row, kind), *dy = draw_floats(g->batch * pixels * row, kind);
+  float *constant = draw_floats(depth, UNIFORM);
   for (int64_t k = 0; k < depth; k++) constant[k] = (float)pad;
   bnn_weights weights = {1, taps, g->groups, g->channels, g->filters, transposed};
   int64_t sizes[3] = {g->batch * pixels * row, g->batch * pixels * row, taps * depth * row};
+  double peaks[3] = {largest(left, g->batch * sources * g->groups * depth), largest(right, taps * depth * row),
+                     largest(dy, g->batch * pixels * row)};
+  if (pad && peaks[0] < 1) peaks[0] = 1;
   float *portable[3] = {NULL};
 
   int levels = 0;
@@ -145,8 +168,8 @@ static void check(const bnn_geometry *g, int transposed, int pad, int special) {
       else if (i == 1 || !strcmp(level, "avx2"))
         expect(equal(whole, portable[i], sizes[i]), level, names[i], "not the bits of portable", g);
       else
-        expect(close_to(whole, portable[i], sizes[i], i == 2 ? g->batch * pixels : taps * depth), level, names[i],
-               "too far from portable", g);
+        expect(close_to(whole, portable[i], sizes[i], i == 2 ? g->batch * pixels : taps * depth, peaks[i]), level,
+               names[i], "too far from portable", g);
       if (portable[i] != whole) free(whole);
       free(split);
     }
@@ -154,6 +177,96 @@ static void check(const bnn_geometry *g, int transposed, int pad, int special) {
   }
   for (int i = 0; i < 3; i++) free(portable[i]);
   free(schedule), free(bits), free(kernel), free(packed), free(left), free(right), free(dy), free(constant);
+}
+
+/* ---- kernel gradients of data that fixed point finds hard ------------------------------------------------------- */
+
+enum { NORMAL, HEAVY, SPARSE, CONSTANT, ROWS, GIANT, LARGE, SMALL, DENORMAL, ZERO, KINDS };
+static const char *const kind_names[] = {"normal",    "heavy tails", "mostly zero", "constant", "rows of all sizes",
+                                         "one giant", "large",       "small",       "denormal", "zero"};
+
+static double draw_normal(void) {
+  double sum = -6;
+  for (int i = 0; i < 12; i++) sum += (double)draw() / (1u << 31);
+  return sum;
+}
+
+static float *draw_kind(int kind, int64_t rows, int64_t columns) {
+  float *x = array(rows * columns, sizeof *x);
+  for (int64_t i = 0; i < rows; i++) {
+    double row = kind == ROWS ? pow(10, -(double)(draw() % 7)) : 1;
+    for (int64_t j = 0; j < columns; j++) {
+      double value = draw_normal() * row;
+      if (kind == HEAVY) value = pow(value, 5);
+      if (kind == SPARSE && draw() % 8) value = 0;
+      if (kind == CONSTANT) value = 0.1;
+      if (kind == GIANT && i == rows / 2) value *= 1e6;
+      if (kind == LARGE) value *= 1e33;
+      if (kind == SMALL) value *= 1e-25;
+      if (kind == DENORMAL) value *= 1e-42;
+      if (kind == ZERO) value = 0;
+      x[i * columns + j] = (float)value;
+    }
+  }
+  return x;
+}
+
+/* The result in double. Padded taps read ones where `pad` is 1. */
+static double *reduce(const bnn_product *p) {
+  const bnn_schedule *s = p->schedule;
+  int64_t words = bnn_words(p->depth), row = p->groups * p->columns;
+  double *out = array(s->taps * p->depth * row, sizeof *out);
+  for (int64_t i = 0; i < s->taps * p->depth * row; i++) out[i] = 0;
+  for (const bnn_class *c = s->class_; c < s->class_ + s->classes; c++)
+    for (int64_t i = 0; i < c->valid + c->padded; i++)
+      for (int64_t j = 0; j < p->images * c->count; j++)
+        for (int64_t g = 0; g < p->groups; g++) {
+          int64_t image = j / c->count, at = c->first + j % c->count;
+          int64_t source = image * s->sources + s->base[at] + c->offset[i];
+          const uint32_t *bits =
+              i < c->valid ? (const uint32_t *)p->left + (source * p->groups + g) * words : p->constant;
+          const float *dy = (const float *)p->right + (image * s->pixels + s->pixel[at]) * row + g * p->columns;
+          for (int64_t k = 0; k < p->depth; k++)
+            for (int64_t n = 0; n < p->columns; n++)
+              out[(c->tap[i] * p->depth + k) * row + g * p->columns + n] += bits[k / 32] >> k % 32 & 1 ? -dy[n] : dy[n];
+        }
+  return out;
+}
+
+static void check_reduce(const bnn_geometry *g, int transposed, int pad, int kind) {
+  bnn_schedule *schedule = bnn_schedule_make(g, transposed, pad != 0);
+  int64_t depth = (transposed ? g->filters : g->channels) / g->groups;
+  int64_t columns = (transposed ? g->channels : g->filters) / g->groups, row = columns * g->groups;
+  int64_t rows = schedule->taps * depth, size = rows * row;
+  uint32_t *bits = draw_words(g->batch * schedule->sources * g->groups, depth), *packed = draw_words(1, depth);
+  float *dy = draw_kind(kind, g->batch * schedule->pixels, row);
+  bnn_product product = {.schedule = schedule,
+                         .images = g->batch,
+                         .groups = g->groups,
+                         .depth = depth,
+                         .columns = columns,
+                         .left = bits,
+                         .right = dy,
+                         .constant = packed,
+                         .out_type = BNN_FLOAT32};
+  double *expected = reduce(&product);
+  for (const bnn_kernels *const *kernels = bnn_supported(); *kernels; kernels++) {
+    const bnn_kernel *kernel = &(*kernels)->signed_reduce;
+    float *whole = run(kernel, product, size, 0, 0), *split = run(kernel, product, size, 1, 0xff);
+    expect(equal(whole, split, size), (*kernels)->level, kind_names[kind], "another split, other bits", g);
+    for (int64_t n = 0; n < row; n++) {
+      double most = 0, error = 0;
+      for (int64_t i = 0; i < rows; i++) {
+        most = fmax(most, fabs(expected[i * row + n]));
+        error = fmax(error, fabs(expected[i * row + n] - whole[i * row + n]));
+      }
+      /* Running sums of floats lose more when one term is far above the others. */
+      expect(error <= (strcmp((*kernels)->level, "amx") ? 8e-6 : 1e-6) * most, (*kernels)->level, kind_names[kind],
+             "not accurate", g);
+    }
+    free(whole), free(split);
+  }
+  free(schedule), free(bits), free(packed), free(dy), free(expected);
 }
 
 static bnn_geometry draw_geometry(int large) {
@@ -179,7 +292,7 @@ int main(int argc, char **argv) {
   int rounds = argc > 1 ? atoi(argv[1]) : 120;
   for (int round = 0; round < rounds; round++) {
     bnn_geometry g = draw_geometry(round % 4 == 0);
-    check(&g, round & 1, (int)(draw() % 3) - 1, round % 3 == 0);
+    check(&g, round & 1, (int)(draw() % 3) - 1, round % 3 ? UNIFORM : 1 + round / 3 % (KINDS - 1));
   }
   static const int64_t dense[][3] = {{1, 4100, 70}, {400, 33, 40}, {9, 1, 1}, {65, 300, 129}, {500, 3, 5}};
   for (int i = 0; i < 5; i++)
@@ -187,7 +300,40 @@ int main(int argc, char **argv) {
       int64_t rows = dense[i][0];
       bnn_geometry g = {1,         1,         dense[i][1], dense[i][2], {1, 1, rows}, {1, 1, rows},
                         {1, 1, 1}, {1, 1, 1}, {1, 1, 1},   {0}};
-      check(&g, transposed, 0, 0);
+      check(&g, transposed, 0, i ? UNIFORM : HEAVY_TAILED);
+    }
+  /* several tiles: {batch, channels, filters, height, width, kernel, stride} */
+  static const int64_t convolutions[][7] = {
+      {3, 64, 48, 15, 16, 3, 1}, {2, 128, 70, 9, 17, 3, 2}, {5, 200, 65, 7, 7, 3, 1},   {1, 96, 130, 4, 33, 2, 1},
+      {2, 64, 64, 31, 32, 1, 1}, {4, 65, 64, 6, 5, 5, 3},   {1, 260, 20, 30, 30, 3, 1}, {2, 64, 20, 1, 70, 3, 1}};
+  for (int i = 0; i < 8; i++)
+    for (int kind = i % 4; kind < KINDS; kind += 4) {
+      const int64_t *c = convolutions[i], pad = c[5] / 2;
+      int64_t rows = (c[3] + 2 * pad * (c[3] > 1) - (c[3] > 1 ? c[5] : 1)) / c[6] + 1;
+      int64_t length = (c[4] + 2 * pad - c[5]) / c[6] + 1;
+      bnn_geometry g = {c[0],
+                        1,
+                        c[1],
+                        c[2],
+                        {1, c[3], c[4]},
+                        {1, rows, length},
+                        {1, c[3] > 1 ? c[5] : 1, c[5]},
+                        {1, c[6], c[6]},
+                        {1, 1, 1},
+                        {0, c[3] > 1 ? pad : 0, pad}};
+      check(&g, (i + kind / 4) & 1, kind % 3 == 2, kind);
+    }
+  static const int64_t images[][5] = {/* batch, size, channels, filters, kernel */
+                                      {16, 7, 64, 48, 3},  {3, 28, 33, 17, 3},  {2, 40, 70, 80, 2},
+                                      {9, 13, 200, 16, 3}, {4, 26, 16, 130, 1}, {1, 64, 20, 33, 1}};
+  for (int i = 0; i < 6; i++)
+    for (int kind = 0; kind < KINDS; kind++) {
+      int64_t size = images[i][1], groups = kind % 4 == 1 ? 2 : 1, taps = images[i][4];
+      bnn_geometry g = {images[i][0],           groups,          groups * images[i][2],
+                        images[i][3] * groups,  {1, size, size}, {1, size, size},
+                        {1, taps, taps},        {1, 1, 1},       {1, 1, 1},
+                        {0, taps / 2, taps / 2}};
+      check_reduce(&g, (kind + i) % 3 == 0, taps == 3 && (kind + i) % 3 == 1, kind);
     }
   puts("signed kernels: ok");
   return 0;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...ops import norm
 from ...ops import shape as shape_ops
-from ...tape import plain, read
+from ...tape import observed, plain, read
 from ..base_layer import InputSpec, context
 from .arguments import ConfiguredLayer
 
@@ -150,7 +150,7 @@ class BatchNormalization(_Normalization):
     def call(self, inputs, training=None):
         inputs = read(inputs)
         if training and self._trainable:
-            mean, variance = norm.moments(plain(inputs), self._reduced)
+            mean, variance = observed("forward", "moments", norm.moments)(plain(inputs), self._reduced)
             axes = self._reduced
             if not context.inferring and inputs.size:
                 self._update_moving(inputs, mean, variance)
@@ -232,7 +232,7 @@ class LayerNormalization(_Normalization):
 
     def call(self, inputs):
         inputs = read(inputs)
-        mean, variance = norm.moments(plain(inputs), self._axes)
+        mean, variance = observed("forward", "moments", norm.moments)(plain(inputs), self._axes)
         return norm.normalize(
             inputs,
             self._spread(self.gamma),

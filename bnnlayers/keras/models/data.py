@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import queue
+import threading
 import warnings
 
 import numpy as np
@@ -171,7 +173,7 @@ class Data:
         self._once = hasattr(x, "__next__")
         if steps is None and hasattr(x, "__len__"):
             self.steps = len(x)
-        self._epoch = self._sequence if isinstance(x, Sequence) else self._iterate
+        self._epoch = Data._sequence if isinstance(x, Sequence) else Data._iterate
 
     def _from_arrays(self, x, y, sample_weight, batch_size):
         self._arrays = (
@@ -186,7 +188,7 @@ class Data:
         available = math.ceil(count / self._batch_size)
         self.steps = available if self._limit is None else self._limit
         self._once = False
-        self._epoch = self._slices
+        self._epoch = Data._slices  # not bound: arrays in a cycle would outlive their step
 
     def _slices(self):
         size, count = self._batch_size, self._samples
@@ -215,9 +217,15 @@ class Data:
             self._iterator = map(_as_tuple, self._source)
         return self._iterator
 
-    def epoch(self):
-        """The batches of one epoch, as ``(x, y, sample_weight)``."""
-        batches = self._epoch()
+    def epoch(self, ahead=False):
+        """The batches of one epoch, as ``(x, y, sample_weight)``.
+
+        With `ahead`, those that someone else makes are prepared by a thread; to cut them out of arrays is too little.
+        """
+        return prepared_ahead(self._batches()) if ahead and self._epoch is not Data._slices else self._batches()
+
+    def _batches(self):
+        batches = self._epoch(self)
         done = 0
         while self._limit is None or done < self._limit:
             try:
@@ -259,6 +267,36 @@ class Data:
         if sample_weight is not None:
             weights = weights * np.asarray(plain(sample_weight))
         return x, y, weights
+
+
+def prepared_ahead(batches):
+    """The same batches, each prepared by a thread of its own while the one before it is in use.
+
+    Nothing waits for the thread but who asks for a batch: it may be left in the middle of one.
+    """
+    wanted: queue.SimpleQueue = queue.SimpleQueue()
+    ready: queue.SimpleQueue = queue.SimpleQueue()
+
+    def prepare():
+        while wanted.get():
+            try:
+                ready.put((next(batches), None))
+            except BaseException as error:
+                ready.put((None, error))
+
+    threading.Thread(target=prepare, name="batches", daemon=True).start()
+    try:
+        wanted.put(True)
+        while True:
+            batch, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            wanted.put(True)
+            yield batch
+    finally:
+        wanted.put(False)
 
 
 def _take(array, where):

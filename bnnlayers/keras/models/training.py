@@ -225,7 +225,10 @@ class Trainer:
         validation_batch_size : int, optional
         validation_freq : int or list of int
             Validate every so many epochs, or after these (counted from one).
-        max_queue_size, workers, use_multiprocessing : optional
+        workers : int
+            Unless it is zero, a thread prepares the next batch of a `Sequence`, generator or iterable while the model
+            learns from the one before.
+        max_queue_size, use_multiprocessing : optional
             Accepted and without effect.
 
         Returns
@@ -261,7 +264,7 @@ class Trainer:
             self.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             logs = {} if done else None
-            for step, batch in enumerate(data.epoch()):
+            for step, batch in enumerate(data.epoch(ahead=workers > 0)):
                 if step < done:
                     continue
                 callbacks.on_train_batch_begin(step)

@@ -283,7 +283,7 @@ class Optimizer(Configurable):
                 update_step(gradient, variable)
                 constraint = getattr(variable, "constraint", None)
                 if constraint is not None:
-                    variable.assign(observed("update", type(constraint).__name__, constraint)(variable))
+                    observed("update", type(constraint).__name__, _constrain)(variable, constraint)
         finally:
             self._of_step = None
         self._iterations.assign_add(1)
@@ -380,6 +380,15 @@ class Optimizer(Configurable):
             if isinstance(value, Mapping) and "class_name" in value:
                 config[name] = schedules.deserialize(value)
         return cls(**config)
+
+
+def _constrain(variable, constraint):
+    """Apply a constraint: in the memory of the value if it can, or by its call."""
+    in_place = getattr(constraint, "_in_place_", None)
+    if in_place is None:
+        variable.assign(constraint(variable))
+    else:
+        in_place(variable._writable_())
 
 
 def _norm(gradient):
