@@ -86,10 +86,12 @@ def relu(x, *, negative_slope=0.0, max_value=None, threshold=0.0, traced):
 
 
 @relu.backward
-def relu(residual, dy, needed):
+def relu(residual, dy, needed, spare):
     active, below, negative_slope = residual
     if isinstance(active, np.ndarray):
-        return (_core.select(dy.reshape(-1), active, 0).reshape(dy.shape),)
+        dx = spare(dy)
+        _core.select(dy.reshape(-1), active, 0, dx.reshape(-1))
+        return (dx,)
     dx = dy * active.read()
     if below is not None:
         dx += negative_slope * dy * below.read()

@@ -87,10 +87,10 @@ def normalize(x, gamma, beta, *, mean, variance, epsilon, axes=None):
 
 
 @normalize.backward
-def normalize(residual, dy, needed):
+def normalize(residual, dy, needed, spare):
     x, gamma, mean, inverse, axes, apart = residual
     if apart is None:
-        return _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed)
+        return _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed, spare)
     normal = x - mean
     normal *= inverse
     if axes is None:
@@ -115,7 +115,7 @@ def normalize(residual, dy, needed):
     return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
 
 
-def _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed):
+def _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed, spare):
     scale = inverse if gamma is None else inverse * gamma
     dx = dgamma = dbeta = None
     if axes is not None or needed[1] or needed[2]:
@@ -125,7 +125,7 @@ def _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed):
         dx = dy * scale
     elif needed[0]:
         count = _count(x, axes)
-        dx = _core.normalize_grad(x, dy, mean, scale, dbeta / count, dgamma * inverse / count)
+        dx = _core.normalize_grad(x, dy, mean, scale, dbeta / count, dgamma * inverse / count, spare(x))
     return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
 
 

@@ -193,6 +193,12 @@ static void normalize(const void *what, int64_t begin, int64_t end) {
   }
 }
 
+/* x and dy may be `out` itself, given as the same pointer so that the loop is seen to have no other dependence. */
+BNN_INLINE void norm_grad_row(const float *x, const float *dy, const float *restrict mean, const float *restrict scale,
+                              const float *restrict shift, const float *restrict slope, int64_t count, float *out) {
+  for (int64_t j = 0; j < count; j++) out[j] = ((dy[j] - shift[j]) - (x[j] - mean[j]) * slope[j]) * scale[j];
+}
+
 static void normalize_grad(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
   norm_block b = norm_block_of(n, begin);
@@ -206,7 +212,12 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
   int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
   for (int64_t count = rows * b.channels - b.first; count > 0; count -= b.width) {
     int64_t here = count < b.width ? count : b.width;
-    for (int64_t j = 0; j < here; j++) out[j] = ((dy[j] - shift[j]) - (x[j] - mean[j]) * slope[j]) * scale[j];
+    if (n->dy == n->out)
+      norm_grad_row(x, out, mean, scale, shift, slope, here, out);
+    else if (n->x == n->out)
+      norm_grad_row(out, dy, mean, scale, shift, slope, here, out);
+    else
+      norm_grad_row(x, dy, mean, scale, shift, slope, here, out);
     x += b.width, dy += b.width, out += b.width;
   }
 }

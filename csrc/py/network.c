@@ -80,9 +80,10 @@ static PyObject *norm_reduce(PyObject *self, norm_call *c, bnn_pass pass, bnn_pa
   return (PyObject *)out;
 }
 
-static PyObject *norm_map(PyObject *self, norm_call *c, bnn_pass pass) {
+/* `result` is where to write, or NULL or None: it may be x or dy, of which an element is read before it is written. */
+static PyObject *norm_map(PyObject *self, norm_call *c, bnn_pass pass, const char *function, PyObject *result) {
   bnn_norm *n = &c->norm;
-  PyArrayObject *out = empty_like(c->array[X]);
+  PyArrayObject *x = c->array[X], *out = check_out(function, result, PyArray_NDIM(x), PyArray_DIMS(x), NPY_FLOAT32);
   if (out && n->rows > 0) {
     int64_t blocks = kernels_of(self)->norm_blocks(n->rows, n->channels);
     n->out = data_of(out);
@@ -123,18 +124,18 @@ static PyObject *normalize(PyObject *self, PyObject *args, PyObject *keywords) {
   if (!PARSE("OOOO:normalize", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT])) return NULL;
   if (operand[SHIFT] == Py_None) operand[SHIFT] = NULL;
   if (norm_begin(&c, "normalize", operand) < 0) return norm_fail(&c);
-  return norm_map(self, &c, kernels_of(self)->normalize);
+  return norm_map(self, &c, kernels_of(self)->normalize, "normalize", NULL);
 }
 
 static PyObject *normalize_grad(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", NULL};
-  PyObject *operand[OPERANDS] = {NULL};
+  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", "out", NULL};
+  PyObject *operand[OPERANDS] = {NULL}, *out = NULL;
   norm_call c;
-  if (!PARSE("OOOOOO:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
-             &operand[SLOPE]))
+  if (!PARSE("OOOOOO|O:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
+             &operand[SLOPE], &out))
     return NULL;
   if (norm_begin(&c, "normalize_grad", operand) < 0) return norm_fail(&c);
-  return norm_map(self, &c, kernels_of(self)->normalize_grad);
+  return norm_map(self, &c, kernels_of(self)->normalize_grad, "normalize_grad", out);
 }
 
 /* ---- pooling --------------------------------------------------------------------------------------------------- */
@@ -319,8 +320,8 @@ PyMethodDef network_methods[] = {
     {"moments", moments, METH_O, "moments($self, x, /)\n--\n\nMean and biased variance of each channel of rows."},
     METHOD("norm_sums", norm_sums, "x, dy, mean", "Sums of dy and of dy * (x - mean) for each channel of rows."),
     METHOD("normalize", normalize, "x, mean, scale, shift", "(x - mean) * scale + shift, of numbers per channel."),
-    METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope",
-           "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel."),
+    METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope, out=None",
+           "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel; out may be x or dy."),
     METHOD("max_pool", max_pool, "x, geometry, traced", "Largest value of each window, and bits of which tap it was."),
     METHOD("max_pool_grad", max_pool_grad, "dy, winner, geometry", "Gradient of max_pool."),
     METHOD("average_pool", average_pool, "x, geometry", "Mean of each window."),
