@@ -239,7 +239,8 @@ static void check_reduce(const bnn_geometry *g, int transposed, int pad, int kin
         error = fmax(error, fabs(expected[i * row + n] - whole[i * row + n]));
       }
       /* Running sums of floats lose more when one term is far above the others. */
-      expect(error <= (strcmp((*kernels)->level, "amx") ? 8e-6 : 1e-6) * most, (*kernels)->level, kind_names[kind], "not accurate", g);
+      expect(error <= (strcmp((*kernels)->level, "amx") ? 8e-6 : 1e-6) * most, (*kernels)->level, kind_names[kind],
+             "not accurate", g);
     }
     free(whole), free(split);
   }
