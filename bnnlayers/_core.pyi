@@ -44,6 +44,9 @@ xnor_matmul: np.ufunc  # gufunc (m,k),(k,n)->(m,n), float32/float64 signs in, in
 def get_num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...  # a forked child stays at 1
 
+# Large arrays of this context get memory that is used again (None), or what they had before (what a call returned).
+def set_memory(handler: Any, /) -> Any: ...
+
 # Bits of x along `axis`: (words uint32[planes, ..., ceil(n/32)] with the axis moved last, mask words of the same shape
 # without the leading plane axis where |x| <= clip, or None if clip is None, whether x holds a NaN).
 # kind "sign": x < 0. "unit": x > 0. "ternary": the signs of what is not zero, and what is not zero, which is where
@@ -132,8 +135,8 @@ def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...
 
 # Batch norm of float32 x[..., C]; dy has the shape of x, the other operands C numbers, along their last axis. moments:
 # mean and biased variance (2, C), zero without rows. norm_sums: of dy and of dy * (x - mean), (2, C). normalize:
-# (x - mean) * scale + shift. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale;
-# `out` as in select, x or dy for example.
+# (x - mean) * scale + shift. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy
+# for example.
 def moments(x: ArrayLike, /) -> NDArray[np.float32]: ...
 def norm_sums(x: ArrayLike, dy: ArrayLike, mean: ArrayLike) -> NDArray[np.float32]: ...
 def normalize(x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None) -> NDArray[np.float32]: ...

@@ -1,24 +1,24 @@
 /* signed_reduce with tiles: dy in fixed point, as three or four limbs that are signed bytes, times signs.
  *
- * Order of a sum, and so its bits: positions as in signed_reduce.h, in equal chunks of at most
- * TILES_CHUNK steps of TILES_STEP positions, a class beginning a step of its own. In a chunk a column of dy (a filter)
- * is rounded to multiples of a power of two, which leaves its greatest magnitude 22 bits or a little less than 23, or 8
- * more with four limbs. From there the sum over the chunk is of integers, and exact: the order in which tiles take
- * positions does not matter. The limbs are joined in float, the highest first, and the chunks added in order. With m
- * the greatest magnitude of a column and n positions, the error is below
+ * Order of a sum, and so its bits: positions as in signed_reduce.h, in equal chunks of at most TILES_CHUNK steps of
+ * TILES_STEP positions, a class beginning a step of its own. In a chunk a column of dy (a filter) is rounded to
+ * multiples of a power of two, of which its greatest magnitude counts 2^22 to 2^23, or 2^30 to 2^31 with four limbs.
+ * From there the sum over the chunk is of integers, and exact: in which order tiles take the positions does not matter.
+ * The limbs are joined in float, the highest first, and the chunks added in order. With m the greatest magnitude of a
+ * column in a chunk of n positions, the error is below the sum over the chunks of
  *
- *   n m 2^-23 + 3 * 2^-24 |sum of a chunk| for each chunk + number of chunks * 2^-24 (sum of magnitudes).
+ *   n m 2^-22 / 2 + 4 * 2^-24 |sum of the chunk|, and with four limbs n m 2^-30 / 2 in the place of the first,
  *
- * Roundings are as often up as down, so the first is rather sqrt(n) m 2^-24. A tile of 16 columns takes three limbs
- * where m^2 <= TILES_LIMIT * mean(dy^2) in each of them, which keeps this below the error of a blocked sum of floats;
- * and four otherwise. A tile with a column that is not finite, or so small that its scale is not, takes the register
- * tables instead. */
+ * and 2^-24 (number of chunks) (sum of magnitudes). Roundings are as often up as down, so that of the first about
+ * sqrt(n) m 2^-24 is seen. Three limbs are taken where m^2 <= TILES_LIMIT * mean(dy^2) in every column of a tile, less
+ * in short chunks, which keeps this below the error of a blocked sum of floats; four otherwise. A tile of columns with
+ * one that is not finite, or so small that its scale is not, takes the register tables instead. */
 
 #define TILES_SIDE 16                 /* rows of a tile, and columns of sums */
 #define TILES_STEP 64                 /* positions that one product of tiles sums up */
 #define TILES_BYTES (TILES_SIDE * 64) /* of a tile */
 #define TILES_CELLS (TILES_SIDE * 16) /* sums in a tile */
-#define TILES_CHUNK 32                /* most steps of a chunk */
+#define TILES_CHUNK 20                /* most steps of a chunk: the signs of a unit stay in the first cache */
 #define TILES_RIGHT 4096              /* most steps times columns of a pass, whose limbs stay in the second cache */
 #define TILES_GROUP 64                /* columns whose sums are joined at a time: they stay in the first */
 #define TILES_LIMBS 4                 /* at most */

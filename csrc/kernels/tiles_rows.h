@@ -27,6 +27,7 @@
 #define TILES_STAGED (1 << 20) /* bytes of lines to aim at: they are read once per panel, from the second cache */
 #define TILES_MOST (4 << 20)   /* the most bytes of lines and of signs */
 #define TILES_LIMBS 4
+#define TILES_JOINED 4
 #define TILES_LINE 64
 #define TILES_TILE 1024
 #define TILES_PANEL (2 * TILES_TILE) /* bytes of 64 steps of the depth for the columns of a panel */
@@ -46,6 +47,7 @@ typedef struct {
   int used;     /* else signed_rows.h is */
   int by_row;   /* a scale per row */
   int constant; /* padding reads the constant row */
+  int joined;   /* all limbs of a line stand in one tile, which so holds TILES_JOINED lines: for few rows */
   bnn_geometry geometry;
   int transposed;
   tiles_axis axis[3];
@@ -98,11 +100,11 @@ static int tiles_axis_plan(tiles_plan *plan, int axis) {
   return a->lines < 1 << 20;
 }
 
-/* Where tiles win, measured against signed_rows.h: a matter of how much of a line is padding, and of how much work
- * there is for each result. Not of the batch, nor of the pixels of a product by rows, which may be its batch. */
+/* Where tiles win, measured against signed_rows.h: half of a line must be depth, and a result the sum of two lines at
+ * least, or combining limbs takes the time (the figures are in docs/kernels.md). It depends neither on the batch nor,
+ * in a product by rows, on the pixels, which may be its batch. */
 static int tiles_win(const bnn_product *p, const tiles_plan *plan) {
-  if (plan->terms > 1 << 16 || plan->taps * plan->blocks < 2 || p->columns < 16) return 0;
-  return 4 * p->depth >= 3 * 64 * plan->blocks || p->depth >= 128;
+  return 2 * p->depth >= TILES_LINE * plan->blocks && plan->taps * plan->blocks > 1 && plan->terms <= 1 << 16;
 }
 
 static tiles_plan tiles_rows_plan(const bnn_product *p) {
@@ -111,7 +113,7 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   plan.constant = p->constant && !plan.transposed;
   bnn_geometry *g = &plan.geometry;
   plan.terms = plan.taps * p->depth;
-  plan.blocks = (p->depth + 63) / 64;
+  plan.blocks = (p->depth + TILES_LINE - 1) / TILES_LINE;
   plan.words = bnn_words(p->depth);
   plan.panels = bnn_panels(p->columns);
   if (!p->images || !s->pixels || !tiles_win(p, &plan)) return plan;
@@ -152,11 +154,14 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   plan.most = TILES_STAGED / row - plan.before - plan.after;
   int64_t few = (32 + x->lines - 1) / x->lines;
   if (plan.most < few) plan.most = few;
+  if (((plan.before + few + plan.after) * x->lines + 32) * plan.blocks * TILES_LIMBS * TILES_LINE > TILES_MOST)
+    return plan; /* not a matter of the batch */
   if (plan.most > plan.rows) plan.most = plan.rows;
   plan.images = plan.by_row ? 0 : plan.most / plan.image_rows + 2;
   plan.lines = (plan.before + plan.most + plan.after) * x->lines + 32;
-  if (plan.lines * plan.blocks * TILES_LIMBS * TILES_LINE > TILES_MOST) return plan;
   if (plan.taps * plan.blocks * TILES_PANEL > TILES_MOST || plan.phases > 64) return plan;
+
+  plan.joined = plan.by_row && plan.rows <= 2 * TILES_JOINED;
 
   /* What staging costs is a small part of an item's time, if it has so many panels and a quarter of an image. */
   plan.width = (24 + plan.taps - 1) / plan.taps;
@@ -338,9 +343,10 @@ static void tiles_note_scale(tiles_work *work) {
 static void tiles_stage_line(const tiles_work *work, const float *row, int64_t line) {
   const vf32 inverse = v_set_f32(work->scale.inverse);
   const int shift = work->scale.limbs == 3 ? 8 : 0;
-  int64_t stride = work->plan.lines * TILES_LINE, depth = work->product->depth;
-  uint8_t *out = work->areas.staged + line * TILES_LINE;
-  for (int64_t k = 0; k < depth; k += 64, out += TILES_LIMBS * stride) {
+  const tiles_plan *plan = &work->plan;
+  int64_t depth = work->product->depth, stride = plan->joined ? TILES_LINE : plan->lines * TILES_LINE;
+  uint8_t *out = work->areas.staged + line * (plan->joined ? TILES_LIMBS * TILES_LINE : TILES_LINE);
+  for (int64_t k = 0; k < depth; k += TILES_LINE, out += plan->lines * TILES_LIMBS * TILES_LINE) {
     vu32 x[4];
     for (int v = 0; v < 4; v++) {
       int64_t rest = depth - k - v * BNN_LANES;
@@ -369,10 +375,8 @@ static void tiles_stage_rows(tiles_work *work) {
     tiles_measure(tiles_source(work, row), p->depth, &range);
     work->scale = tiles_scale_of(&range, plan->terms);
     tiles_note_scale(work);
-    if (work->scale.limbs > 0)
-      tiles_stage_line(work, tiles_source(work, row), row - work->begin);
-    else
-      tiles_stage_zeros(work, row - work->begin, 1);
+    if (work->scale.limbs < 0) work->scale.inverse = 0; /* the line is not used, but lies in a tile with others */
+    tiles_stage_line(work, tiles_source(work, row), row - work->begin);
     work->areas.unit[row - work->begin] = work->scale.unit;
     work->areas.target[row - work->begin] = work->scale.limbs < 0 ? -1 : row;
   }
@@ -508,16 +512,17 @@ static void tiles_combine(const tiles_work *work, int64_t position, const int32_
   const bnn_product *p = work->product;
   const vf32 byte = v_set_f32(0x1p8f), pair = v_set_f32(0x1p16f);
   int64_t columns = p->columns - column;
-  for (int r = 0; r < 16; r++, position++, sums += BNN_LANES) {
+  const int joined = work->plan.joined, limb = joined ? 16 : 1024;
+  for (int r = 0; r < (joined ? TILES_JOINED : 16); r++, position++, sums += joined ? TILES_LIMBS * 16 : 16) {
     int64_t target = work->areas.target[position];
     if (target < 0) continue;
     float *out = (float *)p->out + (target * p->groups + work->group) * p->columns + column;
     const vf32 unit = v_set_f32(work->areas.unit[position]);
     for (int half = 0; half < 2 && half * BNN_LANES < columns; half++) {
       const int32_t *sum = sums + half * 256;
-      vf32 high = v_fma_f32(v_float(v_load(sum)), byte, v_float(v_load(sum + 1024)));
-      vf32 low = v_mul_f32(v_float(v_load(sum + 2048)), byte);
-      if (work->limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3072)));
+      vf32 high = v_fma_f32(v_float(v_load(sum)), byte, v_float(v_load(sum + limb)));
+      vf32 low = v_mul_f32(v_float(v_load(sum + 2 * limb)), byte);
+      if (work->limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3 * limb)));
       v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit), columns - half * BNN_LANES);
     }
   }
@@ -528,7 +533,7 @@ static void tiles_panel(const tiles_work *work, int64_t column) {
   const tiles_areas *areas = &work->areas;
   int64_t count = (work->end - work->begin) * plan->axis[2].lines, position = 0;
   const uint8_t *staged = areas->staged + plan->before * plan->axis[2].lines * TILES_LINE;
-  int wide = work->product->columns - column > 16;
+  int wide = work->product->columns - column > 16, line = plan->joined ? TILES_LIMBS * TILES_LINE : TILES_LINE;
   for (;;) {
     int64_t at[2];
     int tiles = 0;
@@ -536,13 +541,13 @@ static void tiles_panel(const tiles_work *work, int64_t column) {
       while (position < count && areas->target[position] < 0) position++;
       if (position >= count) break;
       at[tiles++] = position;
-      position += 16;
+      position += plan->joined ? TILES_JOINED : 16;
     }
     if (!tiles) break;
     if (tiles < 2) at[1] = at[0];
-    for (int limb = 0; limb < work->limbs; limb++) {
+    for (int limb = 0; limb < (plan->joined ? 1 : work->limbs); limb++) {
       const uint8_t *first = staged + limb * plan->lines * TILES_LINE;
-      const uint8_t *upper = first + at[0] * TILES_LINE, *lower = first + at[1] * TILES_LINE;
+      const uint8_t *upper = first + at[0] * line, *lower = first + at[1] * line;
       int32_t *sums = areas->sums + limb * 1024;
       if (tiles == 2 && wide)
         tiles_sum(work, upper, lower, sums, 1, 1);
