@@ -44,9 +44,6 @@ xnor_matmul: np.ufunc  # gufunc (m,k),(k,n)->(m,n), float32/float64 signs in, in
 def get_num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...  # a forked child stays at 1
 
-# Large arrays of this context get memory that is used again (None), or what they had before (what a call returned).
-def set_memory(handler: Any, /) -> Any: ...
-
 # Bits of x along `axis`: (words uint32[planes, ..., ceil(n/32)] with the axis moved last, mask words of the same shape
 # without the leading plane axis where |x| <= clip, or None if clip is None, whether x holds a NaN).
 # kind "sign": x < 0. "unit": x > 0. "ternary": the signs of what is not zero, and what is not zero, which is where

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ops.memory import reused
 from ...tape import GradientTape, observed, plain
 from .. import callbacks as callbacks_module
 from .. import optimizers
@@ -161,8 +160,7 @@ class Trainer:
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def _train_step(self, data):
-        with reused():
-            return observed("step", "step", self.train_step)(data)
+        return observed("step", "step", self.train_step)(data)
 
     def test_step(self, data):
         """Evaluate one batch."""
