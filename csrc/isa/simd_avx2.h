@@ -80,21 +80,24 @@ BNN_INLINE vu32 v_high_bytes(vu32 x) { return _mm256_unpackhi_epi8(x, _mm256_set
 BNN_INLINE vu32 v_add_halves(vu32 a, vu32 b) { return _mm256_add_epi16(a, b); }
 BNN_INLINE vu32 v_low_halves(vu32 x) { return _mm256_unpacklo_epi16(x, _mm256_setzero_si256()); }
 BNN_INLINE vu32 v_high_halves(vu32 x) { return _mm256_unpackhi_epi16(x, _mm256_setzero_si256()); }
+BNN_INLINE void v_store_byte_nibbles(uint8_t *out, vu32 bytes) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  v_store(out, _mm256_and_si256(bytes, nibble));
+  v_store(out + 32, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble));
+}
 /* Of the words of 32 columns: nibble i of all of them is the vector of bytes at out + i * 32. In what order is undone
  * where bytes become words. */
 BNN_INLINE void v_store_nibbles(uint8_t *out, const uint32_t *words) {
   const __m256i apart = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9, 13,
                                          2, 6, 10, 14, 3, 7, 11, 15);
-  const __m256i nibble = _mm256_set1_epi8(15);
   __m256i a = _mm256_shuffle_epi8(v_load(words), apart), b = _mm256_shuffle_epi8(v_load(words + 8), apart);
   __m256i c = _mm256_shuffle_epi8(v_load(words + 16), apart), d = _mm256_shuffle_epi8(v_load(words + 24), apart);
-  __m256i ab[2] = {_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)};
-  __m256i cd[2] = {_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d)};
-  for (int i = 0; i < 4; i++, out += 64) {
-    __m256i byte = i % 2 ? _mm256_unpackhi_epi64(ab[i / 2], cd[i / 2]) : _mm256_unpacklo_epi64(ab[i / 2], cd[i / 2]);
-    v_store(out, _mm256_and_si256(byte, nibble));
-    v_store(out + 32, _mm256_and_si256(_mm256_srli_epi16(byte, 4), nibble));
-  }
+  __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+  v_store_byte_nibbles(out, _mm256_unpacklo_epi64(ab, cd));
+  v_store_byte_nibbles(out + 64, _mm256_unpackhi_epi64(ab, cd));
+  ab = _mm256_unpackhi_epi32(a, b), cd = _mm256_unpackhi_epi32(c, d);
+  v_store_byte_nibbles(out + 128, _mm256_unpacklo_epi64(ab, cd));
+  v_store_byte_nibbles(out + 192, _mm256_unpackhi_epi64(ab, cd));
 }
 
 /* ---- floats ---------------------------------------------------------------------------------------------------- */

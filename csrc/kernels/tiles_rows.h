@@ -116,7 +116,7 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   plan.blocks = (p->depth + TILES_LINE - 1) / TILES_LINE;
   plan.words = bnn_words(p->depth);
   plan.panels = bnn_panels(p->columns);
-  if (!p->images || !s->pixels || !tiles_win(p, &plan)) return plan;
+  if (!p->images || !s->pixels || !plan.terms || !plan.panels || !tiles_win(p, &plan)) return plan;
 
   int same = plan.taps == 1, line = 1;
   for (int axis = 0; axis < 3; axis++) {
