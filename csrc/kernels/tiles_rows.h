@@ -100,11 +100,16 @@ static int tiles_axis_plan(tiles_plan *plan, int axis) {
   return a->lines < 1 << 20;
 }
 
-/* Where tiles win, measured against signed_rows.h: half of a line must be depth, and a result the sum of two lines at
- * least, or combining limbs takes the time (the figures are in docs/kernels.md). It depends neither on the batch nor,
- * in a product by rows, on the pixels, which may be its batch. */
+/* Where tiles win, measured against signed_rows.h: two fifths of what they multiply are terms of a result, not padding
+ * of the depth or of the image, and a result sums two lines at least, or combining limbs takes the time (the figures
+ * are in docs/kernels.md). It depends neither on the batch nor, in a product by rows, on the pixels, which may be its
+ * batch. */
 static int tiles_win(const bnn_product *p, const tiles_plan *plan) {
-  return 2 * p->depth >= TILES_LINE * plan->blocks && plan->taps * plan->blocks > 1 && plan->terms <= 1 << 16;
+  const bnn_schedule *s = p->schedule;
+  double useful = 0, all = (double)(plan->image_rows * plan->axis[2].lines) * (double)(plan->taps * plan->blocks);
+  for (const bnn_class *c = s->class_; c < s->class_ + s->classes; c++)
+    useful += (double)c->count * (double)(c->valid + c->padded) * (double)p->depth;
+  return 5 * useful >= 2 * TILES_LINE * all && plan->taps * plan->blocks > 1 && plan->terms <= 1 << 16;
 }
 
 static tiles_plan tiles_rows_plan(const bnn_product *p) {
@@ -116,7 +121,7 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   plan.blocks = (p->depth + TILES_LINE - 1) / TILES_LINE;
   plan.words = bnn_words(p->depth);
   plan.panels = bnn_panels(p->columns);
-  if (!p->images || !s->pixels || !plan.terms || !plan.panels || !tiles_win(p, &plan)) return plan;
+  if (!p->images || !s->pixels || !plan.terms || !plan.panels) return plan;
 
   int same = plan.taps == 1, line = 1;
   for (int axis = 0; axis < 3; axis++) {
@@ -145,6 +150,7 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   plan.phases = z->phases * y->phases * x->phases;
   plan.image_rows = z->lines * y->lines;
   plan.rows = p->images * plan.image_rows;
+  if (!tiles_win(p, &plan)) return plan;
   int64_t low = (z->lowest * y->lines + y->lowest) * x->lines + x->lowest;
   int64_t high = (z->highest * y->lines + y->highest) * x->lines + x->highest;
   plan.before = low < 0 ? (-low + x->lines - 1) / x->lines : 0;
