@@ -674,11 +674,11 @@ class Operation:
 
     __name__: str
 
-    def __init__(self, forward: Callable[..., Any], recompute: bool, linear: bool, joins: bool) -> None:
+    def __init__(self, forward: Callable[..., Any], recompute: int, linear: bool, joins: bool) -> None:
         functools.update_wrapper(self, forward)
         self._forward = forward
         self._backward: Callable[..., Any] | None = None
-        self._recompute = recompute
+        self.effort = int(recompute)
         self._linear = linear
         self._joins = joins
         signature = inspect.signature(forward)
@@ -736,7 +736,7 @@ class Operation:
             parents,
             self._backward,
             _without_arguments(residual, values, parents),
-            self._again(values, parents, params) if self._recompute else None,
+            self._again(values, parents, params) if self.effort else None,
         )
 
     def _again(self, values: list[Any], parents: Any, params: dict[str, Any]) -> Any:
@@ -813,7 +813,7 @@ def _reach(args: list[Any], allowance: int, roots: list[Node]) -> int:
             continue
         count, left = len(roots), -1
         if node.recompute is not None:
-            left = allowance - math.prod(node.shape) * node.dtype.itemsize
+            left = allowance - math.prod(node.shape) * node.dtype.itemsize * node.recompute[0].effort
             if left >= 0:
                 left = _reach(node.recompute[1], left, roots)
         if left >= 0:
@@ -927,7 +927,7 @@ class Spare:
 
 
 def operation(
-    forward: Callable[..., Any] | None = None, *, recompute: bool = False, linear: bool = False, joins: bool = False
+    forward: Callable[..., Any] | None = None, *, recompute: int = False, linear: bool = False, joins: bool = False
 ) -> Any:
     """Make a forward function a differentiable operation.
 
@@ -938,10 +938,10 @@ def operation(
         differentiated, keywords are parameters. It gets plain arrays in the place of Tensors and
         of whatever has `_read_()`, and `traced` (one bool per positional argument) if its
         signature names that. The value is an array, a BitArray, or a tuple of them.
-    recompute : bool, optional
-        Whether to run forward again is cheap and gives the same bits. The value then need not be
-        kept by those who read it, if every argument can be had again as well, or if to keep those
-        takes fewer bytes.
+    recompute : bool or int, optional
+        Whether to run forward again is cheap and gives the same bits; 2 if it takes about twice as
+        long as an elementwise operation. The value then need not be kept by those who read it, if
+        every argument can be had again as well, or if to keep those takes fewer bytes.
     linear : bool, optional
         Whether backward is made of recorded operations and its residual depends on no traced
         value, so that it can be differentiated again.

@@ -8,6 +8,12 @@ static const bnn_class *class_at(const bnn_class *class_, int64_t position) {
   return class_;
 }
 
+/* Whether tap i of a class reads the pixel after the one that tap i - 1 reads, and goes where that ends. */
+static int neighbours(const bnn_class *class_, int64_t i) {
+  return i < class_->valid && class_->tap[i] == class_->tap[i - 1] + 1 &&
+         class_->offset[i] == class_->offset[i - 1] + 1;
+}
+
 #define REAL float
 #define OF(name) name##_f32
 #include "im2col.h"

@@ -10,9 +10,11 @@ void OF(bnn_im2col)(const bnn_columns *c, int64_t begin, int64_t end) {
     for (int64_t group = 0; group < c->groups; group++) {
       const REAL *x = (const REAL *)c->x + (image * s->sources * c->groups + group) * c->depth;
       REAL *out = (REAL *)c->columns + ((group * c->images + image) * s->pixels + s->pixel[position]) * row;
-      for (int64_t i = 0; i < class_->valid; i++) {
+      for (int64_t i = 0, run; i < class_->valid; i += run) {
+        for (run = 1; c->groups == 1 && neighbours(class_, i + run); run++) continue;
         int64_t source = s->base[position] + class_->offset[i];
-        memcpy(out + class_->tap[i] * c->depth, x + source * c->groups * c->depth, (size_t)c->depth * sizeof(REAL));
+        memcpy(out + class_->tap[i] * c->depth, x + source * c->groups * c->depth,
+               (size_t)(run * c->depth) * sizeof(REAL));
       }
       for (int64_t i = class_->valid; i < class_->valid + class_->padded; i++)
         for (int64_t k = 0; k < c->depth; k++) out[class_->tap[i] * c->depth + k] = (REAL)c->pad;

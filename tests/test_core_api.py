@@ -783,7 +783,7 @@ def read_settings(connection):
         ({"OMP_NUM_THREADS": "3"}, 3, None),
         ({"BNNLAYERS_ISA": "portable"}, None, ["portable"]),
         ({"BNNLAYERS_ISA": "avx2"}, None, ["avx2", "portable"]),
-        ({"BNNLAYERS_ISA": "avx512vpopcnt"}, None, ["avx512vpopcnt", "avx2", "portable"]),
+        ({"BNNLAYERS_ISA": "avx512vpopcnt"}, None, ["avx512vpopcnt", "avx512", "avx2", "portable"]),
     ],
 )
 def test_the_environment(monkeypatch, environment, threads, levels):

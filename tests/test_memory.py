@@ -35,9 +35,10 @@ def bits_per_sample(model):
 
     Two bits of what a binary product reads, its sign and whether the gradient passes; a bit of a rectifier's result,
     whether it was active; a byte of a pooling's, which of the window won; and the floats that a product of floats read.
-    A norm keeps floats only where they come out of a product with sums too long to be run again, or are far from any.
+    A norm keeps floats only where they come out of a product with sums too long to be run again, or are far from any:
+    as those that a pooling makes of a product of floats.
     """
-    total, product, dear = 0, False, False
+    total, product, short, dear = 0, False, False, False
     for layer in model.layers:
         inputs, outputs = (
             sum(math.prod(s[1:]) for s in (shape if isinstance(shape, list) else [shape]))
@@ -56,10 +57,10 @@ def bits_per_sample(model):
             total += outputs
         if activation is keras.activations.softmax:
             total += 3 * 32 * outputs  # probabilities, and the loss's
-        dear = (pooling and not product) or (
+        dear = (pooling and (not product or short)) or (
             floats and math.prod(layer.weights[0].shape) // layer.output_shape[-1] > 256
         )
-        product = quantized or floats
+        product, short = quantized or floats, floats
     return total
 
 

@@ -86,6 +86,8 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
     def one(x: Any, w: Any, geometry: Geometry = geometry) -> Any:
         if isinstance(x, BitArray):
             return _core.signed_left(x.words, w, geometry, pad, transposed)
+        if _by_channel(geometry, transposed, x):
+            return _by_channel_times(x, w.numpy(), geometry, pad)
         right = w.prepare(geometry.groups, geometry.channels, transposed)
         return _core.signed_right(x, right, geometry, pad, transposed)
 
@@ -154,6 +156,8 @@ def _ones(shape: Sequence[int], axis: int = -1) -> BitArray:
 
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     groups = geometry.groups
+    if _by_channel(geometry, transposed, x, w):
+        return _by_channel_times(x, w, geometry, pad)
     w = _split_groups(w, groups)
     if transposed:
         w = w.transpose(0, 2, 1)
@@ -174,6 +178,8 @@ def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: boo
 def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """The kernel gradient (taps, C / groups, F) from the input and the gradient of the output."""
     if not isinstance(x, BitArray):
+        if _by_channel(geometry, transposed, x, dy):
+            return _core.depthwise_reduce(x, dy, geometry, pad)
         inputs, outputs = (dy, x) if transposed else (x, dy)
         inputs, outputs = (a.reshape(shape) for a, shape in zip((inputs, outputs), _shapes(geometry), strict=True))
         dw: Any = None
@@ -217,6 +223,18 @@ def _along_depth(scale: Any, geometry: Geometry, transposed: bool) -> Any:
         return scale
     by_group = scale.reshape(geometry.groups, -1)
     return np.repeat(by_group, geometry.filters // geometry.groups, axis=0).T
+
+
+def _by_channel(geometry: Geometry, transposed: bool, *arrays: Any) -> bool:
+    """Whether each group has one channel, as where grey images are read: then only taps are summed, for which the
+    depthwise kernels are made. They take float32."""
+    one = geometry.channels == geometry.groups and not transposed
+    return one and all(a.dtype == np.float32 for a in arrays)
+
+
+def _by_channel_times(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
+    w = w.reshape(math.prod(geometry.kernel), geometry.channels, -1)
+    return _core.depthwise_float(x, w, geometry, pad, False)
 
 
 def _shapes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
@@ -310,7 +328,8 @@ class Product:
     def __init__(self, forward: Callable[..., Any]) -> None:
         self._operations = {}
         for kind, again in itertools.product(("xnor", "signed", "float"), (False, True)):
-            each = self._operations[kind, again] = operation(forward, recompute=again)
+            effort = 1 if kind == "xnor" else 2
+            each = self._operations[kind, again] = operation(forward, recompute=again and effort)
             each.__name__ = f"{forward.__module__.rpartition('.')[2]}, {kind}"
 
     def backward(self, function: Callable[..., Any]) -> Product:
