@@ -35,14 +35,14 @@ lint: $(VENV)/.test
 	find csrc tests/c -name '*.[ch]' | xargs $(BIN)/clang-format --dry-run --Werror
 
 sanitize:
-	$(MAKE) -C tests/c sanitize
+	$(MAKE) -j2 -C tests/c sanitize
 
 # The C checks as an AArch64 machine runs them, emulated; skipped where the tools for it are missing.
 AARCH64 ?= aarch64-linux-gnu-gcc
 QEMU ?= qemu-aarch64
 neon:
 	@if command -v $(AARCH64) >/dev/null && command -v $(QEMU) >/dev/null; then \
-	  $(MAKE) -C tests/c check CC=$(AARCH64) RUN=$(QEMU) LDFLAGS=-static BUILD=../../build/neon ROUNDS=40; \
+	  $(MAKE) -j2 -C tests/c check CC=$(AARCH64) RUN=$(QEMU) LDFLAGS=-static BUILD=../../build/neon ROUNDS=40; \
 	else echo 'neon: skipped, for want of $(AARCH64) or $(QEMU)'; fi
 
 bench: $(VENV)/.bench
