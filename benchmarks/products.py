@@ -494,7 +494,7 @@ GROUPS = {
 
 
 def print_row(row, columns):
-    print(f"{row['case']:<48}" + "".join(f"{cell(row.get(c), c):>{len(c) + 2}}" for c in columns), flush=True)
+    print(f"{row['case']:<50}" + "".join(f"{cell(row.get(c), c):>{len(c) + 2}}" for c in columns), flush=True)
 
 
 def cell(value, column):
@@ -502,7 +502,7 @@ def cell(value, column):
 
 
 def print_heads(title, columns):
-    print(f"\n{title:<48}" + "".join(f"{c:>{len(c) + 2}}" for c in columns))
+    print(f"\n{title:<50}" + "".join(f"{c:>{len(c) + 2}}" for c in columns))
 
 
 def table(options, peaks):
