@@ -12,6 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define SEED 0x9e3779b97f4a7c15u
+#include "draw.h"
+
 static const char *level;
 static long comparisons;
 
@@ -28,23 +31,9 @@ static long comparisons;
 
 /* ---- inputs ---------------------------------------------------------------------------------------------------- */
 
-static uint64_t state = 0x9e3779b97f4a7c15u;
-
-static uint32_t draw(void) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(state >> 33);
-}
-
 static double draw_real(void) {
   static const double special[] = {0, -0.0, 1, -1, 1.3, -1.3, 1e-40, -1e-40, INFINITY, -INFINITY};
   return draw() % 8 ? (double)draw() / 715827882 - 1.5 : special[draw() % (sizeof special / sizeof *special)];
-}
-
-static void *array(int64_t count, size_t size) {
-  size_t bytes = (size_t)count * size;
-  void *p = malloc(bytes);
-  if (!p) exit(2);
-  return memset(p, 0xa5, bytes);
 }
 
 /* Prepared operands and scratch are promised an alignment; the size stays exact. */

@@ -6,18 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t state = 7;
-
-static uint32_t draw(void) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(state >> 33);
-}
-
-static void *array(int64_t count, size_t size) {
-  void *p = malloc((size_t)count * size);
-  if (!p && count) exit(2);
-  return count ? memset(p, 0xa5, (size_t)count * size) : p;
-}
+#define SEED 7
+#include "draw.h"
 
 static float *draw_floats(int64_t count) {
   float *x = array(count, sizeof *x);

@@ -7,19 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t state = 11;
+#define SEED 11
+#include "draw.h"
+
 static const bnn_kernels *kernels;
-
-static uint32_t draw(void) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(state >> 33);
-}
-
-static void *array(int64_t count, size_t size) {
-  void *p = malloc((size_t)count * size);
-  if (!p && count) exit(2);
-  return count ? memset(p, 0xa5, (size_t)count * size) : p;
-}
 
 static float *draw_floats(int64_t count) {
   float *x = array(count, sizeof *x);

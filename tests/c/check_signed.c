@@ -9,18 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t state = 1;
-
-static uint32_t draw(void) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(state >> 33);
-}
-
-static void *array(int64_t count, size_t size) {
-  void *p = malloc((size_t)count * size);
-  if (!p && count) exit(2);
-  return p;
-}
+#define SEED 1
+#include "draw.h"
 
 static void *aligned(size_t bytes, int fill) {
   void *p = NULL;
