@@ -23,6 +23,7 @@ from .keras import layers
 from .keras import utils as keras_utils
 from .keras.base_layer import context as calling
 from .metrics import FlipRatio
+from .ops.norm import Normalized
 from .ops.quantize import Memo
 from .tape import plain, read
 
@@ -196,6 +197,13 @@ class SteSign(_BaseQuantizer):
 
     def call(self, inputs: Any) -> Any:
         return super().call(ste_sign(inputs, clip_value=self.clip_value))
+
+    def encode(self, x: Any, *, axis: int, memo: Memo | None = None) -> Any:
+        if isinstance(x, Normalized) and axis % x.ndim == x.ndim - 1 and type(self) is SteSign:
+            if not self.built:
+                self._maybe_build(x)
+            return self._observed(x.signs(self.clip_value))
+        return super().encode(x, axis=axis, memo=memo)
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
         return ops.quantize.ste_sign(x, clip_value=self.clip_value, axis=axis, memo=memo)

@@ -328,6 +328,14 @@ class Layer:
     # Whether a configuration tells one input from a list of one.
     _keeps_structure = False
 
+    def _can_wait(self):
+        """Whether ``call(inputs, later=True)`` may return a Readable that computes the output when it is read."""
+        return False
+
+    def _reads_later(self):
+        """Whether `call` gains by such an input."""
+        return False
+
     # Another object after every change of what belongs to what, anywhere: what was found while it
     # was the same still holds.
     _structure = object()
