@@ -13,7 +13,7 @@ import reference as ref
 from conftest import assert_sum
 
 import bnnlayers as lq
-from bnnlayers import _core
+from bnnlayers import _core, keras
 from bnnlayers.geometry import convolution
 from bnnlayers.ops import elementwise, norm, pool, update
 
@@ -245,6 +245,80 @@ def test_parameters_of_other_shapes(rng, shape):
     axes = tuple(i for i, n in enumerate((1,) * (3 - len(shape)) + shape) if n == 1)
     expected = normal.sum(axis=axes, keepdims=True).reshape(shape)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+class Chain:
+    """A convolution, a batch norm, and a convolution that takes the signs of what comes out; also in between."""
+
+    def __init__(self, channels=32, between=False, **arguments):
+        keras.utils.set_random_seed(2)
+        x = keras.layers.Input((6, 6, 4))
+        y = normalized = keras.layers.BatchNormalization(**arguments)(lq.layers.QuantConv2D(channels, 3)(x))
+        self.last = lq.layers.QuantConv2D(8, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+        y = self.last(y)
+        self.model = keras.models.Model(x, [y, normalized] if between else y)
+
+    def __call__(self, x, training):
+        y = self.model(x, training=training)
+        return y[0] if isinstance(y, list) else y
+
+    def train(self, x):
+        """Outputs, gradients of a loss, the weights of the norm, and the operations that keep something."""
+        with lq.GradientTape() as tape:
+            y = self(x, training=True)
+            loss = np.sum(y * np.cos(np.arange(y.size).reshape(y.shape).astype(np.float32)))
+        kept = [name for name, _ in tape.kept()]
+        gradients = tape.gradient(loss, self.model.trainable_variables)
+        return [y, *gradients, *self.model.get_weights(), self(x, training=False)], kept
+
+
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("channels", [8, 32])
+def test_signs_of_what_is_normalized(rng, scale, center, channels):
+    """The same bits as through floats, which are made where someone else reads them."""
+    x = lq.constant(rng.normal(size=(3, 6, 6, 4)).astype(np.float32))
+    (one, kept), (other, kept_between) = (
+        Chain(channels, between, scale=scale, center=center).train(x) for between in (False, True)
+    )
+    assert ("normalize_sign" in kept) == (channels == 32) and "normalize_sign" not in kept_between
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_signs_of_what_is_normalized_to_nan(rng):
+    x = rng.normal(size=(3, 6, 6, 4)).astype(np.float32)
+    x[1, 2, 3] = np.nan
+    chain = Chain()
+    assert np.isnan(chain.train(lq.constant(x))[0][0]).all()
+    assert chain.last.arithmetic == ("signed",)
+
+
+def test_who_reads_what_is_normalized():
+    """Only a layer of ours that takes signs waits for it."""
+
+    class Watching(lq.layers.QuantConv2D):
+        def call(self, inputs):
+            assert isinstance(inputs, lq.Tensor)
+            return super().call(inputs)
+
+    class Shifted(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=training) + 1
+
+    x = lq.constant(np.ones((2, 5, 5, 32), np.float32))
+    for norm_class, conv, quantizer in (
+        (keras.layers.BatchNormalization, Watching, "ste_sign"),
+        (Shifted, lq.layers.QuantConv2D, "ste_sign"),
+        (keras.layers.BatchNormalization, lq.layers.QuantConv2D, "ste_tern"),
+        (keras.layers.BatchNormalization, lq.layers.QuantConv2D, "approx_sign"),
+        (keras.layers.BatchNormalization, lq.layers.QuantConv2D, None),
+    ):
+        model = keras.models.Sequential([norm_class(input_shape=(5, 5, 32)), conv(4, 3, input_quantizer=quantizer)])
+        with lq.GradientTape() as tape:
+            model(x, training=True)
+        assert "normalize_sign" not in [name for name, _ in tape.kept()]
+        assert isinstance(model.layers[0](x), lq.Tensor)
 
 
 # ---- pooling -------------------------------------------------------------------------------------
