@@ -143,7 +143,7 @@ class _BaseQuantizer(Quantizer):
 
 def _single(x: Any) -> Any:
     """A quantizer is a layer of dtype float32, and casts as layers do."""
-    x = read(x)
+    x = x if isinstance(x, Normalized) else read(x)
     return x.astype(np.float32) if x.dtype == np.float64 else x
 
 
@@ -198,14 +198,9 @@ class SteSign(_BaseQuantizer):
     def call(self, inputs: Any) -> Any:
         return super().call(ste_sign(inputs, clip_value=self.clip_value))
 
-    def encode(self, x: Any, *, axis: int, memo: Memo | None = None) -> Any:
-        if isinstance(x, Normalized) and axis % x.ndim == x.ndim - 1 and type(self) is SteSign:
-            if not self.built:
-                self._maybe_build(x)
-            return self._observed(x.signs(self.clip_value))
-        return super().encode(x, axis=axis, memo=memo)
-
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        if isinstance(x, Normalized) and axis % x.ndim == x.ndim - 1:
+            return x.signs(self.clip_value)
         return ops.quantize.ste_sign(x, clip_value=self.clip_value, axis=axis, memo=memo)
 
     def get_config(self) -> dict[str, Any]:

@@ -299,6 +299,7 @@ class Layer:
             _outbound_nodes=[],
             _input_spec=None,
             _build_input_shape=None,
+            _fitted=None,
         )
         return layer
 
@@ -383,7 +384,7 @@ class Layer:
             else:
                 inputs = to_tensor(np.asarray(inputs), dtype)
             if self._input_spec is not None:
-                check_inputs(self._input_spec, inputs, self._name)
+                self._check_inputs(inputs)
             if not self.built:
                 self._maybe_build(inputs)
                 if self._input_spec is not None:
@@ -394,6 +395,13 @@ class Layer:
             return outputs
         finally:
             context.depth, context.training, context.scope = outer
+
+    def _check_inputs(self, inputs):
+        # What fitted fits again.
+        what = (self._input_spec, inputs.shape, inputs.dtype) if type(inputs) is Tensor else None
+        if what is None or what != self._fitted:
+            check_inputs(self._input_spec, inputs, self._name)
+            self.__dict__["_fitted"] = what
 
     def _resolve_training(self, spec, args, kwargs):
         """An explicit argument wins, then the enclosing call, then the default of `call`."""
