@@ -176,4 +176,7 @@ def rectify(x: ArrayLike, limit: float, last: float, traced: bool) -> tuple[NDAr
 
 # A step of "sgd", "momentum", "nesterov", "adam", "amsgrad" or "bop" in place; arrays: value, gradient, state. False,
 # and nothing done, if they are not float32 of one shape in C order. Coefficients and state are those of `ops.update`.
-def update(rule: str, coefficients: tuple[float, ...], arrays: tuple[Any, ...], /) -> bool: ...
+# The new values are clipped to magnitudes of at most `limit`.
+def update(
+    rule: str, coefficients: tuple[float, ...], arrays: tuple[Any, ...], limit: float = ..., /
+) -> bool: ...

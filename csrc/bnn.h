@@ -176,6 +176,7 @@ typedef struct {
   float *value, *state[3];
   const float *grad;
   float coefficient[4];
+  float limit; /* of the magnitude of a new value; INFINITY for none */
 } bnn_update;
 
 /* ---- one table per instruction-set level ----------------------------------------------------------------------- */

@@ -535,9 +535,9 @@ def test_updates_are_those_of_numpy(variant, threads, monkeypatch, rng, rule, st
     monkeypatch.setattr(_core, "update", variant.update)
     arrays = state_of(rng, states, count)
     strided = [np.repeat(a, 2)[::2] for a in arrays]
-    for _ in range(2):
-        step(rule, states, options, arrays)
-        step(rule, states, options, strided)
+    for limit in (np.inf, 0.7):
+        step(rule, states, {**options, "limit": limit}, arrays)
+        step(rule, states, {**options, "limit": limit}, strided)
     assert not strided[0].flags.c_contiguous or count < 2
     for actual, expected in zip(arrays, strided, strict=True):
         np.testing.assert_array_equal(actual, expected)

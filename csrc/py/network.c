@@ -348,7 +348,9 @@ static float *floats_of(PyObject *value, PyArrayObject *like, int written) {
 
 static PyObject *update(PyObject *self, PyObject *args) {
   PyObject *name, *coefficients, *arrays;
-  if (!PyArg_ParseTuple(args, "OO!O!:update", &name, &PyTuple_Type, &coefficients, &PyTuple_Type, &arrays)) return NULL;
+  float limit = NPY_INFINITYF;
+  if (!PyArg_ParseTuple(args, "OO!O!|f:update", &name, &PyTuple_Type, &coefficients, &PyTuple_Type, &arrays, &limit))
+    return NULL;
   const char *choices[BNN_RULES + 1] = {NULL};
   for (int i = 0; i < BNN_RULES; i++) choices[i] = rules[i].name;
   int rule;
@@ -360,7 +362,7 @@ static PyObject *update(PyObject *self, PyObject *args) {
                  PyTuple_GET_SIZE(arrays));
     return NULL;
   }
-  bnn_update update = {.rule = (bnn_rule)rule};
+  bnn_update update = {.rule = (bnn_rule)rule, .limit = limit};
   PyArrayObject *like = (PyArrayObject *)PyTuple_GET_ITEM(arrays, 0);
   if (!PyArray_Check(like)) Py_RETURN_FALSE;
   float **at[] = {&update.value, NULL, &update.state[0], &update.state[1], &update.state[2]};
@@ -406,6 +408,6 @@ PyMethodDef network_methods[] = {
     METHOD("rectify", rectify, "x, limit, last, traced",
            "x clipped to [0, limit], and bits of 0 < x <= last in the order of memory."),
     {"update", update, METH_VARARGS,
-     "update($self, rule, coefficients, arrays, /)\n--\n\nA step of an optimizer in place."},
+     "update($self, rule, coefficients, arrays, limit=inf, /)\n--\n\nA step of an optimizer in place."},
     {NULL, NULL, 0, NULL},
 };
