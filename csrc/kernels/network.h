@@ -14,6 +14,7 @@
 #define NORM_CACHE 8192 /* floats */
 #define NORM_BLOCK 32   /* wide rows at least */
 #define NORM_TOTALS 64  /* channels whose blocks are added up together */
+#define NORM_AHEAD 1024 /* floats: memory is asked for that long before it is read */
 
 static int64_t norm_group(int64_t channels) {
   int64_t rows = 1;
@@ -74,11 +75,13 @@ static void norm_add(const float *restrict x, int64_t count, int64_t width, floa
 
 BNN_INLINE float norm_square(float x, float mean) { return (x - mean) * (x - mean); }
 
+/* The squares of what has just been read; the block behind it is read next. */
 static void norm_add_squares(const float *restrict x, int64_t count, int64_t width, const float *restrict mean,
                              float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
-  for (; count >= 4 * width; count -= 4 * width, x += 4 * width) {
+  for (int64_t block = count; count >= 4 * width; count -= 4 * width, x += 4 * width) {
     const float *restrict y = x + width, *restrict z = y + width, *restrict w = z + width;
+    fetch_ahead(x + block, (size_t)(4 * width) * sizeof *x);
     for (int64_t j = 0; j < width; j++) {
       float m = mean[j];
       sum[j] += (norm_square(x[j], m) + norm_square(y[j], m)) + (norm_square(z[j], m) + norm_square(w[j], m));
@@ -151,6 +154,11 @@ BNN_INLINE vf32 norm_flow(int whole, const float *dy, const uint32_t *mask, int6
   return v_choose_f32(v_mask_of(mask[j / BNN_WORD] >> j % BNN_WORD), flow, v_set_f32(0));
 }
 
+BNN_INLINE void norm_ask(const float *x, const float *dy) {
+  fetch_ahead(x + NORM_AHEAD, 1);
+  fetch_ahead(dy + NORM_AHEAD, 1);
+}
+
 /* One or four wide rows that end at `here`. */
 BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const float *dy, const uint32_t *mask,
                                      int64_t width, int64_t j, int64_t here, const float *mean, float *sum,
@@ -158,6 +166,7 @@ BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const 
   vf32 m = norm_load(whole, mean, j, here), flow[4], product[4];
   BNN_UNROLL
   for (int i = 0; i < rows; i++) {
+    norm_ask(x + i * width + j, dy + i * width + j);
     flow[i] = norm_flow(whole, dy + i * width, mask ? mask + i * (width / BNN_WORD) : NULL, j, here);
     product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load(whole, x + i * width, j, here), m));
   }
@@ -269,6 +278,7 @@ static void normalize_sign(const void *what, int64_t begin, int64_t end) {
       for (int64_t w = 0; w < words; w++) {
         const float *x = n->x + row * n->stride + w * BNN_WORD;
         uint32_t sign = 0, within = 0;
+        fetch_ahead(x + NORM_AHEAD, BNN_WORD * sizeof *x);
         BNN_UNROLL
         for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
           int64_t c = w * BNN_WORD + lane;
@@ -290,6 +300,7 @@ static void normalize_sign(const void *what, int64_t begin, int64_t end) {
 BNN_INLINE void norm_grad_at(int whole, const float *x, const float *dy, const uint32_t *mask, int64_t j, int64_t here,
                              const float *mean, const float *scale, const float *shift, const float *slope,
                              float *out) {
+  norm_ask(x + j, dy + j);
   vf32 flow = v_sub_f32(norm_flow(whole, dy, mask, j, here), norm_load(whole, shift, j, here));
   vf32 normal = v_sub_f32(norm_load(whole, x, j, here), norm_load(whole, mean, j, here));
   flow = v_sub_f32(flow, v_mul_f32(normal, norm_load(whole, slope, j, here)));

@@ -93,8 +93,8 @@ class Optimizer(Configurable):
         self._slot_variables: list[Variable] = []
         # The coefficients of the step that is being applied, by dtype.
         self._of_step: dict[Any, Mapping[str, Any]] | None = None
-        # To which magnitude the variable that is being updated has yet to be clipped.
-        self._limit = math.inf
+        # To which magnitude the variable that is being updated has yet to be clipped, if to any.
+        self._limits: list[float] = []
 
     # Hyperparameters
 
@@ -285,19 +285,19 @@ class Optimizer(Configurable):
         try:
             for gradient, variable in zip(gradients, variables, strict=True):
                 constraint = getattr(variable, "constraint", None)
-                limit = None if constraint is None else getattr(constraint, "_limit_", None)
-                self._limit = math.inf if limit is None else limit
+                limit = getattr(constraint, "_limit_", None)
+                self._limits[:] = [] if limit is None else [limit]
                 update_step(gradient, variable)
-                if constraint is not None and (limit is None or self._limit < math.inf):
+                if constraint is not None and (limit is None or self._limits):
                     observed("update", type(constraint).__name__, _constrain)(variable, constraint)
         finally:
-            self._of_step, self._limit = None, math.inf
+            self._of_step = None
+            self._limits.clear()
         self._iterations.assign_add(1)
         return self._iterations
 
     def _take_limit(self) -> float:
-        limit, self._limit = self._limit, math.inf
-        return limit
+        return self._limits.pop() if self._limits else math.inf
 
     def _checked(self, grads_and_vars):
         """The pairs with a gradient, each an array of the shape of its variable; raises as `apply_gradients` says."""
