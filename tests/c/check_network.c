@@ -197,7 +197,7 @@ static void check_rectify(int64_t count, int ranges) {
 static void check_update(bnn_rule rule, int64_t count, int ranges) {
   float *value = draw_floats(count), *grad = draw_floats(count), *before = copy(value, count), *old[3];
   bnn_update u = {.rule = rule, .value = value, .grad = grad, .coefficient = {0.5f, 0.25f, 0.125f, 1}};
-  u.limit = draw() % 2 ? INFINITY : 3;
+  u.limit = count % 2 ? INFINITY : 3;
   for (int i = 0; i < 3; i++) {
     u.state[i] = draw_floats(count);
     for (int64_t k = 0; k < count; k++) u.state[i][k] = fabsf(u.state[i][k]);
