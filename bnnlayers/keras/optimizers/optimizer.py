@@ -285,10 +285,12 @@ class Optimizer(Configurable):
         try:
             for gradient, variable in zip(gradients, variables, strict=True):
                 constraint = getattr(variable, "constraint", None)
-                limit = getattr(constraint, "_limit_", None)
-                self._limits[:] = [] if limit is None else [limit]
+                limit = None if constraint is None else getattr(constraint, "_limit_", None)
+                if limit is not None:
+                    self._limits.append(limit)
                 update_step(gradient, variable)
-                if constraint is not None and (limit is None or self._limits):
+                if self._limits or (constraint is not None and limit is None):
+                    self._limits.clear()
                     observed("update", type(constraint).__name__, _constrain)(variable, constraint)
         finally:
             self._of_step = None
@@ -301,21 +303,22 @@ class Optimizer(Configurable):
 
     def _checked(self, grads_and_vars):
         """The pairs with a gradient, each an array of the shape of its variable; raises as `apply_gradients` says."""
-        pairs = list(grads_and_vars)
-        missing = [variable.name for gradient, variable in pairs if gradient is None]
-        if pairs and len(missing) == len(pairs):
+        pairs, missing = [], []
+        for gradient, variable in grads_and_vars:
+            if gradient is None:
+                missing.append(variable.name)
+                continue
+            gradient = plain(gradient)
+            if gradient.shape != variable.shape:
+                raise ValueError(
+                    f"{self.name}: gradient of {variable.name}: expected shape "
+                    f"{variable.shape}, received {gradient.shape}"
+                )
+            pairs.append((gradient, variable))
+        if missing and not pairs:
             raise ValueError(f"{self.name}: no gradients provided for any variable: {missing}")
         if missing:
             warnings.warn(f"{self.name}: no gradients exist for {missing}", stacklevel=3)
-        pairs = [
-            (plain(gradient), variable) for gradient, variable in pairs if gradient is not None
-        ]
-        for gradient, variable in pairs:
-            if gradient.shape != tuple(variable.shape):
-                raise ValueError(
-                    f"{self.name}: gradient of {variable.name}: expected shape "
-                    f"{tuple(variable.shape)}, received {gradient.shape}"
-                )
         return pairs
 
     def minimize(self, loss, var_list, tape=None, **kwargs):
@@ -524,12 +527,13 @@ class Adam(Optimizer):
         }
 
     def update_step(self, gradient, variable):
+        slots = self._slots[id(variable)]
         update.adam(
             variable._writable_(),
-            self.get_slot(variable, "m")._writable_(),
-            self.get_slot(variable, "v")._writable_(),
+            slots["m"]._writable_(),
+            slots["v"]._writable_(),
             gradient,
-            v_hat=self.get_slot(variable, "vhat")._writable_() if self.amsgrad else None,
+            v_hat=slots["vhat"]._writable_() if self.amsgrad else None,
             limit=self._take_limit(),
             **self._shared(variable),
         )
