@@ -778,8 +778,15 @@ def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     """`residual` with a `_Later` in the place of every argument that is better computed again."""
     if type(residual) is not tuple:
         return _without_arguments((residual,), values, parents)[0]
-    traced = {id(x): parent for x, parent in zip(values, parents, strict=True) if parent is not None}
-    return tuple([_keep(r, traced[id(r)]) if type(r) is np.ndarray and id(r) in traced else r for r in residual])
+    kept = None
+    for i, r in enumerate(residual):
+        if type(r) is np.ndarray:
+            for x, parent in zip(values, parents, strict=True):
+                if x is r and parent is not None:
+                    kept = kept or list(residual)
+                    kept[i] = _keep(r, parent)
+                    break
+    return residual if kept is None else tuple(kept)
 
 
 def _keep(x: np.ndarray, node: Node) -> Any:

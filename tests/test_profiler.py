@@ -55,7 +55,7 @@ def test_every_phase_of_every_operation_is_counted(model):
     assert calls["forward", "ste_sign"] == 12
     assert calls["backward", "ste_sign"] == 9
     assert calls["update", "Adam"] == 3 * len(model.trainable_variables)
-    assert calls["update", "WeightClip"] == 6
+    assert ("update", "WeightClip") not in calls  # Adam clips what it writes
 
 
 def test_results_are_those_without_it(model):

@@ -362,8 +362,7 @@ class Layer:
             inputs = kwargs.pop(spec.first)
         else:
             raise ValueError(f"The first argument to `{type(self).__name__}.call` must be passed.")
-        concrete = type(inputs) is Tensor and not args and not kwargs
-        if not concrete and is_symbolic((inputs, args, kwargs)):
+        if is_symbolic((inputs, *args, *kwargs.values()) if args or kwargs else inputs):
             return self._call_symbolic(inputs, args, kwargs)
 
         training, args, kwargs = self._resolve_training(spec, args, kwargs)
