@@ -10,6 +10,7 @@ Every product is a convolution; a matrix product has one tap. Inside, images are
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import threading
@@ -112,8 +113,8 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
 
 def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """Bits times bits, before divisors. What could exceed the kernel's int32 is put together from fewer planes."""
-    depth = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels) // geometry.groups
-    if max(len(x.words), len(w.words)) > 2 and depth << (x.planes + w.planes) > np.iinfo(np.int32).max:
+    most = max(len(x.words), len(w.words))
+    if most > 2 and _depth(geometry, transposed) << (x.planes + w.planes) > np.iinfo(np.int32).max:
         low, weight, high = max(x, w, key=lambda a: a.planes).halves()
         pairs = [(half, w) if x.planes >= w.planes else (x, half) for half in (low, high)]
         y, more = (_integer_times(*pair, geometry, pad, transposed) for pair in pairs)
@@ -121,6 +122,11 @@ def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, tra
         return np.add(y, more, out=y)
     right = w.prepare(geometry.groups, geometry.channels, transposed)
     return _core.xnor(x.words, right, geometry, pad, transposed, np.float32, x.kind, w.kind, w.planes)
+
+
+def _depth(geometry: Geometry, transposed: bool) -> int:
+    """Products that a result sums."""
+    return math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels) // geometry.groups
 
 
 def sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any, of_ones: Callable[[], Any] | None = None) -> Any:
@@ -341,8 +347,7 @@ class Product:
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if _ran.names is not None:
             _ran.names.append(kind)
-        depth = math.prod(w.shape) // max(1, parameters["layout"].outputs[-1])
-        again = kind == "xnor" or depth <= self.SHORT
+        again = kind == "xnor" or math.prod(w.shape) <= self.SHORT * max(1, parameters["layout"].outputs[-1])
         return self._operations[kind, again](x, w, **parameters)
 
 
@@ -379,7 +384,7 @@ def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:
     return x if traced[1] else None, w if traced[0] else None
 
 
-def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: Layout, transposed: bool = False) -> Any:
+def _run(x: Any, w: Any, geometry: Geometry, layout: Layout, pad: float = 0.0, transposed: bool = False) -> Any:
     x, w = admitted(x, w, pad)
     kind = arithmetic(x, w, transposed)
     return _product(kind, x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
@@ -405,14 +410,18 @@ def matmul(x: Any, w: Any) -> Any:
         If the depths differ.
     """
     x, w = operand(x, -1), operand(w, 0)
-    if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
+    if not x.shape or len(w.shape) != 2 or x.shape[-1] != w.shape[0]:
         raise ValueError(
             f"matmul(): arguments 'x' and 'w' must have shapes (..., K) and (K, N), got {x.shape} and {w.shape}"
         )
-    columns = w.shape[1]
-    rows = math.prod(x.shape[:-1])
-    layout = Layout(x.shape, (*x.shape[:-1], columns), False)
-    return _run(x, w, geo.dense(rows, x.shape[-1], columns), 0.0, layout)
+    return _run(x, w, *_dense_plan(x.shape, w.shape[1]))
+
+
+# A network asks for the same few in every step.
+@functools.lru_cache(maxsize=1024)
+def _dense_plan(shape: tuple[int, ...], columns: int) -> tuple[Geometry, Layout]:
+    *rows, depth = shape
+    return geo.dense(math.prod(rows), depth, columns), Layout(shape, (*rows, columns), False)
 
 
 def conv(
@@ -471,7 +480,7 @@ def conv(
         dilation=per_axis("conv", "dilation_rate", dilation_rate, rank),
         groups=groups,
     )
-    return _run(x, kernel, geometry, pad_values, image.layout(geometry.outputs, filters))
+    return _run(x, kernel, geometry, image.layout(geometry.outputs, filters), pad_values)
 
 
 def conv_transpose(
@@ -533,7 +542,7 @@ def conv_transpose(
         dilation=per_axis("conv_transpose", "dilation_rate", dilation_rate, rank),
         output_padding=output_padding,
     )
-    return _run(image.x, kernel, geometry, 0.0, image.layout(geometry.inputs, kernel.shape[-2]), transposed=True)
+    return _run(image.x, kernel, geometry, image.layout(geometry.inputs, kernel.shape[-2]), transposed=True)
 
 
 class Image:
