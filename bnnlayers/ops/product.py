@@ -461,26 +461,40 @@ def conv(
     ValueError
         If shapes, groups or names do not fit together.
     """
-    image = Image("conv", x, kernel, data_format, -2)
-    x, kernel, rank = image.x, image.kernel, image.rank
-    channels, filters = image.channels, kernel.shape[-1]
-    if groups < 1 or channels != groups * kernel.shape[-2] or filters % groups:
+    x, kernel = operands(x, kernel, data_format)
+    spread = hashable(strides), padding, hashable(dilation_rate)
+    return _run(x, kernel, *_conv_plan(x.shape, kernel.shape, data_format, groups, *spread), pad_values)
+
+
+@functools.lru_cache(maxsize=1024)
+def _conv_plan(
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    data_format: str,
+    groups: int,
+    strides: Sequence[int] | int,
+    padding: str,
+    dilation: Sequence[int] | int,
+) -> tuple[Geometry, Layout]:
+    image = Image("conv", shape, kernel, data_format)
+    channels, filters = image.channels, kernel[-1]
+    if groups < 1 or channels != groups * kernel[-2] or filters % groups:
         raise ValueError(
-            f"conv(): argument 'groups' must split the channels of 'x' {x.shape} and the filters of 'kernel' "
-            f"{kernel.shape} evenly, got {groups}"
+            f"conv(): argument 'groups' must split the channels of 'x' {shape} and the filters of 'kernel' "
+            f"{kernel} evenly, got {groups}"
         )
     geometry = geo.convolution(
         image.batch,
         image.spatial,
         channels,
-        kernel.shape[:-2],
+        kernel[:-2],
         filters,
-        strides=per_axis("conv", "strides", strides, rank),
+        strides=per_axis("conv", "strides", strides, image.rank),
         padding=padding,
-        dilation=per_axis("conv", "dilation_rate", dilation_rate, rank),
+        dilation=per_axis("conv", "dilation_rate", dilation, image.rank),
         groups=groups,
     )
-    return _run(x, kernel, geometry, image.layout(geometry.outputs, filters), pad_values)
+    return geometry, image.layout(geometry.outputs, filters)
 
 
 def conv_transpose(
@@ -522,12 +536,13 @@ def conv_transpose(
     ----------
     Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
     """
-    image = Image("conv_transpose", x, kernel, data_format, -2)
-    kernel, rank = image.kernel, image.rank
+    x, kernel = operands(x, kernel, data_format)
+    image = Image("conv_transpose", x.shape, kernel.shape, data_format)
+    rank = image.rank
     if kernel.shape[-1] != image.channels:
         raise ValueError(
             "conv_transpose(): argument 'kernel' must have the channels of 'x' on its last axis, "
-            f"got shapes {image.x.shape} and {kernel.shape}"
+            f"got shapes {x.shape} and {kernel.shape}"
         )
     if output_padding is not None:
         output_padding = per_axis("conv_transpose", "output_padding", output_padding, rank, least=0)
@@ -542,25 +557,28 @@ def conv_transpose(
         dilation=per_axis("conv_transpose", "dilation_rate", dilation_rate, rank),
         output_padding=output_padding,
     )
-    return _run(image.x, kernel, geometry, image.layout(geometry.inputs, kernel.shape[-2]), transposed=True)
+    return _run(x, kernel, geometry, image.layout(geometry.inputs, kernel.shape[-2]), transposed=True)
+
+
+def operands(x: Any, kernel: Any, data_format: str) -> tuple[Any, Any]:
+    """What a convolution reads of its operands, which it reduces along the channels."""
+    return operand(x, 1 if data_format == "channels_first" else -1), operand(kernel, -2)
 
 
 class Image:
-    """The operands of a convolution, as read, and what their shapes say."""
+    """What the shapes of the operands of a convolution say."""
 
-    def __init__(self, function: str, x: Any, kernel: Any, data_format: str, axis: int) -> None:
+    def __init__(self, function: str, shape: tuple[int, ...], kernel: tuple[int, ...], data_format: str) -> None:
         if data_format not in ("channels_last", "channels_first"):
             raise ValueError(
                 f"{function}(): argument 'data_format' must be 'channels_last' or 'channels_first', got {data_format!r}"
             )
         self.first = data_format == "channels_first"
-        self.x, self.kernel = operand(x, 1 if self.first else -1), operand(kernel, axis)
-        self.rank = self.kernel.ndim - 2
-        shape = self.x.shape
+        self.rank = len(kernel) - 2
         if self.rank not in (1, 2, 3) or len(shape) != self.rank + 2:
             raise ValueError(
                 f"{function}(): argument 'kernel' must have one to three spatial axes and 'x' as many, "
-                f"got shapes {shape} and {self.kernel.shape}"
+                f"got shapes {shape} and {kernel}"
             )
         self.batch, self.channels = shape[0], shape[1 if self.first else -1]
         self.spatial = shape[2:] if self.first else shape[1:-1]
@@ -569,6 +587,11 @@ class Image:
         """Of a product that turns this image into one of `pixels`, three axes always."""
         outputs = (self.batch, *pixels[3 - self.rank :], filters)
         return Layout((self.batch, *self.spatial, self.channels), outputs, self.first)
+
+
+def hashable(value: Sequence[int] | int) -> Sequence[int] | int:
+    """An argument for `per_axis` that plans can be told apart by."""
+    return value if isinstance(value, int) else tuple(value)
 
 
 def per_axis(function: str, name: str, value: Sequence[int] | int, rank: int, least: int = 1) -> tuple[int, ...]:
