@@ -148,19 +148,22 @@ BNN_INLINE const xnor_pair *xnor_count_fours(const int rows, const int vectors, 
                                              vu32 *ones, vu32 *count) {
   enum { WORDS_AHEAD = 16 * BNN_PANEL };
   for (; end - pair >= 2; pair += 2) {
+    const int64_t at[] = {pair[0].left[0], pair[0].left[1], pair[1].left[0], pair[1].left[1]};
     BNN_UNROLL
     for (int v = 0; v < vectors; v++) {
       const uint32_t *column = sum->panel + xnor_column(sum, v);
-      const uint32_t *word[] = {column + pair[0].right[0], column + pair[0].right[1], column + pair[1].right[0],
-                                column + pair[1].right[1]};
-      for (int n = 0; n < 4 && vectors > BNN_TILE_VECTORS; n++) fetch_ahead(word[n] + WORDS_AHEAD, BNN_ALIGN);
-      const vu32 b0 = v_load(word[0]), b1 = v_load(word[1]), b2 = v_load(word[2]), b3 = v_load(word[3]);
+      vu32 word[4];
+      BNN_UNROLL
+      for (int n = 0; n < 4; n++) {
+        const uint32_t *from = column + pair[n / 2].right[n % 2];
+        word[n] = v_load(from);
+        if (vectors > BNN_TILE_VECTORS) fetch_ahead(from + WORDS_AHEAD, BNN_ALIGN);
+      }
       BNN_UNROLL
       for (int r = 0; r < rows; r++) {
         const int i = r * vectors + v;
         vu32 first, second;
-        v_add_four(left[r], pair[0].left[0], pair[0].left[1], pair[1].left[0], pair[1].left[1], b0, b1, b2, b3,
-                   &ones[i], &first, &second);
+        v_add_four(left[r], at[0], at[1], at[2], at[3], word[0], word[1], word[2], word[3], &ones[i], &first, &second);
         count[i] = v_add_counts(v_add_counts(count[i], v_count(first)), v_count(second));
       }
     }
@@ -193,10 +196,9 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, const int rows, const int panels
     for (; pair < stop; pair += XNOR_GROUP) {
       BNN_UNROLL
       for (int i = 0; i < cells; i++)
-        count[i] =
-            v_add_counts(count[i], xnor_count_group(meeting, sum, pair, left[i / vectors],
-                                                    sum->panel + xnor_column(sum, i % vectors), &ones[i], &twos[i],
-                                                    &fours[i]));
+        count[i] = v_add_counts(
+            count[i], xnor_count_group(meeting, sum, pair, left[i / vectors],
+                                       sum->panel + xnor_column(sum, i % vectors), &ones[i], &twos[i], &fours[i]));
     }
     BNN_UNROLL
     for (int i = 0; i < cells; i++) total[i] = v_add(total[i], v_widen_counts(count[i]));
@@ -246,8 +248,7 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, const int rows, const int panels
   }
   if (sum->columns >= panels * XNOR_TILE) {
     BNN_UNROLL
-    for (int i = 0; i < cells; i++)
-      v_store((uint32_t *)to[i / vectors] + sum->at + i % vectors * BNN_LANES, total[i]);
+    for (int i = 0; i < cells; i++) v_store((uint32_t *)to[i / vectors] + sum->at + i % vectors * BNN_LANES, total[i]);
   } else {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
@@ -261,18 +262,17 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, const int rows, const int panels
 /* The tiles of some rows, whose results are those of pixels: as a function of its own, meeting is a literal in each, as
  * row counts are, and every loop over rows unrolls. */
 typedef void xnor_tiles_of(const xnor_sum *sum, int64_t rows, const uint32_t *const *left, char *const *to);
-#define XNOR_TILES(meeting)                                                                             \
-  static void xnor_tiles_##meeting(const xnor_sum *sum, int64_t rows, const uint32_t *const *left,      \
-                                   char *const *to) {                                                   \
-    for (; rows >= BNN_TILE_ROWS; rows -= BNN_TILE_ROWS, left += BNN_TILE_ROWS, to += BNN_TILE_ROWS) {  \
-      BNN_UNROLL                                                                                        \
-      for (int k = 0; k < BNN_TILE_ROWS; k++)                                                           \
-        fetch_ahead((uint32_t *)to[k + XNOR_PIXELS_AHEAD] + sum->at, XNOR_TILE * 4);                    \
-      xnor_tile(XNOR_##meeting, BNN_TILE_ROWS, 1, sum, left, to);                                       \
-    }                                                                                                   \
-    if (BNN_TILE_ROWS > 3 && rows == 3) xnor_tile(XNOR_##meeting, 3, 1, sum, left, to);                 \
-    if (BNN_TILE_ROWS > 2 && rows == 2) xnor_tile(XNOR_##meeting, 2, 1, sum, left, to);                 \
-    if (rows == 1) xnor_tile(XNOR_##meeting, 1, 1, sum, left, to);                                      \
+#define XNOR_TILES(meeting)                                                                                           \
+  static void xnor_tiles_##meeting(const xnor_sum *sum, int64_t rows, const uint32_t *const *left, char *const *to) { \
+    for (; rows >= BNN_TILE_ROWS; rows -= BNN_TILE_ROWS, left += BNN_TILE_ROWS, to += BNN_TILE_ROWS) {                \
+      BNN_UNROLL                                                                                                      \
+      for (int k = 0; k < BNN_TILE_ROWS; k++)                                                                         \
+        fetch_ahead((uint32_t *)to[k + XNOR_PIXELS_AHEAD] + sum->at, XNOR_TILE * 4);                                  \
+      xnor_tile(XNOR_##meeting, BNN_TILE_ROWS, 1, sum, left, to);                                                     \
+    }                                                                                                                 \
+    if (BNN_TILE_ROWS > 3 && rows == 3) xnor_tile(XNOR_##meeting, 3, 1, sum, left, to);                               \
+    if (BNN_TILE_ROWS > 2 && rows == 2) xnor_tile(XNOR_##meeting, 2, 1, sum, left, to);                               \
+    if (rows == 1) xnor_tile(XNOR_##meeting, 1, 1, sum, left, to);                                                    \
   }
 XNOR_TILES(SIGNS)
 XNOR_TILES(XOR)
