@@ -180,7 +180,7 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, const int rows, const int panels
   const int vectors = panels * BNN_TILE_VECTORS, cells = rows * vectors;
   const xnor_pair *pair = sum->pair, *last = pair + sum->words / 2, *end = last - sum->words / 2 % XNOR_GROUP;
   vu32 ones[CELLS], twos[CELLS], fours[CELLS]; /* the sum bits of every counter */
-  vu32 count[CELLS];                           /* what a group counts, narrow */
+  vu32 count[CELLS], single[CELLS];            /* what a group counts, and a word, narrow */
   vu32 total[CELLS];                           /* the same, one counter per lane */
   BNN_UNROLL
   for (int i = 0; i < cells; i++) ones[i] = twos[i] = fours[i] = total[i] = v_set(0);
@@ -221,20 +221,27 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, const int rows, const int panels
       count[i] = v_add_counts(count[i], v_count(xnor_add_pair(meeting, sum, pair, row, column, &ones[i])));
     }
   }
+  /* The last of an odd number of words is counted by itself. */
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++) single[i] = v_set(0);
   if (sum->words % 2) {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
       const uint32_t *row = left[i / vectors], *column = sum->panel + xnor_column(sum, i % vectors);
-      vu32 half = xnor_add(meeting, sum, ones[i], row + pair->left[0], column + pair->right[0]);
-      if (BNN_CARRY_LEVELS) count[i] = v_add_counts(count[i], v_count(v_carry(half, half, ones[i])));
-      ones[i] = half;
+      single[i] = v_count(xnor_add(meeting, sum, v_set(0), row + pair->left[0], column + pair->right[0]));
     }
   }
-  BNN_UNROLL
-  for (int i = 0; i < cells; i++) {
-    vu32 left_over = v_add_counts(v_count(ones[i]), v_add_counts(count[i], count[i]));
-    for (int level = 0; level < BNN_CARRY_LEVELS; level++) total[i] = v_add(total[i], total[i]);
-    total[i] = v_add(total[i], v_widen_counts(left_over));
+  if (sum->words == 1) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) total[i] = v_widen_counts(single[i]);
+  } else {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      vu32 left_over = v_add_counts(single[i], v_add_counts(count[i], count[i]));
+      if (BNN_CARRY_LEVELS) left_over = v_add_counts(left_over, v_count(ones[i]));
+      for (int level = 0; level < BNN_CARRY_LEVELS; level++) total[i] = v_add(total[i], total[i]);
+      total[i] = v_add(total[i], v_widen_counts(left_over));
+    }
   }
 
   BNN_UNROLL
