@@ -32,7 +32,7 @@ BNN_INLINE void v_add_four(const uint32_t *row, int64_t i, int64_t j, int64_t k,
       "vpternlogd $0x3a, %[sum], %[ones], %[second]"
       : [ones] "+&v"(*ones), [first] "=&v"(*first), [second] "=&v"(*second), [sum] "=&v"(sum)
       : [row] "r"(row), [i] "r"(i), [j] "r"(j), [k] "r"(k), [l] "r"(l), [a] "v"(a), [b] "v"(b), [c] "v"(c), [d] "v"(d),
-        "m"(*(const uint32_t(*)[])row));
+        "m"(*(const uint32_t(*)[1 << 16]) row));
 }
 
 #endif
