@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .tape import Node
 
 Words = NDArray[np.uint32]
+_UINT32 = np.dtype(np.uint32)
 
 
 class BitArray:
@@ -62,12 +63,12 @@ class BitArray:
     ) -> None:
         axis = axis % len(shape)
         packed = shape[:axis] + shape[axis + 1 :] + (-(-shape[axis] // 32),)
-        if words.shape[1:] != packed or words.dtype != np.uint32 or (kind == "ternary" and len(words) != 2):
+        if words.shape[1:] != packed or words.dtype != _UINT32 or (kind == "ternary" and len(words) != 2):
             raise ValueError(
                 f"BitArray: expected words of dtype uint32 and shape (planes, {str(packed)[1:]} for shape {shape} "
                 f"packed along axis {axis}, got {words.dtype} {words.shape}"
             )
-        words.flags.writeable = False
+        words.setflags(write=False)
         self.words = words
         self.shape = tuple(shape)
         self.axis = axis
@@ -197,7 +198,9 @@ class BitArray:
             Whether the product runs from filters to channels (input gradients, transposed layers).
         """
         key = (groups, channels, transposed)
-        return self.derived(key, lambda: _core.prepare(self.words, groups, channels, transposed))
+        if key not in self._cache:
+            self._cache[key] = _core.prepare(self.words, groups, channels, transposed)
+        return self._cache[key]
 
     def __repr__(self) -> str:
         return f"<BitArray {self.kind} shape={self.shape} axis={self.axis} planes={self.planes} bytes={self.nbytes}>"

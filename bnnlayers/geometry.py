@@ -5,7 +5,6 @@ The rules are TensorFlow's: "same" pads so that ``out = ceil(in / stride)``, wit
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,18 +61,16 @@ def _triple(values: Sequence[int], fill: int) -> Triple:
     return (filled[0], filled[1], filled[2])
 
 
-# A network asks for the same few in every step.
-@functools.lru_cache(maxsize=1024)
 def convolution(
     batch: int,
-    spatial: tuple[int, ...],
+    spatial: Sequence[int],
     channels: int,
-    kernel: tuple[int, ...],
+    kernel: Sequence[int],
     filters: int,
     *,
-    strides: tuple[int, ...],
+    strides: Sequence[int],
     padding: str,
-    dilation: tuple[int, ...],
+    dilation: Sequence[int],
     groups: int = 1,
     function: str = "conv",
 ) -> Geometry:

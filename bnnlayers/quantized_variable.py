@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import context
+from .bits import BitArray
 from .ops.quantize import Memo
-from .tape import Variable
+from .tape import Variable, recording
 
 __all__ = ["QuantizedVariable"]
 
@@ -86,7 +87,14 @@ class QuantizedVariable(Variable):
             return self._read_()
         if self._memo_version != self.latent_variable.version:
             self._memo, self._memo_version = {}, self.latent_variable.version
-        return encode(self.latent_variable._read_(), axis=axis, memo=self._memo)
+        key = axis, getattr(self.quantizer, "_state", None)
+        lasting = key[1] is not None and not recording()
+        if lasting and key in self._memo:
+            return self._memo[key]
+        value = encode(self.latent_variable._read_(), axis=axis, memo=self._memo)
+        if lasting and isinstance(value, BitArray):
+            self._memo[key] = value
+        return value
 
     def forget_packed(self) -> None:
         """Drop the packed forms of the current value, which are made again when they are asked for."""

@@ -111,6 +111,15 @@ class Quantizer(layers.Layer):
 
 
 class _BaseQuantizer(Quantizer):
+    # Another object after every change of an attribute: what was encoded while it was the same still holds. None where
+    # every encoding counts.
+    _state: object = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        pure = "flip_ratio" not in self.__dict__ and type(self).encode is _BaseQuantizer.encode
+        self.__dict__["_state"] = object() if pure else None
+
     def __init__(self, *args: Any, metrics: Any = None, **kwargs: Any) -> None:
         self._custom_metrics = metrics
         super().__init__(*args, **kwargs)
@@ -144,7 +153,7 @@ class _BaseQuantizer(Quantizer):
 def _single(x: Any) -> Any:
     """A quantizer is a layer of dtype float32, and casts as layers do."""
     x = x if isinstance(x, Normalized) else read(x)
-    return x.astype(np.float32) if x.dtype == np.float64 else x
+    return x.astype(np.float32) if x.dtype.char == "d" else x
 
 
 @utils.register_keras_custom_object

@@ -343,7 +343,7 @@ _pull_item = _Linear(lambda index, dy, needed: (_Item(index, dy),))
 
 def read(x: Any) -> Any:
     """The current Tensor of whatever has `_read_()`, a Variable say; anything else unchanged."""
-    while type(x) not in _VALUES and hasattr(type(x), "_read_"):
+    while type(x) not in _VALUES and type(x) not in _operands and hasattr(type(x), "_read_"):
         x = x._read_()
     return x
 
@@ -356,6 +356,11 @@ def plain(x: Any) -> np.ndarray:
         return x.view(np.ndarray)
     x = read(x)
     return x.view(np.ndarray) if isinstance(x, np.ndarray) else np.asarray(x)
+
+
+def recording() -> bool:
+    """Whether a tape of this thread records, or someone asks what is read."""
+    return bool(_state.tapes) or _state.reads is not None
 
 
 def is_traced(x: Any) -> bool:
@@ -651,6 +656,10 @@ for _name in _OPERATORS.split():
 # What is neither read nor traced, told without a search for attributes.
 _ATOMS = {np.ndarray, float, int, bool, str, type(None)}
 _VALUES = {*_ATOMS, Tensor}
+# Classes that an operation takes as they are, for an operand and for a parameter. Others join as they
+# are met: it takes Python long to find out what a class lacks.
+_operands: set[type] = {*_ATOMS}
+_parameters: set[type] = {*_ATOMS}
 
 
 # ---- operations --------------------------------------------------------------------------------
@@ -697,7 +706,13 @@ class Operation:
         return self
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        values: list[Any] = []
+        if not _state.tapes and _observer is None and _parameters.issuperset(map(type, params.values())):
+            values = [x.view(np.ndarray) if type(x) is Tensor else x for x in args]
+            if _operands.issuperset(map(type, values)):
+                if self._wants_traced:
+                    params["traced"] = (False,) * len(values)
+                return _wrap(self._forward(*values, **params)[0])
+        values = []
         nodes: list[Any] = []
         for x in args:
             node = None
@@ -705,14 +720,20 @@ class Operation:
                 node, x = x._node, x.view(np.ndarray)
             elif type(x) not in _ATOMS:
                 x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
-                if not isinstance(x, np.ndarray) and hasattr(type(x), "_record_"):
-                    return x._record_(self, args, params)  # a tensor that is yet to come
+                if not isinstance(x, np.ndarray) and type(x) not in _operands:
+                    if hasattr(type(x), "_record_"):
+                        return x._record_(self, args, params)  # a tensor that is yet to come
+                    _operands.add(type(x))
                 node = getattr(x, "_node", None)
                 x = x.view(np.ndarray) if isinstance(x, Tensor) else x
             nodes.append(node if node is None else _parent(node, self.__name__))
             values.append(x)
         for key, x in params.items():
-            if type(x) not in _ATOMS and (isinstance(x, Tensor) or hasattr(type(x), "_read_")):
+            if type(x) in _parameters:
+                continue
+            if not isinstance(x, Tensor) and not hasattr(type(x), "_read_"):
+                _parameters.add(type(x))
+            else:
                 if is_traced(x):
                     raise TypeError(
                         f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "

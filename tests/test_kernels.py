@@ -256,6 +256,8 @@ def test_select_drops_what_the_mask_hides(variant):
 
 DENSE = [(5, k, 10) for k in COUNTS] + [(5, 65, n) for n in (0, 1, 31, 32, 33, 64, 65)]
 DENSE += [(m, 40, 33) for m in (0, 1, 2, 3, 4, 6, 7)] + [(70, 2100, 130)]
+# Few rows, which take several panels of columns together, some of them in part.
+DENSE += [(m, k, n) for m in (1, 2, 3) for k, n in ((20, 64), (33, 127), (160, 128), (300, 300))]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -137,6 +137,7 @@ def test_there_is_one_at_a_time():
 
 
 def test_threads_are_told_apart(model):
+    model.predict(data(1)[0], verbose=0)  # which packs the weights, once for both
     with lq.profiler.Profile() as profile:
         thread = threading.Thread(target=model.predict, args=(data(1)[0],), kwargs={"verbose": 0})
         thread.start()

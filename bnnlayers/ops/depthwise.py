@@ -6,6 +6,7 @@ either side, multiplies the output and takes no bits from the operands.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
 from . import product
-from .product import Image, Product, admitted, per_axis, read_back
+from .product import Image, Layout, Product, admitted, hashable, operands, per_axis, read_back
 
 
 def _times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
@@ -120,27 +121,42 @@ def depthwise_conv(
     ValueError
         If shapes or names do not fit together.
     """
-    image = Image("depthwise_conv", x, kernel, data_format, -2)
+    x, kernel = operands(x, kernel, data_format)
+    spread = hashable(strides), padding, hashable(dilation_rate)
+    geometry, layout = _plan(x.shape, kernel.shape, data_format, *spread)
+    x, kernel = admitted(x, kernel, pad_values)
+    kind = ("float", "signed", "xnor")[isinstance(x, BitArray) + isinstance(kernel, BitArray)]
+    return _product(kind, x, kernel, geometry=geometry, pad=float(pad_values), layout=layout)
+
+
+# A network asks for the same few in every step.
+@functools.lru_cache(maxsize=1024)
+def _plan(
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    data_format: str,
+    strides: Sequence[int] | int,
+    padding: str,
+    dilation: Sequence[int] | int,
+) -> tuple[Geometry, Layout]:
+    image = Image("depthwise_conv", shape, kernel, data_format)
     channels, rank = image.channels, image.rank
-    if image.kernel.shape[-2] != channels:
+    if kernel[-2] != channels:
         raise ValueError(
             "depthwise_conv(): argument 'kernel' must have the channels of 'x' on axis -2, "
-            f"got shapes {image.x.shape} and {image.kernel.shape}"
+            f"got shapes {shape} and {kernel}"
         )
-    filters = channels * image.kernel.shape[-1]
+    filters = channels * kernel[-1]
     geometry = geo.convolution(
         image.batch,
         image.spatial,
         channels,
-        image.kernel.shape[:-2],
+        kernel[:-2],
         filters,
         strides=per_axis("depthwise_conv", "strides", strides, rank),
         padding=padding,
-        dilation=per_axis("depthwise_conv", "dilation_rate", dilation_rate, rank),
+        dilation=per_axis("depthwise_conv", "dilation_rate", dilation, rank),
         groups=channels,
         function="depthwise_conv",
     )
-    x, kernel = admitted(image.x, image.kernel, pad_values)
-    kind = ("float", "signed", "xnor")[isinstance(x, BitArray) + isinstance(kernel, BitArray)]
-    layout = image.layout(geometry.outputs, filters)
-    return _product(kind, x, kernel, geometry=geometry, pad=float(pad_values), layout=layout)
+    return geometry, image.layout(geometry.outputs, filters)

@@ -10,6 +10,7 @@ Every product is a convolution; a matrix product has one tap. Inside, images are
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import threading
@@ -112,8 +113,8 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
 
 def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """Bits times bits, before divisors. What could exceed the kernel's int32 is put together from fewer planes."""
-    depth = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels) // geometry.groups
-    if max(len(x.words), len(w.words)) > 2 and depth << (x.planes + w.planes) > np.iinfo(np.int32).max:
+    most = max(len(x.words), len(w.words))
+    if most > 2 and _depth(geometry, transposed) << (x.planes + w.planes) > np.iinfo(np.int32).max:
         low, weight, high = max(x, w, key=lambda a: a.planes).halves()
         pairs = [(half, w) if x.planes >= w.planes else (x, half) for half in (low, high)]
         y, more = (_integer_times(*pair, geometry, pad, transposed) for pair in pairs)
@@ -121,6 +122,11 @@ def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, tra
         return np.add(y, more, out=y)
     right = w.prepare(geometry.groups, geometry.channels, transposed)
     return _core.xnor(x.words, right, geometry, pad, transposed, np.float32, x.kind, w.kind, w.planes)
+
+
+def _depth(geometry: Geometry, transposed: bool) -> int:
+    """Products that a result sums."""
+    return math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels) // geometry.groups
 
 
 def sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any, of_ones: Callable[[], Any] | None = None) -> Any:
@@ -341,8 +347,7 @@ class Product:
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if _ran.names is not None:
             _ran.names.append(kind)
-        depth = math.prod(w.shape) // max(1, parameters["layout"].outputs[-1])
-        again = kind == "xnor" or depth <= self.SHORT
+        again = kind == "xnor" or math.prod(w.shape) <= self.SHORT * max(1, parameters["layout"].outputs[-1])
         return self._operations[kind, again](x, w, **parameters)
 
 
@@ -379,7 +384,7 @@ def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:
     return x if traced[1] else None, w if traced[0] else None
 
 
-def _run(x: Any, w: Any, geometry: Geometry, pad: float, layout: Layout, transposed: bool = False) -> Any:
+def _run(x: Any, w: Any, geometry: Geometry, layout: Layout, pad: float = 0.0, transposed: bool = False) -> Any:
     x, w = admitted(x, w, pad)
     kind = arithmetic(x, w, transposed)
     return _product(kind, x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
@@ -405,14 +410,18 @@ def matmul(x: Any, w: Any) -> Any:
         If the depths differ.
     """
     x, w = operand(x, -1), operand(w, 0)
-    if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
+    if not x.shape or len(w.shape) != 2 or x.shape[-1] != w.shape[0]:
         raise ValueError(
             f"matmul(): arguments 'x' and 'w' must have shapes (..., K) and (K, N), got {x.shape} and {w.shape}"
         )
-    columns = w.shape[1]
-    rows = math.prod(x.shape[:-1])
-    layout = Layout(x.shape, (*x.shape[:-1], columns), False)
-    return _run(x, w, geo.dense(rows, x.shape[-1], columns), 0.0, layout)
+    return _run(x, w, *_dense_plan(x.shape, w.shape[1]))
+
+
+# A network asks for the same few in every step.
+@functools.lru_cache(maxsize=1024)
+def _dense_plan(shape: tuple[int, ...], columns: int) -> tuple[Geometry, Layout]:
+    *rows, depth = shape
+    return geo.dense(math.prod(rows), depth, columns), Layout(shape, (*rows, columns), False)
 
 
 def conv(
@@ -452,26 +461,40 @@ def conv(
     ValueError
         If shapes, groups or names do not fit together.
     """
-    image = Image("conv", x, kernel, data_format, -2)
-    x, kernel, rank = image.x, image.kernel, image.rank
-    channels, filters = image.channels, kernel.shape[-1]
-    if groups < 1 or channels != groups * kernel.shape[-2] or filters % groups:
+    x, kernel = operands(x, kernel, data_format)
+    spread = hashable(strides), padding, hashable(dilation_rate)
+    return _run(x, kernel, *_conv_plan(x.shape, kernel.shape, data_format, groups, *spread), pad_values)
+
+
+@functools.lru_cache(maxsize=1024)
+def _conv_plan(
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    data_format: str,
+    groups: int,
+    strides: Sequence[int] | int,
+    padding: str,
+    dilation: Sequence[int] | int,
+) -> tuple[Geometry, Layout]:
+    image = Image("conv", shape, kernel, data_format)
+    channels, filters = image.channels, kernel[-1]
+    if groups < 1 or channels != groups * kernel[-2] or filters % groups:
         raise ValueError(
-            f"conv(): argument 'groups' must split the channels of 'x' {x.shape} and the filters of 'kernel' "
-            f"{kernel.shape} evenly, got {groups}"
+            f"conv(): argument 'groups' must split the channels of 'x' {shape} and the filters of 'kernel' "
+            f"{kernel} evenly, got {groups}"
         )
     geometry = geo.convolution(
         image.batch,
         image.spatial,
         channels,
-        kernel.shape[:-2],
+        kernel[:-2],
         filters,
-        strides=per_axis("conv", "strides", strides, rank),
+        strides=per_axis("conv", "strides", strides, image.rank),
         padding=padding,
-        dilation=per_axis("conv", "dilation_rate", dilation_rate, rank),
+        dilation=per_axis("conv", "dilation_rate", dilation, image.rank),
         groups=groups,
     )
-    return _run(x, kernel, geometry, pad_values, image.layout(geometry.outputs, filters))
+    return geometry, image.layout(geometry.outputs, filters)
 
 
 def conv_transpose(
@@ -513,12 +536,13 @@ def conv_transpose(
     ----------
     Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
     """
-    image = Image("conv_transpose", x, kernel, data_format, -2)
-    kernel, rank = image.kernel, image.rank
+    x, kernel = operands(x, kernel, data_format)
+    image = Image("conv_transpose", x.shape, kernel.shape, data_format)
+    rank = image.rank
     if kernel.shape[-1] != image.channels:
         raise ValueError(
             "conv_transpose(): argument 'kernel' must have the channels of 'x' on its last axis, "
-            f"got shapes {image.x.shape} and {kernel.shape}"
+            f"got shapes {x.shape} and {kernel.shape}"
         )
     if output_padding is not None:
         output_padding = per_axis("conv_transpose", "output_padding", output_padding, rank, least=0)
@@ -533,25 +557,28 @@ def conv_transpose(
         dilation=per_axis("conv_transpose", "dilation_rate", dilation_rate, rank),
         output_padding=output_padding,
     )
-    return _run(image.x, kernel, geometry, 0.0, image.layout(geometry.inputs, kernel.shape[-2]), transposed=True)
+    return _run(x, kernel, geometry, image.layout(geometry.inputs, kernel.shape[-2]), transposed=True)
+
+
+def operands(x: Any, kernel: Any, data_format: str) -> tuple[Any, Any]:
+    """What a convolution reads of its operands, which it reduces along the channels."""
+    return operand(x, 1 if data_format == "channels_first" else -1), operand(kernel, -2)
 
 
 class Image:
-    """The operands of a convolution, as read, and what their shapes say."""
+    """What the shapes of the operands of a convolution say."""
 
-    def __init__(self, function: str, x: Any, kernel: Any, data_format: str, axis: int) -> None:
+    def __init__(self, function: str, shape: tuple[int, ...], kernel: tuple[int, ...], data_format: str) -> None:
         if data_format not in ("channels_last", "channels_first"):
             raise ValueError(
                 f"{function}(): argument 'data_format' must be 'channels_last' or 'channels_first', got {data_format!r}"
             )
         self.first = data_format == "channels_first"
-        self.x, self.kernel = operand(x, 1 if self.first else -1), operand(kernel, axis)
-        self.rank = self.kernel.ndim - 2
-        shape = self.x.shape
+        self.rank = len(kernel) - 2
         if self.rank not in (1, 2, 3) or len(shape) != self.rank + 2:
             raise ValueError(
                 f"{function}(): argument 'kernel' must have one to three spatial axes and 'x' as many, "
-                f"got shapes {shape} and {self.kernel.shape}"
+                f"got shapes {shape} and {kernel}"
             )
         self.batch, self.channels = shape[0], shape[1 if self.first else -1]
         self.spatial = shape[2:] if self.first else shape[1:-1]
@@ -560,6 +587,11 @@ class Image:
         """Of a product that turns this image into one of `pixels`, three axes always."""
         outputs = (self.batch, *pixels[3 - self.rank :], filters)
         return Layout((self.batch, *self.spatial, self.channels), outputs, self.first)
+
+
+def hashable(value: Sequence[int] | int) -> Sequence[int] | int:
+    """An argument for `per_axis` that plans can be told apart by."""
+    return value if isinstance(value, int) else tuple(value)
 
 
 def per_axis(function: str, name: str, value: Sequence[int] | int, rank: int, least: int = 1) -> tuple[int, ...]:

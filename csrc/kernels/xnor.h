@@ -20,8 +20,15 @@
 /* Pairs until narrow counts are full. */
 #define XNOR_ROOM (BNN_CARRY_LEVELS ? BNN_COUNT_ROOM * XNOR_GROUP : BNN_COUNT_ROOM / 2)
 
+#ifndef BNN_TILE_PANELS
+#define BNN_TILE_PANELS 1 /* of a tile with one row */
+#endif
+
 /* Output pixels per item: enough that loading a panel of weights is nothing, few enough that items are many. */
 #define XNOR_BLOCK 96
+
+/* Pixels that are few enough for items of several panels. */
+#define XNOR_FEW 64
 
 /* How far ahead memory is asked for, in pixels whose results will be written: a store waits for its line. */
 #define XNOR_PIXELS_AHEAD 12
@@ -42,10 +49,12 @@ typedef struct {
   const xnor_pair *pair;
   int64_t words; /* an odd last one is the first half of a pair */
   const uint32_t *panel;
+  int64_t across;                /* to the next panel */
   int64_t left_mask, right_mask; /* from a plane to its mask */
   const int32_t *const *from;    /* the sums so far, for each row */
   int32_t factor;
   bnn_type type;
+  int64_t at;      /* the first result, from that of a row */
   int64_t columns; /* of the panel from here on; may exceed the tile */
 } xnor_sum;
 
@@ -126,16 +135,52 @@ BNN_INLINE vu32 xnor_count_group(xnor_meeting meeting, const xnor_sum *sum, cons
 #endif
 }
 
-/* to = from - factor * count, for `rows` rows. Cell i is row i / BNN_TILE_VECTORS, vector i % BNN_TILE_VECTORS:
- * one loop, so that one hint unrolls it. */
-BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, const uint32_t *const *left,
-                          void *const *to) {
-  enum { VECTORS = BNN_TILE_VECTORS, CELLS = BNN_TILE_ROWS * VECTORS };
-  const int cells = rows * VECTORS;
-  const uint32_t *panel = sum->panel;
+/* Where vector i of a tile's columns begins: their first panel, and the next ones. */
+BNN_INLINE int64_t xnor_column(const xnor_sum *sum, int i) {
+  return i / BNN_TILE_VECTORS * sum->across + i % BNN_TILE_VECTORS * BNN_LANES;
+}
+
+#ifdef BNN_ADD_FOUR
+/* Pairs two at a time, while there are two. A tile of several panels reads each word once: then memory is the limit,
+ * and is asked for ahead. */
+BNN_INLINE const xnor_pair *xnor_count_fours(const int rows, const int vectors, const xnor_sum *sum,
+                                             const xnor_pair *pair, const xnor_pair *end, const uint32_t *const *left,
+                                             vu32 *ones, vu32 *count) {
+  enum { WORDS_AHEAD = 16 * BNN_PANEL };
+  for (; end - pair >= 2; pair += 2) {
+    const int64_t at[] = {pair[0].left[0], pair[0].left[1], pair[1].left[0], pair[1].left[1]};
+    BNN_UNROLL
+    for (int v = 0; v < vectors; v++) {
+      const uint32_t *column = sum->panel + xnor_column(sum, v);
+      vu32 word[4];
+      BNN_UNROLL
+      for (int n = 0; n < 4; n++) {
+        const uint32_t *from = column + pair[n / 2].right[n % 2];
+        word[n] = v_load(from);
+        if (vectors > BNN_TILE_VECTORS) fetch_ahead(from + WORDS_AHEAD, BNN_ALIGN);
+      }
+      BNN_UNROLL
+      for (int r = 0; r < rows; r++) {
+        const int i = r * vectors + v;
+        vu32 first, second;
+        v_add_four(left[r], at[0], at[1], at[2], at[3], word[0], word[1], word[2], word[3], &ones[i], &first, &second);
+        count[i] = v_add_counts(v_add_counts(count[i], v_count(first)), v_count(second));
+      }
+    }
+  }
+  return pair;
+}
+#endif
+
+/* to = from - factor * count, for `rows` rows by `panels` panels. Cell i is row i / vectors, vector i % vectors: one
+ * loop, so that one hint unrolls it. */
+BNN_INLINE void xnor_tile(xnor_meeting meeting, const int rows, const int panels, const xnor_sum *sum,
+                          const uint32_t *const *left, char *const *to) {
+  enum { CELLS = BNN_TILE_ROWS * BNN_TILE_VECTORS };
+  const int vectors = panels * BNN_TILE_VECTORS, cells = rows * vectors;
   const xnor_pair *pair = sum->pair, *last = pair + sum->words / 2, *end = last - sum->words / 2 % XNOR_GROUP;
   vu32 ones[CELLS], twos[CELLS], fours[CELLS]; /* the sum bits of every counter */
-  vu32 count[CELLS];                           /* what a group counts, narrow */
+  vu32 count[CELLS], single[CELLS];            /* what a group counts, and a word, narrow */
   vu32 total[CELLS];                           /* the same, one counter per lane */
   BNN_UNROLL
   for (int i = 0; i < cells; i++) ones[i] = twos[i] = fours[i] = total[i] = v_set(0);
@@ -144,12 +189,16 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, c
     const xnor_pair *stop = BNN_COUNT_ROOM && end - pair > XNOR_ROOM ? pair + XNOR_ROOM : end;
     BNN_UNROLL
     for (int i = 0; i < cells; i++) count[i] = v_set(0);
+#ifdef BNN_ADD_FOUR
+    if (meeting == XNOR_SIGNS || meeting == XNOR_XOR)
+      pair = xnor_count_fours(rows, vectors, sum, pair, stop, left, ones, count);
+#endif
     for (; pair < stop; pair += XNOR_GROUP) {
       BNN_UNROLL
       for (int i = 0; i < cells; i++)
-        count[i] =
-            v_add_counts(count[i], xnor_count_group(meeting, sum, pair, left[i / VECTORS],
-                                                    panel + i % VECTORS * BNN_LANES, &ones[i], &twos[i], &fours[i]));
+        count[i] = v_add_counts(
+            count[i], xnor_count_group(meeting, sum, pair, left[i / vectors],
+                                       sum->panel + xnor_column(sum, i % vectors), &ones[i], &twos[i], &fours[i]));
     }
     BNN_UNROLL
     for (int i = 0; i < cells; i++) total[i] = v_add(total[i], v_widen_counts(count[i]));
@@ -168,78 +217,92 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, int rows, const xnor_sum *sum, c
   for (; XNOR_GROUP > 1 && pair < last; pair++) {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
-      const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
+      const uint32_t *row = left[i / vectors], *column = sum->panel + xnor_column(sum, i % vectors);
       count[i] = v_add_counts(count[i], v_count(xnor_add_pair(meeting, sum, pair, row, column, &ones[i])));
     }
   }
+  /* The last of an odd number of words is counted by itself. */
+  BNN_UNROLL
+  for (int i = 0; i < cells; i++) single[i] = v_set(0);
   if (sum->words % 2) {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
-      const uint32_t *row = left[i / VECTORS], *column = panel + i % VECTORS * BNN_LANES;
-      vu32 half = xnor_add(meeting, sum, ones[i], row + pair->left[0], column + pair->right[0]);
-      if (BNN_CARRY_LEVELS) count[i] = v_add_counts(count[i], v_count(v_carry(half, half, ones[i])));
-      ones[i] = half;
+      const uint32_t *row = left[i / vectors], *column = sum->panel + xnor_column(sum, i % vectors);
+      single[i] = v_count(xnor_add(meeting, sum, v_set(0), row + pair->left[0], column + pair->right[0]));
     }
   }
-  BNN_UNROLL
-  for (int i = 0; i < cells; i++) {
-    vu32 left_over = v_add_counts(v_count(ones[i]), v_add_counts(count[i], count[i]));
-    for (int level = 0; level < BNN_CARRY_LEVELS; level++) total[i] = v_add(total[i], total[i]);
-    total[i] = v_add(total[i], v_widen_counts(left_over));
+  if (sum->words == 1) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) total[i] = v_widen_counts(single[i]);
+  } else {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      vu32 left_over = v_add_counts(single[i], v_add_counts(count[i], count[i]));
+      if (BNN_CARRY_LEVELS) left_over = v_add_counts(left_over, v_count(ones[i]));
+      for (int level = 0; level < BNN_CARRY_LEVELS; level++) total[i] = v_add(total[i], total[i]);
+      total[i] = v_add(total[i], v_widen_counts(left_over));
+    }
   }
 
   BNN_UNROLL
   for (int i = 0; i < cells; i++) {
     vu32 product = meeting == XNOR_SIGNS ? v_add(total[i], total[i]) : v_mul(total[i], v_set((uint32_t)sum->factor));
-    total[i] = v_sub(v_load(sum->from[i / VECTORS] + i % VECTORS * BNN_LANES), product);
+    total[i] = v_sub(v_load(sum->from[i / vectors] + i % vectors * BNN_LANES), product);
   }
   if (sum->type == BNN_FLOAT32) {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) total[i] = v_bits_of(v_float(total[i]));
   }
-  if (sum->columns >= XNOR_TILE) {
+  if (sum->columns >= panels * XNOR_TILE) {
     BNN_UNROLL
-    for (int i = 0; i < cells; i++) v_store((uint32_t *)to[i / VECTORS] + i % VECTORS * BNN_LANES, total[i]);
+    for (int i = 0; i < cells; i++) v_store((uint32_t *)to[i / vectors] + sum->at + i % vectors * BNN_LANES, total[i]);
   } else {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
-      int lane = i % VECTORS * BNN_LANES;
-      if (lane < sum->columns) v_store_part((uint32_t *)to[i / VECTORS] + lane, total[i], sum->columns - lane);
+      int lane = i % vectors * BNN_LANES;
+      if (lane < sum->columns)
+        v_store_part((uint32_t *)to[i / vectors] + sum->at + lane, total[i], sum->columns - lane);
     }
   }
 }
 
-/* The tile sizes as functions of their own: meeting and row count are literals in each, and every loop over rows
- * unrolls. */
-typedef void xnor_tile_of(const xnor_sum *sum, const uint32_t *const *left, void *const *to);
-#define XNOR_TILES(meeting) XNOR_SIZE(meeting, 1) XNOR_SIZE(meeting, 2) XNOR_SIZE_3(meeting)
-#define XNOR_SIZE(meeting, rows)                                                                                \
-  static void xnor_tile_##meeting##_##rows(const xnor_sum *sum, const uint32_t *const *left, void *const *to) { \
-    xnor_tile(XNOR_##meeting, rows, sum, left, to);                                                             \
+/* The tiles of some rows, whose results are those of pixels: as a function of its own, meeting is a literal in each, as
+ * row counts are, and every loop over rows unrolls. */
+typedef void xnor_tiles_of(const xnor_sum *sum, int64_t rows, const uint32_t *const *left, char *const *to);
+#define XNOR_TILES(meeting)                                                                                           \
+  static void xnor_tiles_##meeting(const xnor_sum *sum, int64_t rows, const uint32_t *const *left, char *const *to) { \
+    for (; rows >= BNN_TILE_ROWS; rows -= BNN_TILE_ROWS, left += BNN_TILE_ROWS, to += BNN_TILE_ROWS) {                \
+      BNN_UNROLL                                                                                                      \
+      for (int k = 0; k < BNN_TILE_ROWS; k++)                                                                         \
+        fetch_ahead((uint32_t *)to[k + XNOR_PIXELS_AHEAD] + sum->at, XNOR_TILE * 4);                                  \
+      xnor_tile(XNOR_##meeting, BNN_TILE_ROWS, 1, sum, left, to);                                                     \
+    }                                                                                                                 \
+    if (BNN_TILE_ROWS > 3 && rows == 3) xnor_tile(XNOR_##meeting, 3, 1, sum, left, to);                               \
+    if (BNN_TILE_ROWS > 2 && rows == 2) xnor_tile(XNOR_##meeting, 2, 1, sum, left, to);                               \
+    if (rows == 1) xnor_tile(XNOR_##meeting, 1, 1, sum, left, to);                                                    \
   }
-#if BNN_TILE_ROWS == 3
-#define XNOR_SIZE_3(meeting) XNOR_SIZE(meeting, 3)
-#define XNOR_ROW(meeting) \
-  { xnor_tile_##meeting##_1, xnor_tile_##meeting##_2, xnor_tile_##meeting##_3 }
-#else
-#define XNOR_SIZE_3(meeting)
-#define XNOR_ROW(meeting) \
-  { xnor_tile_##meeting##_1, xnor_tile_##meeting##_2 }
-#endif
 XNOR_TILES(SIGNS)
 XNOR_TILES(XOR)
 XNOR_TILES(AND)
 XNOR_TILES(LEFT)
 XNOR_TILES(RIGHT)
 XNOR_TILES(BOTH)
-static xnor_tile_of *const xnor_tiles[][BNN_TILE_ROWS] = {
-    [XNOR_SIGNS] = XNOR_ROW(SIGNS), [XNOR_XOR] = XNOR_ROW(XOR),     [XNOR_AND] = XNOR_ROW(AND),
-    [XNOR_LEFT] = XNOR_ROW(LEFT),   [XNOR_RIGHT] = XNOR_ROW(RIGHT), [XNOR_BOTH] = XNOR_ROW(BOTH),
-};
 #undef XNOR_TILES
-#undef XNOR_SIZE
-#undef XNOR_SIZE_3
-#undef XNOR_ROW
+
+#if BNN_TILE_PANELS > 1
+/* Of one row, and of two: as many panels as fill a tile. */
+BNN_APART void xnor_tile_few_1(const xnor_sum *sum, const uint32_t *const *left, char *const *to) {
+  xnor_tile(XNOR_SIGNS, 1, BNN_TILE_PANELS, sum, left, to);
+}
+BNN_APART void xnor_tile_few_2(const xnor_sum *sum, const uint32_t *const *left, char *const *to) {
+  xnor_tile(XNOR_SIGNS, 2, BNN_TILE_PANELS / 2, sum, left, to);
+}
+#endif
+
+static xnor_tiles_of *const xnor_tiles[] = {
+    [XNOR_SIGNS] = xnor_tiles_SIGNS, [XNOR_XOR] = xnor_tiles_XOR,     [XNOR_AND] = xnor_tiles_AND,
+    [XNOR_LEFT] = xnor_tiles_LEFT,   [XNOR_RIGHT] = xnor_tiles_RIGHT, [XNOR_BOTH] = xnor_tiles_BOTH,
+};
 
 #ifdef BNN_NIBBLE_TABLES
 #include "xnor_nibbles.h"
@@ -332,8 +395,10 @@ static int xnor_rows_count(const bnn_product *p) {
   return p->left_kind != BNN_SIGN && xnor_constant(p->right_kind, p->right_planes);
 }
 
-/* Panels of an item: several share what their rows count. */
-static int64_t xnor_panels(const bnn_product *product) { return xnor_rows_count(product) ? 4 : 1; }
+/* Panels of an item: several share what their rows count, or the words of a few rows. */
+static int64_t xnor_panels(const bnn_product *product) {
+  return xnor_rows_count(product) || product->images * product->schedule->pixels <= XNOR_FEW ? 4 : 1;
+}
 
 /* Items that share the pixels of a block. */
 static int64_t xnor_across(const bnn_product *product) {
@@ -358,6 +423,10 @@ typedef struct {
   const bnn_class *class_;
   xnor_pair *valid, *padded;
   int64_t valid_words, padded_words;
+  /* Of the pixels of a block, which are listed once for all panels. */
+  int64_t begin, group;
+  const uint32_t **from; /* [XNOR_BLOCK] what the first tap of a pixel would read */
+  char **to;             /* [XNOR_BLOCK + XNOR_PIXELS_AHEAD] the first result of its group */
 #ifdef BNN_NIBBLE_TABLES
   xnor_nibbles nibbles;
 #endif
@@ -370,7 +439,7 @@ static size_t xnor_scratch(const bnn_product *product) {
 #endif
   return nibbles + (size_t)(product->left_planes * product->right_planes) * sizeof(xnor_term) +
          (size_t)(product->schedule->taps * bnn_words(product->depth) / 2 + 2) * sizeof(xnor_pair) +
-         XNOR_BLOCK * sizeof(int32_t);
+         XNOR_BLOCK * (sizeof(uint32_t *) + sizeof(int32_t)) + (XNOR_BLOCK + XNOR_PIXELS_AHEAD) * sizeof(char *);
 }
 
 BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *work) {
@@ -386,7 +455,9 @@ BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *
   int64_t last = term[work->terms - 1].left;
   for (int t = 0; t < work->terms; t++) term[t].left -= last;
   work->left = (const uint32_t *)product->left + last;
-  int32_t *rows = (int32_t *)(term + product->left_planes * product->right_planes);
+  work->from = (const uint32_t **)(term + product->left_planes * product->right_planes);
+  work->to = (char **)(work->from + XNOR_BLOCK);
+  int32_t *rows = (int32_t *)(work->to + XNOR_BLOCK + XNOR_PIXELS_AHEAD);
   if (xnor_rows_count(product)) work->rows = rows;
   work->valid = (xnor_pair *)(rows + XNOR_BLOCK);
 }
@@ -394,6 +465,7 @@ BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *
 BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *class_, xnor_work *work) {
   int64_t words = bnn_words(product->depth);
   work->class_ = class_;
+  work->begin = -1;
   work->valid_words =
       xnor_pairs(class_->tap, class_->offset, class_->valid, words, words * product->groups, work->valid);
   work->padded = work->valid + (work->valid_words + 1) / 2;
@@ -401,19 +473,28 @@ BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *cla
       xnor_pairs(class_->tap + class_->valid, class_->offset + class_->valid, class_->padded, words, 0, work->padded);
 }
 
-BNN_APART void xnor_count_rows(const bnn_product *p, const xnor_work *work, int64_t begin, int64_t pixels,
-                               int64_t group) {
+/* Lists the pixels `begin` .. of the class. */
+BNN_APART void xnor_begin_block(const bnn_product *p, xnor_work *work, int64_t begin, int64_t pixels, int64_t group) {
   const bnn_class *class_ = work->class_;
-  int64_t words = bnn_words(p->depth), reach = words * p->groups;
-  for (int64_t i = 0; i < pixels; i++) work->rows[i] = 0;
-  for (int plane = 0; plane < p->left_planes; plane++) {
-    const uint32_t *left = (const uint32_t *)p->left + plane * xnor_left_plane(p) + group * words;
-    int32_t weight = xnor_alone(p->left_kind, plane, p->right_kind, p->right_planes);
-    int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
-    for (int64_t i = 0; i < pixels && weight; i++) {
-      const uint32_t *row = left + (image * p->schedule->sources + p->schedule->base[position]) * reach;
-      work->rows[i] += weight * xnor_count_row(class_, row, words, reach);
-      if (++position == class_->first + class_->count) position = class_->first, image++;
+  const bnn_schedule *schedule = p->schedule;
+  int64_t words = bnn_words(p->depth), reach = words * p->groups, width = p->groups * p->columns;
+  int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
+  work->begin = begin, work->group = group;
+  for (int64_t i = 0; i < pixels; i++) {
+    int64_t source = image * schedule->sources + schedule->base[position];
+    int64_t target = image * schedule->pixels + schedule->pixel[position];
+    work->from[i] = work->left + group * words + source * reach;
+    work->to[i] = (char *)p->out + (group * p->columns + target * width) * 4; /* both types have 4 bytes */
+    if (++position == class_->first + class_->count) position = class_->first, image++;
+  }
+  for (int64_t i = 0; i < XNOR_PIXELS_AHEAD; i++) work->to[pixels + i] = work->to[pixels - 1];
+  if (!work->rows) return;
+  for (int64_t i = 0; i < pixels; i++) {
+    work->rows[i] = 0;
+    for (int plane = 0; plane < p->left_planes; plane++) {
+      int32_t weight = xnor_alone(p->left_kind, plane, p->right_kind, p->right_planes);
+      const uint32_t *row = (const uint32_t *)p->left + (work->from[i] - work->left) + plane * xnor_left_plane(p);
+      if (weight) work->rows[i] += weight * xnor_count_row(class_, row, words, reach);
     }
   }
 }
@@ -438,76 +519,84 @@ BNN_APART void xnor_begin_panel(const bnn_product *p, const xnor_work *work, con
     term->sum.pair = work->valid;
     term->sum.words = work->valid_words;
     term->sum.panel = panel + term->right;
+    term->sum.across = p->schedule->taps * bnn_words(p->depth) * BNN_PANEL;
+    term->sum.at = term == last ? p->columns - columns : 0;
     term->sum.columns = term == last ? columns : XNOR_TILE;
     term->sum.type = term == last ? p->out_type : BNN_INT32;
   }
 }
 
-/* The sums of a tile whose first row is pixel `first` of the block, but for the last term: whole lanes of integers. */
-BNN_APART void xnor_sums(const xnor_work *work, const xnor_term *last, int64_t first, int count,
-                         const uint32_t *const *rows, const int32_t *start, int32_t (*sums)[XNOR_TILE],
-                         void *const *to) {
-  for (int k = 0; k < count && work->rows; k++)
-    for (int v = 0; v < XNOR_TILE; v += BNN_LANES)
-      v_store(sums[k] + v, v_add(v_load(start + v), v_set((uint32_t)work->rows[first + k])));
-  for (const xnor_term *term = work->term; term < last; term++) {
-    const uint32_t *plane[BNN_TILE_ROWS];
-    for (int k = 0; k < count; k++) plane[k] = rows[k] + term->left;
-    xnor_tiles[term->meeting][count - 1](&term->sum, plane, to);
+/* Of products of several terms, or whose rows count: tile by tile, whose sums but for the last term are whole lanes of
+ * integers. */
+BNN_APART void xnor_sums(const xnor_work *work, int64_t pixels, const int32_t *start) {
+  const xnor_term *last = work->term + work->terms - 1;
+  int32_t sums[BNN_TILE_ROWS][XNOR_TILE];
+  const int32_t *from_start[BNN_TILE_ROWS], *from_sums[BNN_TILE_ROWS];
+  char *to_sums[BNN_TILE_ROWS + XNOR_PIXELS_AHEAD];
+  for (int k = 0; k < BNN_TILE_ROWS; k++) from_start[k] = start, from_sums[k] = sums[k];
+  for (int k = 0; k < BNN_TILE_ROWS + XNOR_PIXELS_AHEAD; k++) to_sums[k] = (char *)sums[k % BNN_TILE_ROWS];
+  for (xnor_term *term = work->term; term <= last; term++)
+    term->sum.from = term > work->term || work->rows ? from_sums : from_start;
+  for (int64_t i = 0, count; i < pixels; i += count) {
+    count = pixels - i < BNN_TILE_ROWS ? pixels - i : BNN_TILE_ROWS;
+    for (int k = 0; k < count && work->rows; k++)
+      for (int v = 0; v < XNOR_TILE; v += BNN_LANES)
+        v_store(sums[k] + v, v_add(v_load(start + v), v_set((uint32_t)work->rows[i + k])));
+    for (const xnor_term *term = work->term; term < last; term++) {
+      const uint32_t *plane[BNN_TILE_ROWS];
+      for (int k = 0; k < count; k++) plane[k] = work->from[i + k] + term->left;
+      xnor_tiles[term->meeting](&term->sum, count, plane, to_sums);
+    }
+    xnor_tiles[last->meeting](&last->sum, count, work->from + i, work->to + i);
   }
 }
 
-BNN_APART void xnor_panel(const bnn_product *product, const xnor_work *work, int64_t begin, int64_t pixels,
-                          int64_t group, int64_t panel) {
-  const bnn_schedule *schedule = product->schedule;
-  const bnn_class *class_ = work->class_;
-  int64_t words = bnn_words(product->depth), reach = words * product->groups;
-  int64_t columns = product->columns - panel * BNN_PANEL, width = product->groups * product->columns;
-  const uint32_t *left = work->left + group * words;
-  const uint32_t *right = (const uint32_t *)product->right +
-                          (group * bnn_panels(product->columns) + panel) * schedule->taps * words * BNN_PANEL;
-  char *out = (char *)product->out + (group * product->columns + panel * BNN_PANEL) * 4; /* both types have 4 bytes */
+static const uint32_t *xnor_right(const bnn_product *p, int64_t group, int64_t panel) {
+  int64_t panels = bnn_panels(p->columns);
+  return (const uint32_t *)p->right + (group * panels + panel) * p->schedule->taps * bnn_words(p->depth) * BNN_PANEL;
+}
 
-  int32_t start[XNOR_TILE], sums[BNN_TILE_ROWS][XNOR_TILE];
-  const int32_t *from_start[BNN_TILE_ROWS], *from_sums[BNN_TILE_ROWS];
-  void *to_sums[BNN_TILE_ROWS];
-  for (int k = 0; k < BNN_TILE_ROWS; k++) from_start[k] = start, from_sums[k] = to_sums[k] = sums[k];
-  for (int t = 0; t < work->terms; t++) work->term[t].sum.from = t || work->rows ? from_sums : from_start;
-  const xnor_term *last = work->term + work->terms - 1;
-  xnor_tile_of *const *tiles = xnor_tiles[last->meeting];
-  int several = work->terms > 1 || work->rows;
-  const int32_t *base = schedule->base, *pixel = schedule->pixel;
-  int64_t past = class_->first + class_->count, stride = schedule->sources * reach,
-          out_stride = schedule->pixels * width;
-
+/* The listed pixels by some panels, as many as one tile takes; returns how many those are. */
+BNN_APART int64_t xnor_some_panels(const bnn_product *product, const xnor_work *work, int64_t pixels, int64_t panel,
+                                   int64_t panels) {
+  int64_t columns = product->columns - panel * BNN_PANEL;
+  const uint32_t *right = xnor_right(product, work->group, panel);
+  xnor_term *last = work->term + work->terms - 1;
+  int32_t start[BNN_TILE_PANELS * XNOR_TILE];
+  const int32_t *from[BNN_TILE_ROWS];
+  for (int k = 0; k < BNN_TILE_ROWS; k++) from[k] = start;
+#if BNN_TILE_PANELS > 1
+  int64_t together = BNN_TILE_PANELS / pixels; /* none of many pixels */
+  if (last->meeting == XNOR_SIGNS && together > 1 && together <= panels && columns >= together * BNN_PANEL) {
+    for (int64_t k = together; k--;)
+      xnor_begin_panel(product, work, xnor_right(product, work->group, panel + k), columns - k * BNN_PANEL,
+                       start + k * XNOR_TILE);
+    last->sum.from = from;
+    if (pixels == 1)
+      xnor_tile_few_1(&last->sum, work->from, work->to);
+    else
+      xnor_tile_few_2(&last->sum, work->from, work->to);
+    return together;
+  }
+#endif
+  (void)panels;
   for (int64_t lane = 0; lane < BNN_PANEL && lane < columns; lane += XNOR_TILE) {
     xnor_begin_panel(product, work, right + lane, columns - lane, start);
-    int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
-    const uint32_t *in_image = left + image * stride;
-    char *out_image = out + (image * out_stride + lane) * 4;
-    for (int64_t i = 0; i < pixels;) {
-      const uint32_t *rows[BNN_TILE_ROWS];
-      void *results[BNN_TILE_ROWS];
-      int count = 0;
-      for (; count < BNN_TILE_ROWS && i < pixels; count++, i++) {
-        rows[count] = in_image + base[position] * reach;
-        results[count] = out_image + pixel[position] * width * 4;
-        fetch_ahead((char *)results[count] + XNOR_PIXELS_AHEAD * width * 4, XNOR_TILE * 4);
-        if (++position < past) continue;
-        position = class_->first, in_image += stride, out_image += out_stride * 4;
-      }
-      if (several) xnor_sums(work, last, i - count, count, rows, start, sums, to_sums);
-      tiles[count - 1](&last->sum, rows, results);
-    }
+    last->sum.from = from;
+    if (work->terms > 1 || work->rows)
+      xnor_sums(work, pixels, start);
+    else
+      xnor_tiles[last->meeting](&last->sum, pixels, work->from, work->to);
   }
+  return 1;
 }
 
 #ifdef BNN_NIBBLE_TABLES
 /* xnor_panel by tables. */
 BNN_APART void xnor_nibbles_run(const bnn_product *p, xnor_work *work, int64_t begin, int64_t pixels, int64_t group,
                                 int64_t panel) {
-  int64_t words = p->schedule->taps * bnn_words(p->depth), columns = p->columns - panel * BNN_PANEL;
-  const uint32_t *right = (const uint32_t *)p->right + (group * bnn_panels(p->columns) + panel) * words * BNN_PANEL;
+  int64_t columns = p->columns - panel * BNN_PANEL;
+  const uint32_t *right = xnor_right(p, group, panel);
   int32_t start[BNN_PANEL];
   for (int64_t lane = 0; lane < BNN_PANEL; lane += XNOR_TILE)
     xnor_begin_panel(p, work, right + lane, columns - lane, start + lane);
@@ -528,17 +617,17 @@ static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, voi
     int64_t block = item / across, group = item % across / (across / product->groups);
     int64_t panel = item % (across / product->groups) * step;
     while (block - skipped >= xnor_blocks(product, class_)) skipped += xnor_blocks(product, class_++);
-    if (class_ != work.class_) xnor_begin_class(product, class_, &work);
     int64_t first = (block - skipped) * XNOR_BLOCK, pixels = class_->count * product->images - first;
     if (pixels > XNOR_BLOCK) pixels = XNOR_BLOCK;
-    if (work.rows) xnor_count_rows(product, &work, first, pixels, group);
+    if (class_ != work.class_) xnor_begin_class(product, class_, &work);
+    int64_t stop = panel + step < panels ? panel + step : panels;
 #ifdef BNN_NIBBLE_TABLES
     if (pixels >= NIBBLE_LEAST && xnor_by_nibbles(product)) {
-      xnor_nibbles_run(product, &work, first, pixels, group, panel);
+      for (; panel < stop; panel++) xnor_nibbles_run(product, &work, first, pixels, group, panel);
       continue;
     }
 #endif
-    for (int64_t i = 0; i < step && panel < panels; i++, panel++)
-      xnor_panel(product, &work, first, pixels, group, panel);
+    if (first != work.begin || group != work.group) xnor_begin_block(product, &work, first, pixels, group);
+    while (panel < stop) panel += xnor_some_panels(product, &work, pixels, panel, stop - panel);
   }
 }
