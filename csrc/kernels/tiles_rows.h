@@ -499,8 +499,6 @@ BNN_INLINE void tiles_sum(const tiles_work *work, const uint8_t *upper, const ui
   for (int64_t i = 0; i < work->steps; i++, signs += TILES_PANEL) {
     t_load(6, signs, TILES_LINE);
     if (wide) t_load(7, signs + TILES_TILE, TILES_LINE);
-    t_load(6, signs, TILES_LINE);
-    if (wide) t_load(7, signs + TILES_TILE, TILES_LINE);
     t_load(4, upper + step[i], TILES_LINE);
     if (tall) t_load(5, lower + step[i], TILES_LINE);
     t_dot(0, 4, 6);
