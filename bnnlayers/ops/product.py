@@ -86,6 +86,8 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
     def one(x: Any, w: Any, geometry: Geometry = geometry) -> Any:
         if isinstance(x, BitArray):
             return _core.signed_left(x.words, w, geometry, pad, transposed)
+        if _few(geometry, transposed, x) and (geometry.filters if transposed else geometry.channels) <= _FEW_CHANNELS:
+            return _direct_times(x, w.numpy(), geometry, pad, transposed)
         if _by_channel(geometry, transposed, x):
             return _by_channel_times(x, w.numpy(), geometry, pad)
         right = w.prepare(geometry.groups, geometry.channels, transposed)
@@ -156,6 +158,8 @@ def _ones(shape: Sequence[int], axis: int = -1) -> BitArray:
 
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     groups = geometry.groups
+    if _few(geometry, transposed, x, w):
+        return _direct_times(x, w, geometry, pad, transposed)
     if _by_channel(geometry, transposed, x, w):
         return _by_channel_times(x, w, geometry, pad)
     w = _split_groups(w, groups)
@@ -181,6 +185,8 @@ def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) ->
         if _by_channel(geometry, transposed, x, dy):
             return _core.depthwise_reduce(x, dy, geometry, pad)
         inputs, outputs = (dy, x) if transposed else (x, dy)
+        if _few(geometry, False, inputs, outputs):
+            return _core.direct_reduce(inputs, outputs, geometry, pad)
         inputs, outputs = (a.reshape(shape) for a, shape in zip((inputs, outputs), _shapes(geometry), strict=True))
         dw: Any = None
         for part, images in _parts(geometry, inputs):
@@ -235,6 +241,24 @@ def _by_channel(geometry: Geometry, transposed: bool, *arrays: Any) -> bool:
 def _by_channel_times(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
     w = w.reshape(math.prod(geometry.kernel), geometry.channels, -1)
     return _core.depthwise_float(x, w, geometry, pad, False)
+
+
+# Where the sums of a convolution of floats are so short, the kernels that read its input in place beat BLAS, whose
+# columns have to be made first; where its channels are so few, they beat the tables of signs, which take four at a
+# time (docs/kernels.md).
+_FEW_TERMS = 256
+_FEW_CHANNELS = 8
+
+
+def _few(geometry: Geometry, transposed: bool, *arrays: Any) -> bool:
+    """Whether the kernels for short sums are taken; they want float32."""
+    terms = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels)
+    short = geometry.groups == 1 and terms <= _FEW_TERMS and not _one_tap(geometry)
+    return short and all(a.dtype == np.float32 for a in arrays)
+
+
+def _direct_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+    return _core.direct(x, np.swapaxes(w, -1, -2) if transposed else w, geometry, pad, transposed)
 
 
 def _shapes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -4,13 +4,13 @@
  * Lanes are columns; a value of x is broadcast. A term is a channel of a tap. Order of a sum, and so its bits: a result
  * is one running sum from zero over the terms, the taps in the order of the schedule. A kernel gradient is such a sum
  * over the positions of a block, at most DIRECT_BLOCK of one class in the order of the images; the blocks of a part are
- * added in order, then the parts. With n terms or (DIRECT_BLOCK + number of blocks + number of parts) in the place of
- * n, errors are below n * 2^-24 * (sum of magnitudes). */
+ * added in order, then the parts. With n terms, or (DIRECT_BLOCK + number of blocks + number of parts) in the place of
+ * n, errors are below (n + 1) * 2^-24 * (sum of magnitudes). */
 
 #define DIRECT_ROWS 6 /* of a tile, of two vectors each: twelve sums hide the latency of a multiply-add */
 #define DIRECT_WIDTH (2 * BNN_LANES)
 #define DIRECT_RUNS 16   /* most runs of a block */
-#define DIRECT_BLOCK 256 /* and most positions: dy stays in the first cache for all terms of some columns */
+#define DIRECT_BLOCK 256 /* and most positions: some columns of their dy stay in the first cache for all terms */
 
 /* Where a term is read: floats from the source of a position, or from the constant row. */
 typedef struct {
@@ -42,18 +42,16 @@ static void direct_list(direct_work *work, const bnn_class *class_) {
   }
 }
 
-/* What position `i` of a run reads and writes, from the first channel of the group. */
-static const float *direct_source(const direct_work *work, const position_run *run, int64_t i) {
+/* What a run reads and writes, from the first channel of the group. */
+static const float *direct_source(const direct_work *work, const position_run *run) {
   const bnn_product *p = work->product;
-  return (const float *)p->left + ((run->source + i * run->source_step) * p->groups + work->group) * p->depth;
+  return (const float *)p->left + (run->source * p->groups + work->group) * p->depth;
 }
 
-static int64_t direct_target(const direct_work *work, const position_run *run, int64_t i) {
+static int64_t direct_target(const direct_work *work, const position_run *run) {
   const bnn_product *p = work->product;
-  return ((run->target + i * run->target_step) * p->groups + work->group) * p->columns;
+  return (run->target * p->groups + work->group) * p->columns;
 }
-
-/* ---- results --------------------------------------------------------------------------------------------------- */
 
 /* A vector of the columns from `p` on, of which `left` exist. */
 BNN_INLINE vf32 direct_load(const int full, const float *p, int64_t left) {
@@ -67,24 +65,30 @@ BNN_INLINE void direct_store(const int full, float *p, vf32 x, int64_t left) {
     v_store_part_f32(p, x, left);
 }
 
-/* The results of `used` positions from `first` on, for one or two vectors of columns. */
-BNN_INLINE void direct_tile(const int rows, const int vectors, const int full, const direct_work *work,
-                            const position_run *run, int64_t first, int64_t used, int64_t column) {
-  const bnn_product *p = work->product;
-  const float *w = (const float *)p->right + work->group * p->columns + column, *constant = p->constant;
-  const float *x[DIRECT_ROWS];
-  const int64_t left = p->columns - column;
+/* ---- results --------------------------------------------------------------------------------------------------- */
+
+/* Some positions by one or two vectors of columns. */
+typedef struct {
+  const float *x, *w, *constant;
+  float *out;
+  int64_t x_step, out_step; /* from a position to the next */
+  int64_t rows, columns;    /* wanted */
+} direct_tile;
+
+BNN_INLINE void direct_sum(const direct_work *work, const direct_tile *t, const int rows, const int vectors,
+                           const int full) {
+  const float *x[DIRECT_ROWS], *w = t->w;
   vf32 sum[DIRECT_ROWS][2];
   BNN_UNROLL
   for (int r = 0; r < rows; r++) {
-    x[r] = direct_source(work, run, first + (r < used ? r : 0));
+    x[r] = t->x + (r < t->rows ? r : 0) * t->x_step;
     sum[r][0] = sum[r][1] = v_set_f32(0);
   }
   const direct_term *term = work->term, *valid = term + work->valid, *end = term + work->terms;
   for (; term < valid; term++) {
     vf32 a[2];
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++) a[v] = direct_load(full, w + term->w + v * BNN_LANES, left - v * BNN_LANES);
+    for (int v = 0; v < vectors; v++) a[v] = direct_load(full, w + term->w + v * BNN_LANES, t->columns - v * BNN_LANES);
     BNN_UNROLL
     for (int r = 0; r < rows; r++) {
       vf32 b = v_set_f32(x[r][term->x]);
@@ -93,34 +97,32 @@ BNN_INLINE void direct_tile(const int rows, const int vectors, const int full, c
     }
   }
   for (; term < end; term++) {
-    vf32 b = v_set_f32(constant[term->x]);
+    vf32 b = v_set_f32(t->constant[term->x]);
     BNN_UNROLL
     for (int v = 0; v < vectors; v++) {
-      vf32 a = direct_load(full, w + term->w + v * BNN_LANES, left - v * BNN_LANES);
+      vf32 a = direct_load(full, w + term->w + v * BNN_LANES, t->columns - v * BNN_LANES);
       BNN_UNROLL
       for (int r = 0; r < rows; r++) sum[r][v] = v_fma_f32(a, b, sum[r][v]);
     }
   }
-  float *out = (float *)p->out + column;
+  float *out = t->out;
   BNN_UNROLL
-  for (int r = 0; r < rows; r++) {
-    if (r == used) break;
-    float *to = out + direct_target(work, run, first + r);
+  for (int r = 0; r < rows; r++, out += t->out_step) {
+    if (r == t->rows) break;
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++) direct_store(full, to + v * BNN_LANES, sum[r][v], left - v * BNN_LANES);
+    for (int v = 0; v < vectors; v++) direct_store(full, out + v * BNN_LANES, sum[r][v], t->columns - v * BNN_LANES);
   }
 }
 
-static void direct_some(const direct_work *work, const position_run *run, int64_t first, int64_t used, int64_t column) {
-  int64_t left = work->product->columns - column;
-  if (left >= DIRECT_WIDTH && used > DIRECT_ROWS / 2)
-    direct_tile(DIRECT_ROWS, 2, 1, work, run, first, used, column);
-  else if (left >= DIRECT_WIDTH)
-    direct_tile(DIRECT_ROWS / 2, 2, 1, work, run, first, used, column);
-  else if (left > BNN_LANES)
-    direct_tile(DIRECT_ROWS, 2, 0, work, run, first, used, column);
+static void direct_sum_tile(const direct_work *work, const direct_tile *t) {
+  if (t->columns >= DIRECT_WIDTH && t->rows > DIRECT_ROWS / 2)
+    direct_sum(work, t, DIRECT_ROWS, 2, 1);
+  else if (t->columns >= DIRECT_WIDTH)
+    direct_sum(work, t, DIRECT_ROWS / 2, 2, 1);
+  else if (t->columns > BNN_LANES)
+    direct_sum(work, t, DIRECT_ROWS, 2, 0);
   else
-    direct_tile(DIRECT_ROWS, 1, 0, work, run, first, used, column);
+    direct_sum(work, t, DIRECT_ROWS, 1, 0);
 }
 
 static void direct_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
@@ -129,12 +131,24 @@ static void direct_run(const bnn_product *p, int64_t begin, int64_t end, void *s
     position_run run = position_next(p->schedule, begin, end, end - begin);
     begin += run.count;
     direct_list(&work, run.class_);
-    for (work.group = 0; work.group < p->groups; work.group++)
-      for (int64_t column = 0; column < p->columns; column += DIRECT_WIDTH)
-        for (int64_t first = 0, used; first < run.count; first += used) {
-          used = run.count - first < DIRECT_ROWS ? run.count - first : DIRECT_ROWS;
-          direct_some(&work, &run, first, used, column);
+    for (work.group = 0; work.group < p->groups; work.group++) {
+      direct_tile tile = {.x = direct_source(&work, &run),
+                          .constant = p->constant,
+                          .x_step = run.source_step * p->groups * p->depth,
+                          .out_step = run.target_step * p->groups * p->columns};
+      float *out = (float *)p->out + direct_target(&work, &run);
+      for (int64_t left = run.count; left > 0; left -= DIRECT_ROWS) {
+        tile.rows = left < DIRECT_ROWS ? left : DIRECT_ROWS;
+        for (int64_t column = 0; column < p->columns; column += DIRECT_WIDTH) {
+          tile.w = (const float *)p->right + work.group * p->columns + column;
+          tile.out = out + column;
+          tile.columns = p->columns - column;
+          direct_sum_tile(&work, &tile);
         }
+        tile.x += DIRECT_ROWS * tile.x_step;
+        out += DIRECT_ROWS * tile.out_step;
+      }
+    }
   }
 }
 
@@ -151,8 +165,8 @@ BNN_INLINE void direct_reduce_tile(const int rows, const int vectors, const int 
   BNN_UNROLL
   for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set_f32(0);
   for (const position_run *end = run + runs; run < end; run++) {
-    const float *source = follow ? direct_source(work, run, 0) : p->constant, *x[DIRECT_ROWS];
-    const float *dy = (const float *)p->right + direct_target(work, run, 0) + column;
+    const float *source = follow ? direct_source(work, run) : p->constant, *x[DIRECT_ROWS];
+    const float *dy = (const float *)p->right + direct_target(work, run) + column;
     const int64_t x_step = follow * run->source_step * p->groups * p->depth;
     const int64_t dy_step = run->target_step * p->groups * p->columns;
     BNN_UNROLL

@@ -521,12 +521,12 @@ static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keyword
 }
 
 static PyObject *direct_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "geometry", "pad", "transposed", NULL};
-  PyObject *x, *dy, *geometry, *pad, *transposed = Py_False;
-  if (!PARSE("OOOO|O:direct_reduce", &x, &dy, &geometry, &pad, &transposed)) return NULL;
+  static char *names[] = {"x", "dy", "geometry", "pad", NULL};
+  PyObject *x, *dy, *geometry, *pad;
+  if (!PARSE("OOOO:direct_reduce", &x, &dy, &geometry, &pad)) return NULL;
   call c;
-  if (call_begin(&c, "direct_reduce", self, geometry, pad, PyObject_IsTrue(transposed), 0) < 0 ||
-      call_left(&c, x) < 0 || call_gradient(&c, dy) < 0)
+  if (call_begin(&c, "direct_reduce", self, geometry, pad, 0, 0) < 0 || call_left(&c, x) < 0 ||
+      call_gradient(&c, dy) < 0)
     return call_end(&c, 0);
   int64_t lengths[] = {c.taps, c.channels / c.geometry.groups, c.filters};
   return call_finish(&c, &c.kernels->direct_reduce, lengths, NPY_FLOAT32);
@@ -762,7 +762,7 @@ PyMethodDef conv_methods[] = {
            "Kernel gradient of a convolution whose input is packed signs."),
     METHOD("direct", direct, "x, w, geometry, pad, transposed=False",
            "Convolution of floats with floats, without im2col."),
-    METHOD("direct_reduce", direct_reduce, "x, dy, geometry, pad, transposed=False",
+    METHOD("direct_reduce", direct_reduce, "x, dy, geometry, pad",
            "Kernel gradient of a convolution whose input is floats, without im2col."),
     METHOD("depthwise_xnor", depthwise_xnor, "x, w, geometry, pad, dtype, x_kind='sign', w_kind='sign', divisor=1.0",
            "Depthwise convolution of a packed operand with a packed operand."),
