@@ -246,7 +246,7 @@ def _by_channel_times(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
 # Where the sums of a convolution of floats are so short, the kernels that read its input in place beat BLAS, whose
 # columns have to be made first; where its channels are so few, they beat the tables of signs, which take four at a
 # time (docs/kernels.md).
-_FEW_TERMS = 256
+_FEW_TERMS = 288
 _FEW_CHANNELS = 8
 
 

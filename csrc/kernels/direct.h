@@ -2,15 +2,15 @@
  * tails of words, and what an im2col would only copy, is read where it lies.
  *
  * Lanes are columns; a value of x is broadcast. A term is a channel of a tap. Order of a sum, and so its bits: a result
- * is one running sum from zero over the terms, the taps in the order of the schedule. A kernel gradient is such a sum
- * over the positions of a block, at most DIRECT_BLOCK of one class in the order of the images; the blocks of a part are
- * added in order, then the parts. With n terms, or (DIRECT_BLOCK + number of blocks + number of parts) in the place of
- * n, errors are below (n + 1) * 2^-24 * (sum of magnitudes). */
+ * is one running sum from zero over the terms, the taps in the order of the schedule, the padded ones last. A kernel
+ * gradient is such a sum over the positions of a block, at most DIRECT_BLOCK of one class in the order of the images;
+ * the blocks of a part are added in order, then the parts. With n terms, or (DIRECT_BLOCK + number of blocks + number
+ * of parts) in the place of n, errors are below (n + 1) * 2^-24 * (sum of magnitudes). */
 
 #define DIRECT_ROWS 6 /* of a tile, of two vectors each: twelve sums hide the latency of a multiply-add */
 #define DIRECT_WIDTH (2 * BNN_LANES)
 #define DIRECT_RUNS 16   /* most runs of a block */
-#define DIRECT_BLOCK 256 /* and most positions: some columns of their dy stay in the first cache for all terms */
+#define DIRECT_BLOCK 256 /* and most positions: a tile's columns of dy stay in the first cache for all terms */
 
 /* Where a term is read: floats from the source of a position, or from the constant row. */
 typedef struct {
