@@ -5,7 +5,8 @@
 | array         | "float": BLAS, after an im2col | "signed"       |
 | BitArray      | "signed"                       | "xnor"         |
 
-Every product is a convolution; a matrix product has one tap. Inside, images are channels-last with flat pixels.
+Floats that are few in a sum meet floats, or signs as floats, in kernels of their own. Every product is a convolution; a
+matrix product has one tap. Inside, images are channels-last with flat pixels.
 """
 
 from __future__ import annotations
@@ -182,11 +183,11 @@ def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: boo
 def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """The kernel gradient (taps, C / groups, F) from the input and the gradient of the output."""
     if not isinstance(x, BitArray):
-        if _by_channel(geometry, transposed, x, dy):
-            return _core.depthwise_reduce(x, dy, geometry, pad)
         inputs, outputs = (dy, x) if transposed else (x, dy)
         if _few(geometry, False, inputs, outputs):
             return _core.direct_reduce(inputs, outputs, geometry, pad)
+        if _by_channel(geometry, transposed, x, dy):
+            return _core.depthwise_reduce(x, dy, geometry, pad)
         inputs, outputs = (a.reshape(shape) for a, shape in zip((inputs, outputs), _shapes(geometry), strict=True))
         dw: Any = None
         for part, images in _parts(geometry, inputs):
