@@ -100,6 +100,15 @@ def signed_reduce(
     by_group: bool = False,
 ) -> NDArray[np.float32]: ...
 
+# The products of floats, for short sums. direct: x float32[batch, ..., C], w as for signed_left, pad any float.
+# direct_reduce: the kernel gradient, dy and result as for signed_reduce.
+def direct(
+    x: NDArray[np.float32], w: NDArray[np.float32], geometry: Geometry, pad: float, transposed: bool = False
+) -> NDArray[np.float32]: ...
+def direct_reduce(
+    x: NDArray[np.float32], dy: NDArray[np.float32], geometry: Geometry, pad: float
+) -> NDArray[np.float32]: ...
+
 # Depthwise products: the geometry has as many groups as channels, and filters = channels * M. Kinds and pad are those
 # of xnor. x: uint32[planes, batch, ..., ceil(C/32)]; w: uint32[planes, taps..., M, ceil(C/32)]; dtype int32 or float32;
 # a float32 result is divided by `divisor`.

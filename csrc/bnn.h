@@ -222,6 +222,12 @@ typedef struct {
    * out: float [taps][depth][groups * columns] */
   bnn_kernel signed_reduce;
 
+  /* left: float [images][sources][groups * depth], right: float [taps][depth][groups * columns], out: float */
+  bnn_kernel direct;
+  /* kernel gradient. left: as above; right: float dy [images][pixels][groups * columns]. Item i writes the i-th of
+   * out: float [items][taps][depth][groups * columns], whose sum is the result. */
+  bnn_kernel direct_reduce;
+
   /* Depthwise: groups are channels, and depth or, backwards, columns are one. Kinds, planes and pad are as for xnor.
    * left: [planes][images][sources][bnn_words(groups)], or floats [images][sources][groups * depth], and constant a row
    * of floats; right: canonical words [planes][taps][multiplier][bnn_words(groups)], one plane of signs where left is

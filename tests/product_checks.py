@@ -225,6 +225,36 @@ def check_signed_left(core, problem, rng, pad):
     assert_sum(y, by_pixel(expected), problem.depth, by_pixel(magnitude))
 
 
+def check_direct(core, problem, rng, pad):
+    x, kernel = floats(rng, problem.input_shape), floats(rng, problem.kernel_shape)
+    y = same_at_each_thread_count(core.direct, x, kernel, problem.geometry, pad)
+    assert y.dtype == np.float32
+    expected = ref.convolution(x, kernel, *problem.where, pad, problem.groups)
+    magnitude = ref.convolution(np.abs(x), np.abs(kernel), *problem.where, abs(pad), problem.groups)
+    assert_sum(y, by_pixel(expected), problem.depth, by_pixel(magnitude))
+
+
+def check_direct_transposed(core, problem, rng):
+    x, kernel = floats(rng, problem.output_shape), floats(rng, problem.kernel_shape)
+    y = same_at_each_thread_count(core.direct, x, turned(kernel, problem.groups), problem.geometry, 0, True)
+    where = (problem.spatial, *problem.where, problem.groups)
+    expected = ref.convolution_input_gradient(x, kernel, *where)
+    magnitude = ref.convolution_input_gradient(np.abs(x), np.abs(kernel), *where)
+    depth = int(np.prod(problem.kernel)) * problem.filters // problem.groups
+    assert_sum(y, by_pixel(expected), depth, by_pixel(magnitude))
+
+
+def check_direct_reduce(core, problem, rng, pad):
+    x, dy = floats(rng, problem.input_shape), floats(rng, problem.output_shape)
+    gradient = same_at_each_thread_count(core.direct_reduce, x, dy, problem.geometry, pad)
+    assert gradient.dtype == np.float32
+    where = (problem.kernel, *problem.where)
+    expected = ref.convolution_kernel_gradient(x, dy, *where, pad, problem.groups)
+    magnitude = ref.convolution_kernel_gradient(np.abs(x), np.abs(dy), *where, abs(pad), problem.groups)
+    depth = problem.batch * problem.pixels
+    assert_sum(gradient, expected.reshape(gradient.shape), depth, magnitude.reshape(gradient.shape))
+
+
 def check_signed_reduce(core, problem, rng, pad):
     x, dy = signs(rng, problem.input_shape), floats(rng, problem.output_shape)
     gradient = same_at_each_thread_count(core.signed_reduce, ref.pack(x), dy, problem.geometry, pad)

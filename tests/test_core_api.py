@@ -52,6 +52,8 @@ def operands(rng, geometry):
         "signed_right back": dict(x=dy, right=back, geometry=g, pad=0.0, transposed=True),
         "signed_left": dict(x=words, w=w, geometry=g, pad=0.0),
         "signed_reduce": dict(x=words, dy=dy, geometry=g, pad=0.0),
+        "direct": dict(x=x, w=w, geometry=g, pad=0.0),
+        "direct_reduce": dict(x=x, dy=dy, geometry=g, pad=0.0),
         "im2col": dict(x=x, geometry=g, pad=0.0),
         "col2im": dict(columns=columns, geometry=g),
     }

@@ -345,7 +345,9 @@ def test_products_of_packed_inputs(variant, rng, problem, check):
         check(variant, problem, rng, pad)
 
 
-@pytest.mark.parametrize("check", [checks.check_signed_right, checks.check_im2col])
+@pytest.mark.parametrize(
+    "check", [checks.check_signed_right, checks.check_direct, checks.check_direct_reduce, checks.check_im2col]
+)
 def test_products_of_float_inputs(variant, rng, problem, check):
     for pad in (0.0, -1.0, 0.3):
         check(variant, problem, rng, pad)
@@ -357,6 +359,7 @@ def test_products_of_float_inputs(variant, rng, problem, check):
         checks.check_xnor_transposed,
         checks.check_signed_right_transposed,
         checks.check_signed_left_transposed,
+        checks.check_direct_transposed,
         checks.check_signed_reduce_transposed,
         checks.check_col2im,
     ],
@@ -418,8 +421,11 @@ def test_a_value_that_is_not_finite_reaches_exactly_its_outputs(variant, rng, va
     assert_same_where_not_finite(dx, expected)
     y = variant.signed_left(ref.pack(x), kernel, geometry, 0)
     assert_same_where_not_finite(y, ref.convolution(x, kernel, *where))
+    assert_same_where_not_finite(variant.direct(x, kernel, geometry, 0), ref.convolution(x, kernel, *where))
     gradient = variant.signed_reduce(ref.pack(x), dy, geometry, 0)
     expected = ref.convolution_kernel_gradient(x, dy, problem.kernel, *where)
+    assert_same_where_not_finite(gradient, expected)
+    gradient = variant.direct_reduce(x, dy, geometry, 0)
     assert_same_where_not_finite(gradient, expected)
 
 
@@ -432,6 +438,9 @@ def test_a_result_does_not_depend_on_the_batch_around_it(variant, rng):
     for i, image in enumerate(x):
         one = variant.signed_right(image[np.newaxis], right, alone, 0.0, False)
         np.testing.assert_array_equal(one[0], all_images[i])
+    all_images = variant.direct(x, kernel, problem.geometry, 0.0)
+    for i, image in enumerate(x):
+        np.testing.assert_array_equal(variant.direct(image[np.newaxis], kernel, alone, 0.0)[0], all_images[i])
 
 
 # Distributions of floats: what a kernel in fixed point could lose.

@@ -74,6 +74,7 @@ def test_products_of_float_inputs(variant, check, problem, rng, pad):
         checks.check_xnor_transposed,
         checks.check_signed_right_transposed,
         checks.check_signed_left_transposed,
+        checks.check_direct_transposed,
         checks.check_signed_reduce_transposed,
         checks.check_col2im,
     ],

@@ -5,7 +5,8 @@
 | array         | "float": BLAS, after an im2col | "signed"       |
 | BitArray      | "signed"                       | "xnor"         |
 
-Every product is a convolution; a matrix product has one tap. Inside, images are channels-last with flat pixels.
+Floats that are few in a sum meet floats, or signs as floats, in kernels of their own. Every product is a convolution; a
+matrix product has one tap. Inside, images are channels-last with flat pixels.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
     def one(x: Any, w: Any, geometry: Geometry = geometry) -> Any:
         if isinstance(x, BitArray):
             return _core.signed_left(x.words, w, geometry, pad, transposed)
+        if _few(geometry, transposed, x) and (geometry.filters if transposed else geometry.channels) <= _FEW_CHANNELS:
+            return _direct_times(x, w.numpy(), geometry, pad, transposed)
         if _by_channel(geometry, transposed, x):
             return _by_channel_times(x, w.numpy(), geometry, pad)
         right = w.prepare(geometry.groups, geometry.channels, transposed)
@@ -162,6 +165,8 @@ def _ones(shape: Sequence[int], axis: int = -1) -> BitArray:
 
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     groups = geometry.groups
+    if _few(geometry, transposed, x, w):
+        return _direct_times(x, w, geometry, pad, transposed)
     if _by_channel(geometry, transposed, x, w):
         return _by_channel_times(x, w, geometry, pad)
     w = _split_groups(w, groups)
@@ -184,9 +189,11 @@ def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: boo
 def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """The kernel gradient (taps, C / groups, F) from the input and the gradient of the output."""
     if not isinstance(x, BitArray):
+        inputs, outputs = (dy, x) if transposed else (x, dy)
+        if _few(geometry, False, inputs, outputs):
+            return _core.direct_reduce(inputs, outputs, geometry, pad)
         if _by_channel(geometry, transposed, x, dy):
             return _core.depthwise_reduce(x, dy, geometry, pad)
-        inputs, outputs = (dy, x) if transposed else (x, dy)
         inputs, outputs = (a.reshape(shape) for a, shape in zip((inputs, outputs), _shapes(geometry), strict=True))
         dw: Any = None
         for part, images in _parts(geometry, inputs):
@@ -241,6 +248,24 @@ def _by_channel(geometry: Geometry, transposed: bool, *arrays: Any) -> bool:
 def _by_channel_times(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
     w = w.reshape(math.prod(geometry.kernel), geometry.channels, -1)
     return _core.depthwise_float(x, w, geometry, pad, False)
+
+
+# Where the sums of a convolution of floats are so short, the kernels that read its input in place beat BLAS, whose
+# columns have to be made first; where its channels are so few, they beat the tables of signs, which take four at a
+# time (docs/kernels.md).
+_FEW_TERMS = 288
+_FEW_CHANNELS = 8
+
+
+def _few(geometry: Geometry, transposed: bool, *arrays: Any) -> bool:
+    """Whether the kernels for short sums are taken; they want float32."""
+    terms = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels)
+    short = geometry.groups == 1 and terms <= _FEW_TERMS and not _one_tap(geometry)
+    return short and all(a.dtype == np.float32 for a in arrays)
+
+
+def _direct_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+    return _core.direct(x, np.swapaxes(w, -1, -2) if transposed else w, geometry, pad, transposed)
 
 
 def _shapes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -14,35 +14,6 @@
 #define DEPTHWISE_ROWS 4      /* positions of a tile */
 #define DEPTHWISE_TILE_TAPS 3 /* taps of a tile of the kernel gradient */
 
-typedef struct {
-  const bnn_class *class_;
-  int64_t count;               /* positions */
-  int64_t source, source_step; /* what the first position reads through an offset of zero, of all images */
-  int64_t target, target_step; /* where its result goes */
-} depthwise_run;
-
-/* The run that begins at `item`, a position of all images; at most `most` positions, and none from `end` on. */
-static depthwise_run depthwise_next(const bnn_schedule *s, int64_t item, int64_t end, int64_t most) {
-  int64_t image = item / s->pixels, at = item % s->pixels;
-  const bnn_class *c = s->class_;
-  while (at >= c->first + c->count) c++;
-  const int32_t *base = s->base + at, *pixel = s->pixel + at;
-  depthwise_run run = {c, 1, image * s->sources + base[0], 1, image * s->pixels + pixel[0], 1};
-  int64_t left = c->first + c->count - at;
-  if (left > end - item) left = end - item;
-  if (left > most) left = most;
-  if (left > 1) {
-    run.source_step = base[1] - base[0];
-    run.target_step = pixel[1] - pixel[0];
-  }
-  while (run.count < left && base[run.count] - base[run.count - 1] == run.source_step &&
-         pixel[run.count] - pixel[run.count - 1] == run.target_step)
-    run.count++;
-  return run;
-}
-
-static int64_t depthwise_positions(const bnn_product *p) { return p->images * p->schedule->pixels; }
-
 /* ---- bits x bits ----------------------------------------------------------------------------------------------- */
 
 /* What a tap and a pair of planes add, word by word: bits of signs, and of what is not zero. An operand whose kind has
@@ -314,7 +285,7 @@ static void depthwise_xnor_run(const bnn_product *p, int64_t begin, int64_t end,
   depthwise_bits work;
   depthwise_begin_bits(p, scratch, &work);
   while (begin < end) {
-    depthwise_run run = depthwise_next(p->schedule, begin, end, end - begin);
+    position_run run = position_next(p->schedule, begin, end, end - begin);
     begin += run.count;
     int64_t together = run.source_step == 1 && run.target_step == 1 ? run.count : 1;
     for (int64_t i = 0; i < run.count; i += together) {
@@ -380,7 +351,7 @@ static size_t depthwise_areas(const bnn_product *p, int bits, int signs, void *s
   return all + rows + strips;
 }
 
-static void depthwise_list(depthwise_work *work, const depthwise_run *run) {
+static void depthwise_list(depthwise_work *work, const position_run *run) {
   const bnn_product *p = work->product;
   const bnn_class *c = run->class_;
   int64_t length = work->bits ? bnn_words(work->channels) : work->channels; /* of a row, in items of four bytes */
@@ -592,7 +563,7 @@ static void depthwise_float_run(const bnn_product *p, int left_bits, int right_b
   }
   int64_t length = p->groups * p->columns;
   while (begin < end) {
-    depthwise_run run = depthwise_next(s, begin, end, work.most);
+    position_run run = position_next(s, begin, end, work.most);
     begin += run.count;
     float *out = (float *)p->out + run.target * length;
     int64_t step = run.target_step * length;
@@ -629,14 +600,7 @@ static void depthwise_both_run(const bnn_product *p, int64_t begin, int64_t end,
 
 /* ---- kernel gradient ------------------------------------------------------------------------------------------- */
 
-/* An item is a part of the positions with sums of its own, which the caller adds up: their number depends on nothing
- * but the product. Within a part a run is one running sum from zero, added to the part's sum. */
-static int64_t depthwise_parts(const bnn_product *p) {
-  int64_t positions = depthwise_positions(p), least = 4 * p->schedule->taps;
-  if (least < 64) least = 64; /* the sums of all parts are few beside dy */
-  int64_t parts = positions / least;
-  return parts < 1 ? 1 : parts < 64 ? parts : 64;
-}
+/* An item is a part of the positions. Within a part a run is one running sum from zero, added to the part's sum. */
 
 /* Adds the sums of up to three taps over a run to `out`. */
 BNN_INLINE void depthwise_reduce_tile(const int vectors, const int full, const depthwise_work *work, int64_t tap,
@@ -693,7 +657,7 @@ static void depthwise_reduce_rows(const depthwise_work *work, int64_t positions,
 
 static void depthwise_reduce_parts(const bnn_product *p, int bits, int64_t begin, int64_t end, void *scratch) {
   const bnn_schedule *s = p->schedule;
-  int64_t parts = depthwise_parts(p), all = depthwise_positions(p);
+  int64_t parts = position_parts(p), all = positions_of(p);
   depthwise_work work;
   depthwise_areas(p, bits, 0, scratch, &work);
   for (int64_t part = begin; part < end; part++) {
@@ -701,7 +665,7 @@ static void depthwise_reduce_parts(const bnn_product *p, int bits, int64_t begin
     for (int64_t i = 0; i < s->taps * work.outputs; i++) out[i] = 0;
     int64_t stop = all * (part + 1) / parts;
     for (int64_t item = all * part / parts; item < stop;) {
-      depthwise_run run = depthwise_next(s, item, stop, work.most);
+      position_run run = position_next(s, item, stop, work.most);
       item += run.count;
       const float *dy = (const float *)p->right + run.target * work.outputs;
       depthwise_list(&work, &run);

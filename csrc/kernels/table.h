@@ -37,7 +37,10 @@
   { signed_reduce_items, signed_reduce_scratch, signed_reduce_run }
 #endif
 
+#include "runs.h"
+
 #include "depthwise.h"
+#include "direct.h"
 #include "xnor.h"
 
 #include "network.h"
@@ -73,12 +76,14 @@ const bnn_kernels BNN_TABLE = {
 #endif
     .signed_left = {signed_left_items, signed_left_scratch, signed_left_run},
     .signed_reduce = BNN_SIGNED_REDUCE,
-    .depthwise_xnor = {depthwise_positions, depthwise_xnor_scratch, depthwise_xnor_run},
-    .depthwise_right = {depthwise_positions, depthwise_right_scratch, depthwise_right_run},
-    .depthwise_left = {depthwise_positions, depthwise_left_scratch, depthwise_left_run},
-    .depthwise_float = {depthwise_positions, depthwise_both_scratch, depthwise_both_run},
-    .depthwise_reduce = {depthwise_parts, depthwise_left_scratch, depthwise_reduce_run},
-    .depthwise_float_reduce = {depthwise_parts, depthwise_both_scratch, depthwise_reduce_both_run},
+    .direct = {positions_of, direct_scratch, direct_run},
+    .direct_reduce = {position_parts, direct_scratch, direct_reduce_run},
+    .depthwise_xnor = {positions_of, depthwise_xnor_scratch, depthwise_xnor_run},
+    .depthwise_right = {positions_of, depthwise_right_scratch, depthwise_right_run},
+    .depthwise_left = {positions_of, depthwise_left_scratch, depthwise_left_run},
+    .depthwise_float = {positions_of, depthwise_both_scratch, depthwise_both_run},
+    .depthwise_reduce = {position_parts, depthwise_left_scratch, depthwise_reduce_run},
+    .depthwise_float_reduce = {position_parts, depthwise_both_scratch, depthwise_reduce_both_run},
     .sum_parts = depthwise_sum,
     .norm_blocks = norm_blocks,
     .norm_moments = norm_moments,

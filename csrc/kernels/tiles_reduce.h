@@ -293,7 +293,7 @@ static void tiles_signs(const tiles_reduction *work, int64_t unit) {
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-/* The sums of `rows` halves of a unit and `columns` panels. */
+/* The sums of `rows` halves of a unit and `columns` panels. Loads come first, as in tiles_sum. */
 BNN_INLINE void tiles_multiply(const int8_t *left, const int8_t *right, int64_t panel, const tiles_tap *tap,
                                int32_t *sums, const int rows, const int columns) {
   t_zero(0);
@@ -302,18 +302,14 @@ BNN_INLINE void tiles_multiply(const int8_t *left, const int8_t *right, int64_t 
   t_zero(3);
   for (int64_t i = 0; i < tap->steps; i++, left += 2 * TILES_BYTES) {
     const int8_t *dy = right + tap->step[i] * TILES_BYTES;
-    t_load(4, left, 64);
     t_stream(6, dy, 64);
+    if (columns > 1) t_stream(7, dy + panel, 64);
+    t_load(4, left, 64);
+    if (rows > 1) t_load(5, left + TILES_BYTES, 64);
     t_dot(0, 4, 6);
-    if (rows > 1) {
-      t_load(5, left + TILES_BYTES, 64);
-      t_dot(1, 5, 6);
-    }
-    if (columns > 1) {
-      t_stream(7, dy + panel, 64);
-      t_dot(2, 4, 7);
-      if (rows > 1) t_dot(3, 5, 7);
-    }
+    if (rows > 1) t_dot(1, 5, 6);
+    if (columns > 1) t_dot(2, 4, 7);
+    if (rows > 1 && columns > 1) t_dot(3, 5, 7);
   }
   t_store(0, sums, 64);
   if (rows > 1) t_store(1, sums + TILES_CELLS, 64);

@@ -485,7 +485,9 @@ static void tiles_list_steps(tiles_work *work, const int64_t phase[3], int64_t p
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
-/* One limb of one or two tiles of positions by one or two of columns. */
+/* One limb of one or two tiles of positions by one or two of columns. All loads of a step come before its products: the
+ * same time alone, but where another thread of the core runs, a load between products delays those behind it, a tenth
+ * of the whole. */
 BNN_INLINE void tiles_sum(const tiles_work *work, const uint8_t *upper, const uint8_t *lower, int32_t *sums,
                           const int tall, const int wide) {
   const int64_t *step = work->areas.step;
@@ -496,17 +498,13 @@ BNN_INLINE void tiles_sum(const tiles_work *work, const uint8_t *upper, const ui
   t_zero(3);
   for (int64_t i = 0; i < work->steps; i++, signs += TILES_PANEL) {
     t_load(6, signs, TILES_LINE);
+    if (wide) t_load(7, signs + TILES_TILE, TILES_LINE);
     t_load(4, upper + step[i], TILES_LINE);
+    if (tall) t_load(5, lower + step[i], TILES_LINE);
     t_dot(0, 4, 6);
-    if (wide) {
-      t_load(7, signs + TILES_TILE, TILES_LINE);
-      t_dot(1, 4, 7);
-    }
-    if (tall) {
-      t_load(5, lower + step[i], TILES_LINE);
-      t_dot(2, 5, 6);
-      if (wide) t_dot(3, 5, 7);
-    }
+    if (tall) t_dot(2, 5, 6);
+    if (wide) t_dot(1, 4, 7);
+    if (tall && wide) t_dot(3, 5, 7);
   }
   t_store(0, sums, TILES_LINE);
   if (wide) t_store(1, sums + 256, TILES_LINE);

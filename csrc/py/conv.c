@@ -321,7 +321,19 @@ static void *constant_row(const call *c, int64_t depth) {
   return row;
 }
 
-/* Without the GIL. -1 when memory is short. */
+/* Without the GIL. -1 when memory is short. Of a kernel whose items write results of `length` floats each, the sum of
+ * them; else `length` is 0. */
+static int call_product(const call *c, const bnn_kernel *kernel, bnn_product *product, int64_t length, double work) {
+  int64_t items = length ? kernel->items(product) : 1;
+  void *out = product->out, *parts = NULL;
+  if (items > 1 && !(product->out = parts = run_alloc(4 * items * length))) return -1;
+  int status = run_product(kernel, product, work);
+  if (parts && status == 0) run_sum_parts(c->kernels, parts, items, length, out);
+  free(parts);
+  return status;
+}
+
+/* The same. */
 static int call_run(const call *c, const bnn_kernel *kernel) {
   int bits = kernel == &c->kernels->xnor;
   bnn_geometry geometry = bits ? pixels_as_images(&c->geometry) : c->geometry, *g = &geometry;
@@ -361,7 +373,8 @@ static int call_run(const call *c, const bnn_kernel *kernel) {
                          .pad = (int)c->pad};
   double work = (double)c->geometry.batch * (double)c->pixels * (double)c->taps * (double)c->filters *
                 (double)(bits ? c->left_planes * c->right_planes * bnn_words(depth) : depth);
-  status = run_product(kernel, &product, work);
+  int64_t length = kernel == &c->kernels->direct_reduce ? c->taps * depth * c->filters : 0;
+  status = call_product(c, kernel, &product, length, work);
 
 done:
   free(schedule);
@@ -456,17 +469,35 @@ static PyObject *signed_right(PyObject *self, PyObject *args, PyObject *keywords
   return call_forward(&c, &c.kernels->signed_right, NPY_FLOAT32);
 }
 
-static PyObject *signed_left(PyObject *self, PyObject *args, PyObject *keywords) {
+/* Convolution of bits or floats with floats. */
+static PyObject *times_floats(const char *function, PyObject *self, PyObject *args, PyObject *keywords, int packed) {
   static char *names[] = {"x", "w", "geometry", "pad", "transposed", NULL};
   PyObject *x, *w, *geometry, *pad, *transposed = Py_False;
-  if (!PARSE("OOOO|O:signed_left", &x, &w, &geometry, &pad, &transposed)) return NULL;
+  const char *format = packed ? "OOOO|O:signed_left" : "OOOO|O:direct";
+  if (!PARSE(format, &x, &w, &geometry, &pad, &transposed)) return NULL;
   call c;
-  if (call_begin(&c, "signed_left", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 || call_left(&c, x) < 0 ||
-      !(c.right = check_array("signed_left", "w", w, NPY_FLOAT32)))
+  if (call_begin(&c, function, self, geometry, pad, PyObject_IsTrue(transposed), packed) < 0 || call_left(&c, x) < 0 ||
+      !(c.right = check_array(function, "w", w, NPY_FLOAT32)))
     return call_end(&c, 0);
   check_shape_of shape = {.middle = c.taps, .sizes = 2, .size = {c.channels / c.geometry.groups, c.filters}};
-  if (check_shape("signed_left", "w", c.right, &shape) < 0) return call_end(&c, 0);
-  return call_forward(&c, &c.kernels->signed_left, NPY_FLOAT32);
+  if (check_shape(function, "w", c.right, &shape) < 0) return call_end(&c, 0);
+  return call_forward(&c, packed ? &c.kernels->signed_left : &c.kernels->direct, NPY_FLOAT32);
+}
+
+static PyObject *signed_left(PyObject *self, PyObject *args, PyObject *keywords) {
+  return times_floats("signed_left", self, args, keywords, 1);
+}
+
+static PyObject *direct(PyObject *self, PyObject *args, PyObject *keywords) {
+  return times_floats("direct", self, args, keywords, 0);
+}
+
+/* The gradient dy of a product's result, of which kernel gradients are made. */
+static int call_gradient(call *c, PyObject *dy) {
+  c->right = check_array(c->function, "dy", dy, NPY_FLOAT32);
+  if (!c->right) return -1;
+  check_shape_of shape = {.middle = c->geometry.batch * c->pixels, .sizes = 1, .size = {c->filters}};
+  return check_shape(c->function, "dy", c->right, &shape);
 }
 
 static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
@@ -476,10 +507,8 @@ static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keyword
   if (!PARSE("OOOO|Op:signed_reduce", &x, &dy, &geometry, &pad, &transposed, &by_group)) return NULL;
   call c;
   if (call_begin(&c, "signed_reduce", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 ||
-      call_left(&c, x) < 0 || !(c.right = check_array("signed_reduce", "dy", dy, NPY_FLOAT32)))
+      call_left(&c, x) < 0 || call_gradient(&c, dy) < 0)
     return call_end(&c, 0);
-  check_shape_of shape = {.middle = c.geometry.batch * c.pixels, .sizes = 1, .size = {c.filters}};
-  if (check_shape("signed_reduce", "dy", c.right, &shape) < 0) return call_end(&c, 0);
   int64_t depth = c.channels / c.geometry.groups;
   int64_t lengths[] = {c.taps, depth, c.filters};
   if (by_group) { /* no overflow: there are as many elements */
@@ -489,6 +518,18 @@ static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keyword
   }
   c.by_group = by_group;
   return call_finish(&c, &c.kernels->signed_reduce, lengths, NPY_FLOAT32);
+}
+
+static PyObject *direct_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "dy", "geometry", "pad", NULL};
+  PyObject *x, *dy, *geometry, *pad;
+  if (!PARSE("OOOO:direct_reduce", &x, &dy, &geometry, &pad)) return NULL;
+  call c;
+  if (call_begin(&c, "direct_reduce", self, geometry, pad, 0, 0) < 0 || call_left(&c, x) < 0 ||
+      call_gradient(&c, dy) < 0)
+    return call_end(&c, 0);
+  int64_t lengths[] = {c.taps, c.channels / c.geometry.groups, c.filters};
+  return call_finish(&c, &c.kernels->direct_reduce, lengths, NPY_FLOAT32);
 }
 
 /* ---- depthwise ------------------------------------------------------------------------------------------------- */
@@ -521,11 +562,11 @@ static int depthwise_kernel(call *c, PyObject *w, int words, int planes) {
   return check_shape(c->function, "w", c->right, words ? &bits : &floats);
 }
 
-/* Without the GIL. -1 when memory is short. A kernel gradient comes in parts, which are added up. */
+/* Without the GIL. -1 when memory is short. */
 static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce, double divisor) {
   const bnn_geometry *g = &c->geometry;
   int64_t multiplier = g->filters / g->channels, words = bnn_words(c->channels) * multiplier;
-  void *constant = NULL, *parts = NULL;
+  void *constant = NULL;
   int status = -1;
   bnn_schedule *schedule = bnn_schedule_make(g, c->transposed, c->pad != 0);
   if (!schedule) return -1;
@@ -546,18 +587,14 @@ static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce, do
                          .right_planes = c->right_planes,
                          .pad = c->packed ? (int)c->pad : 0,
                          .divisor = (float)divisor};
-  int64_t items = kernel->items(&product), length = c->taps * g->filters;
   int bits = kernel == &c->kernels->depthwise_xnor;
   double work = (double)g->batch * (double)c->pixels * (double)c->taps *
                 (double)(bits ? words * c->left_planes * c->right_planes : g->filters);
-  if (reduce && items > 1 && !(product.out = parts = run_alloc(4 * items * length))) goto done;
-  status = run_product(kernel, &product, work);
-  if (parts && status == 0) run_sum_parts(c->kernels, parts, items, length, PyArray_DATA(c->out));
+  status = call_product(c, kernel, &product, reduce ? c->taps * g->filters : 0, work);
 
 done:
   free(schedule);
   free(constant);
-  free(parts);
   return status;
 }
 
@@ -611,10 +648,8 @@ static PyObject *depthwise_reduce(PyObject *self, PyObject *args, PyObject *keyw
   if (!PARSE("OOOO|O:depthwise_reduce", &x, &dy, &geometry, &pad, &x_kind)) return NULL;
   call c;
   if (depthwise_begin(&c, "depthwise_reduce", self, geometry, pad, 0, is_words(x), x, x_kind) < 0 ||
-      !(c.right = check_array("depthwise_reduce", "dy", dy, NPY_FLOAT32)))
+      call_gradient(&c, dy) < 0)
     return call_end(&c, 0);
-  check_shape_of shape = {.middle = c.geometry.batch * c.pixels, .sizes = 1, .size = {c.filters}};
-  if (check_shape("depthwise_reduce", "dy", c.right, &shape) < 0) return call_end(&c, 0);
   const bnn_kernel *kernel = c.packed ? &c.kernels->depthwise_reduce : &c.kernels->depthwise_float_reduce;
   int64_t lengths[] = {c.taps, c.channels, c.filters / c.channels};
   return depthwise_finish(&c, kernel, 1, lengths, NPY_FLOAT32, 1);
@@ -725,6 +760,10 @@ PyMethodDef conv_methods[] = {
            "Convolution of packed signs with floats."),
     METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad, transposed=False, by_group=False",
            "Kernel gradient of a convolution whose input is packed signs."),
+    METHOD("direct", direct, "x, w, geometry, pad, transposed=False",
+           "Convolution of floats with floats, without im2col."),
+    METHOD("direct_reduce", direct_reduce, "x, dy, geometry, pad",
+           "Kernel gradient of a convolution whose input is floats, without im2col."),
     METHOD("depthwise_xnor", depthwise_xnor, "x, w, geometry, pad, dtype, x_kind='sign', w_kind='sign', divisor=1.0",
            "Depthwise convolution of a packed operand with a packed operand."),
     METHOD("depthwise_float", depthwise_float, "x, w, geometry, pad, transposed, x_kind='sign'",

@@ -371,8 +371,9 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
   int64_t size = g->batch * pixels * row;
   int32_t *ints = array(size, 4);
   float *floats = array(size, 4), *signed_right = array(size, 4), *signed_left = array(size, 4);
-  float *reduced = array(taps * depth * row, 4);
+  float *direct = array(size, 4), *reduced = array(taps * depth * row, 4), *direct_reduced = NULL;
   double *reduced_want = calloc((size_t)(taps * depth * row) + 1, sizeof(double));
+  double *direct_reduced_want = calloc((size_t)(taps * depth * row) + 1, sizeof(double));
   bnn_product product = {.schedule = schedule,
                          .images = g->batch,
                          .groups = g->groups,
@@ -395,7 +396,15 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
   product.constant = constant_floats;
   product.out = signed_right;
   run_kernel(&kernels->signed_right, &product);
+  product.right = right_floats;
+  product.out = direct;
+  run_kernel(&kernels->direct, &product);
+  int64_t parts = 0;
   if (!transposed) {
+    parts = kernels->direct_reduce.items(&product);
+    product.right = dy;
+    product.out = direct_reduced = array(parts * taps * depth * row, 4);
+    run_kernel(&kernels->direct_reduce, &product);
     product.left = left;
     product.constant = constant;
     product.right = right_floats;
@@ -412,7 +421,7 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
       for (int64_t c = 0; c < row; c++) {
         int64_t group = c / columns, at = (image * pixels + pixel) * row + c;
         int64_t sum = 0;
-        double right_sum = 0, left_sum = 0;
+        double right_sum = 0, left_sum = 0, direct_sum = 0;
         for (int64_t tap = 0; tap < taps; tap++) {
           int64_t source = source_pixel(g, transposed, pixel, tap);
           if (source == -2 || (source == -1 && (!p->pad || transposed))) continue;
@@ -427,9 +436,13 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
                         : value_of(p->left_kind, p->left_planes, left_row, g->batch * sources * g->groups * words, k));
             /* The signed kernels read signs, here those of the first planes. */
             int weight = sign_of(filter_row, channel), value = source < 0 ? p->pad : sign_of(left_row, k);
-            right_sum += weight * (double)(source < 0 ? constant_floats[k] : left_floats[from * depth + k]);
-            left_sum += value * (double)right_floats[(tap * depth + k) * row + c];
-            reduced_want[(tap * depth + k) * row + c] += value * (double)dy[at];
+            double real = source < 0 ? constant_floats[k] : left_floats[from * depth + k];
+            int64_t place = (tap * depth + k) * row + c;
+            right_sum += weight * real;
+            left_sum += value * (double)right_floats[place];
+            direct_sum += real * right_floats[place];
+            reduced_want[place] += value * (double)dy[at];
+            direct_reduced_want[place] += real * dy[at];
           }
         }
         CHECK(ints[at] == sum, "xnor of %d x %d, %d x %d planes at %ld: %d, expected %ld", p->left_kind, p->right_kind,
@@ -439,15 +452,22 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
               "signed_right at %ld: %g, expected %g", (long)at, signed_right[at], right_sum);
         CHECK(transposed || fabs(signed_left[at] - left_sum) <= tolerance(taps * depth, (double)(taps * depth)),
               "signed_left at %ld: %g, expected %g", (long)at, signed_left[at], left_sum);
+        CHECK(fabs(direct[at] - direct_sum) <= tolerance(taps * depth, (double)(taps * depth)),
+              "direct at %ld: %g, expected %g", (long)at, direct[at], direct_sum);
       }
   int64_t terms = g->batch * pixels;
-  for (int64_t i = 0; !transposed && i < taps * depth * row; i++)
+  for (int64_t i = 0; !transposed && i < taps * depth * row; i++) {
+    double sum = 0;
+    for (int64_t part = 0; part < parts; part++) sum += direct_reduced[part * taps * depth * row + i];
+    CHECK(fabs(sum - direct_reduced_want[i]) <= tolerance(terms, (double)terms),
+          "direct_reduce at %ld: %g, expected %g", (long)i, sum, direct_reduced_want[i]);
     CHECK(fabs(reduced[i] - reduced_want[i]) <= tolerance(terms, (double)terms),
           "signed_reduce at %ld: %g, expected %g", (long)i, reduced[i], reduced_want[i]);
+  }
 
   free(schedule), free(left), free(kernel), free(constant), free(right), free(left_floats), free(right_floats);
   free(dy), free(constant_floats), free(ints), free(floats), free(signed_right), free(signed_left), free(reduced);
-  free(reduced_want);
+  free(reduced_want), free(direct), free(direct_reduced), free(direct_reduced_want);
 }
 
 static void check_columns(const problem *p) {
