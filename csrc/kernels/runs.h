@@ -32,7 +32,7 @@ static int64_t positions_of(const bnn_product *p) { return p->images * p->schedu
 /* A kernel gradient is summed in so many parts, each with sums of its own that the caller adds up: their number depends
  * on nothing but the product. */
 static int64_t position_parts(const bnn_product *p) {
-  int64_t positions = positions_of(p), least = 4 * p->schedule->taps;
+  int64_t positions = positions_of(p), least = 4 * p->schedule->taps * p->depth;
   if (least < 64) least = 64; /* the sums of all parts are few beside dy */
   int64_t parts = positions / least;
   return parts < 1 ? 1 : parts < 64 ? parts : 64;
