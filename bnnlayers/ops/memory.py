@@ -1,7 +1,8 @@
-"""Memory that training frees stays in the process for the next step, and is given back when training ends.
+"""Memory that training frees waits in the process for the next step, and is given back when training ends.
 
-A step allocates again what the one before freed. If the C library gives that back to the system in between, the
-system must find and clear every page of it again. Only glibc does, and only there do these change anything.
+A step allocates again what the one before freed. Given back in between, the system must find and clear
+every page of it again. While somebody holds memory, NumPy's new arrays of this thread are made by
+`_core`, which keeps what was freed but never lets the process grow for it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ holders = _core.memory_holders
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Keep freed memory inside this ``with`` block, or call of a function that this decorates."""
+    """Hold memory inside this ``with`` block, or call of a function that this decorates."""
     _core.hold_memory()
     try:
         yield
@@ -25,7 +26,7 @@ def held() -> Iterator[None]:
 
 
 class Hold:
-    """Keeps freed memory for as long as it lives."""
+    """Holds memory for as long as it lives."""
 
     def __init__(self) -> None:
         _core.hold_memory()

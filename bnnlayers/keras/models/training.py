@@ -385,10 +385,12 @@ class Trainer:
     ):
         """Learn from one batch and return its loss and metrics.
 
-        Memory that a step freed is kept for the next one until the optimizer is gone; `fit` gives it back at its end.
+        Memory that a step freed waits for the next one until the model is gone; `fit` gives it back at its end.
         """
         self._assert_compiled()
         (batch,) = _single(x, y, sample_weight, class_weight)
+        if memory.holders() == 0:
+            self.__dict__["_memory"] = memory.Hold()
         logs = _numbers(self._train_step(batch))
         if reset_metrics:
             self.reset_metrics()

@@ -91,7 +91,7 @@ class Optimizer(Configurable):
         self._slot_variables: list[Variable] = []
         # The coefficients of the step that is being applied, by dtype.
         self._of_step: dict[Any, Mapping[str, Any]] | None = None
-        # Steps that `fit` does not make end with the optimizer, as far as anyone can tell.
+        # Of steps that a model does not make, nobody can tell which is the last.
         self._memory: memory.Hold | None = None
 
     # Hyperparameters
