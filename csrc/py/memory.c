@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LARGE = 1 << 18, GRAIN = 1 << 16, HUGE = 1 << 22, SLACK = 1 << 22, MOST_WAITING = 256 };
+enum { LARGE = 1 << 18, GRAIN = 1 << 16, HUGE_FROM = 1 << 22, SLACK = 1 << 22, MOST_WAITING = 256 };
 
 /* In front of every array; `mapped` is 0 where it is the C library's. */
 typedef struct {
@@ -46,7 +46,7 @@ static char *map(size_t size) {
   void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) return NULL;
 #ifdef MADV_HUGEPAGE
-  if (size >= HUGE) madvise(at, size, MADV_HUGEPAGE);
+  if (size >= HUGE_FROM) madvise(at, size, MADV_HUGEPAGE);
 #endif
   return at;
 }
@@ -126,9 +126,7 @@ static void put(block b) {
   if (before) b = (block){pool.block[i - 1].at, pool.block[i - 1].size + b.size};
   if (after) b.size += pool.block[i].size;
   if (before && after) drop(i, 1);
-  if (!before && !after) {
-    memmove(&pool.block[i + 1], &pool.block[i], (size_t)(pool.count++ - i) * sizeof b);
-  }
+  if (!before && !after) memmove(&pool.block[i + 1], &pool.block[i], (size_t)(pool.count++ - i) * sizeof b);
   pool.block[i - before] = b;
 }
 
