@@ -135,13 +135,28 @@ def depthwise_reduce(
 def im2col(x: NDArray[Any], geometry: Geometry, pad: float) -> NDArray[Any]: ...
 def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...
 
-# Batch norm of float32 x[..., C]; dy has the shape of x, the other operands C numbers, along their last axis. moments:
-# mean and biased variance (2, C), zero without rows. norm_sums: of dy and of dy * (x - mean), (2, C). normalize:
-# (x - mean) * scale + shift. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy
-# for example.
-def moments(x: ArrayLike, /) -> NDArray[np.float32]: ...
-def norm_sums(x: ArrayLike, dy: ArrayLike, mean: ArrayLike) -> NDArray[np.float32]: ...
+# Batch norm of float32 x[..., C]; dy has the shape of x, the other operands C numbers, along their last axis. A mask is
+# uint32[..., C / 32], where C must be whole words; dy counts where it has a bit. moments: mean, biased variance and
+# 1 / sqrt(variance + epsilon) (3, C), those of zeros without rows; then average -= (average - value) * rate, in place,
+# of mean and variance * unbiased. norm_sums (4, C): of dy; of dy * (x - mean) * inverse; the first over the number of
+# rows; the second times inverse over it. normalize: (x - mean) * scale + shift. normalize_sign: that as words
+# uint32[1, ..., C / 32] of signs and, unless clip is None, of magnitudes up to clip; and whether there is a NaN.
+# normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for example.
+def moments(
+    x: ArrayLike,
+    epsilon: float,
+    mean: NDArray[np.float32] | None = None,
+    variance: NDArray[np.float32] | None = None,
+    rate: float = 0.0,
+    unbiased: float = 1.0,
+) -> NDArray[np.float32]: ...
+def norm_sums(
+    x: ArrayLike, dy: ArrayLike, mean: ArrayLike, inverse: ArrayLike, mask: Words | None = None
+) -> NDArray[np.float32]: ...
 def normalize(x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None) -> NDArray[np.float32]: ...
+def normalize_sign(
+    x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None, clip: float | None
+) -> tuple[Words, Words | None, bool]: ...
 def normalize_grad(
     x: ArrayLike,
     dy: ArrayLike,
@@ -149,6 +164,7 @@ def normalize_grad(
     scale: ArrayLike,
     shift: ArrayLike,
     slope: ArrayLike,
+    mask: Words | None = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
 
@@ -165,4 +181,7 @@ def rectify(x: ArrayLike, limit: float, last: float, traced: bool) -> tuple[NDAr
 
 # A step of "sgd", "momentum", "nesterov", "adam", "amsgrad" or "bop" in place; arrays: value, gradient, state. False,
 # and nothing done, if they are not float32 of one shape in C order. Coefficients and state are those of `ops.update`.
-def update(rule: str, coefficients: tuple[float, ...], arrays: tuple[Any, ...], /) -> bool: ...
+# The new values are clipped to magnitudes of at most `limit`.
+def update(
+    rule: str, coefficients: tuple[float, ...], arrays: tuple[Any, ...], limit: float = ..., /
+) -> bool: ...

@@ -29,13 +29,15 @@ class WeightClip(constraints.Constraint):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__call__" in vars(cls):
-            cls._in_place_ = None  # type: ignore[assignment]
+            cls._limit_ = None  # type: ignore[assignment]
 
     def __call__(self, x: Any) -> Any:
         return np.clip(x, -self.clip_value, self.clip_value)
 
-    def _in_place_(self, value: np.ndarray) -> None:
-        np.clip(value, -self.clip_value, self.clip_value, out=value)
+    @property
+    def _limit_(self) -> float:
+        """The magnitude to which an optimizer may clip in the pass that updates a weight."""
+        return self.clip_value
 
     def get_config(self) -> dict[str, Any]:
         return {"clip_value": self.clip_value}

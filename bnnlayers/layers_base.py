@@ -81,6 +81,10 @@ class BaseLayer(layers.Layer):
         self.__dict__["_ran"] = tuple(ran)
         return outputs
 
+    def _reads_later(self) -> bool:
+        # The sign of a normalized input needs no floats in between.
+        return type(self).call is BaseLayer.call and type(self.input_quantizer) is quantizers.SteSign
+
     @property
     def arithmetic(self) -> tuple[str, ...]:
         """What each product of the last call ran on: "xnor", "signed" or "float".

@@ -232,6 +232,7 @@ class Bop(_Optimizer):
             variable._writable_(),
             self.get_slot(variable, "m")._writable_(),
             gradient,
+            limit=self._take_limit(),
             **self._shared(variable),
         )
 

@@ -23,6 +23,7 @@ from .keras import layers
 from .keras import utils as keras_utils
 from .keras.base_layer import context as calling
 from .metrics import FlipRatio
+from .ops.norm import Normalized
 from .ops.quantize import Memo
 from .tape import plain, read
 
@@ -142,7 +143,7 @@ class _BaseQuantizer(Quantizer):
 
 def _single(x: Any) -> Any:
     """A quantizer is a layer of dtype float32, and casts as layers do."""
-    x = read(x)
+    x = x if isinstance(x, Normalized) else read(x)
     return x.astype(np.float32) if x.dtype == np.float64 else x
 
 
@@ -198,6 +199,8 @@ class SteSign(_BaseQuantizer):
         return super().call(ste_sign(inputs, clip_value=self.clip_value))
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
+        if isinstance(x, Normalized) and axis % x.ndim == x.ndim - 1:
+            return x.signs(self.clip_value)
         return ops.quantize.ste_sign(x, clip_value=self.clip_value, axis=axis, memo=memo)
 
     def get_config(self) -> dict[str, Any]:

@@ -776,15 +776,10 @@ class _Later:
 
 def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     """`residual` with a `_Later` in the place of every argument that is better computed again."""
-    whole = type(residual) is tuple
-    kept = list(residual) if whole else [residual]
-    for i, r in enumerate(kept):
-        if isinstance(r, np.ndarray):
-            for x, parent in zip(values, parents, strict=True):
-                if x is r and parent is not None:
-                    kept[i] = _keep(r, parent)
-                    break
-    return tuple(kept) if whole else kept[0]
+    if type(residual) is not tuple:
+        return _without_arguments((residual,), values, parents)[0]
+    traced = {id(x): parent for x, parent in zip(values, parents, strict=True) if parent is not None}
+    return tuple([_keep(r, traced[id(r)]) if type(r) is np.ndarray and id(r) in traced else r for r in residual])
 
 
 def _keep(x: np.ndarray, node: Node) -> Any:
@@ -830,16 +825,20 @@ class _Values:
     """The values that one walk has computed again: each is held while another residual asks for it."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
-        self._wanted = collections.Counter(
-            r.node
-            for node in nodes
-            for r in (node.residual if type(node.residual) is tuple else (node.residual,))
-            if type(r) is _Later
-        )
+        self._wanted: collections.Counter[Node] = collections.Counter()
+        self._asking: set[Node] = set()
+        for node in nodes:
+            for r in node.residual if type(node.residual) is tuple else (node.residual,):
+                if type(r) is _Later:
+                    self._wanted[r.node] += 1
+                    self._asking.add(node)
         self.held: dict[Node, np.ndarray] = {}
 
-    def fill(self, residual: Any) -> Any:
-        """`residual` with every array in its place."""
+    def residual(self, node: Node) -> Any:
+        """That of a node with every array in its place."""
+        residual = node.residual
+        if node not in self._asking:
+            return residual
         if type(residual) is tuple:
             return tuple([self._asked(r) if type(r) is _Later else r for r in residual])
         return self._asked(residual) if type(residual) is _Later else residual
@@ -1734,8 +1733,8 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer:
         return _pull_again(node, dy)
     backward = node.backward if _observer is None else _observer("backward", node.name, node.backward)
     if type(node.backward) is _Linear:
-        return backward(values.fill(node.residual), dy, needed)
-    residual, dy = values.fill(node.residual), dy if type(dy) is np.ndarray else _plain_tree(dy)
+        return backward(values.residual(node), dy, needed)
+    residual, dy = values.residual(node), dy if type(dy) is np.ndarray else _plain_tree(dy)
     if type(node.backward) is _Sparing and not outer:
         arrays = [dy] if owned else []
         if type(residual) is tuple:

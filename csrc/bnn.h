@@ -132,11 +132,18 @@ typedef void (*bnn_pass)(const void *what, int64_t begin, int64_t end);
 
 /* Batch norm of float rows, [rows][channels]. An item of the sums is a block of rows, of the totals a channel. */
 typedef struct {
-  int64_t rows, channels; /* both positive */
+  int64_t rows, channels; /* channels positive; rows too, but in the totals */
+  int64_t stride;         /* floats from a row of x to the next, where signs are taken */
   const float *x, *dy;
-  const float *mean, *scale, *shift, *slope; /* [channels] */
-  float *parts;                              /* [blocks][2][channels]: what the sums write and the totals read */
-  float *out;                                /* like x; of the totals [2][channels] */
+  const uint32_t *mask; /* [rows][channels / BNN_WORD]: where it has no bit, dy counts as 0; NULL: all count */
+  const float *mean, *inverse, *scale, *shift, *slope; /* [channels] */
+  float epsilon;                                       /* is added to a variance */
+  float *average[2], rate, unbiased;                   /* moving averages of mean and variance, or NULL */
+  float *parts; /* [blocks][2][channels]: what the sums write and the totals read */
+  float *out;   /* like x; of the totals [3][channels] or [4][channels] */
+  float clip;
+  uint32_t *words, *within; /* like mask: signs, and whether the magnitude is at most `clip`; it may be NULL */
+  uint8_t *nan;             /* [blocks] */
 } bnn_norm;
 
 /* Pooling, or backwards its gradient. A geometry of as many filters as channels, without dilation, whose windows all
@@ -169,6 +176,7 @@ typedef struct {
   float *value, *state[3];
   const float *grad;
   float coefficient[4];
+  float limit; /* of the magnitude of a new value; INFINITY for none */
 } bnn_update;
 
 /* ---- one table per instruction-set level ----------------------------------------------------------------------- */
@@ -228,11 +236,13 @@ typedef struct {
   /* out[i] = parts[0][i] + parts[1][i] + ...; parts: [count][length]; items are 0 .. length - 1. */
   void (*sum_parts)(const float *parts, int64_t count, int64_t length, float *out, int64_t begin, int64_t end);
 
-  /* bnn_norm: the mean and the sum of squared differences from it of each block, and of them mean and variance; the
-   * sums of dy and of dy (x - mean) of each block, and their totals; (x - mean) scale + shift, where shift may be NULL;
-   * and ((dy - shift) - (x - mean) slope) scale. */
+  /* bnn_norm: the mean and the sum of squared differences from it of each block, and of them mean, variance and
+   * 1 / sqrt(variance + epsilon), with which the averages move: average -= (average - value) rate; the sums of dy and
+   * of dy (x - mean) of each block, and of them the gradients of shift and scale, and what is to be taken from dy: the
+   * mean of dy, and a slope; (x - mean) scale + shift, where shift may be NULL, and its signs alone, of whole words of
+   * channels; and ((dy - shift) - (x - mean) slope) scale. */
   int64_t (*norm_blocks)(int64_t rows, int64_t channels);
-  bnn_pass norm_moments, norm_moments_total, norm_sums, norm_sums_total, normalize, normalize_grad;
+  bnn_pass norm_moments, norm_moments_total, norm_sums, norm_sums_total, normalize, normalize_sign, normalize_grad;
   bnn_pass max_pool, max_pool_grad, average_pool, average_pool_grad; /* bnn_pool */
   bnn_pass rectify;                                                  /* bnn_rectify */
   bnn_pass update;                                                   /* bnn_update */

@@ -13,7 +13,7 @@ import reference as ref
 from conftest import assert_sum
 
 import bnnlayers as lq
-from bnnlayers import _core
+from bnnlayers import _core, keras
 from bnnlayers.geometry import convolution
 from bnnlayers.ops import elementwise, norm, pool, update
 
@@ -30,7 +30,7 @@ def each_thread_count():
         for count in (1, 2):
             _core.set_num_threads(count)
             results.append(function(*args))
-        np.testing.assert_array_equal(*results)
+        np.testing.assert_equal(*results)
         return results[0]
 
     yield call
@@ -50,16 +50,31 @@ for channels, rows in {3: 40_001, 32: 20_000, 64: 9_001, 129: 3_000}.items():
     ROWS[channels].append(rows)
 
 
+EPSILON = np.float32(1e-3)
+
+
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_moments(variant, each_thread_count, rng, channels):
     for rows in ROWS[channels]:
         x = (rng.normal(size=(rows, channels)) * 3 + rng.normal(size=channels)).astype(np.float32)
-        mean, variance = each_thread_count(variant.moments, x)
+        mean, variance, inverse = each_thread_count(variant.moments, x, EPSILON)
         wide = x.astype(np.float64)
         assert_sum(mean, wide.mean(0), DEPTH, np.abs(wide).mean(0))
         # Each term has two roundings more, and a mean that is off by d adds d ** 2.
         off = np.finfo(np.float32).eps * DEPTH * np.abs(wide).mean(0)
         assert_sum(variance, wide.var(0), DEPTH + 2, wide.var(0) + off**2 / np.finfo(np.float32).eps)
+        np.testing.assert_array_equal(inverse, 1 / np.sqrt(variance + EPSILON))
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_averages_move(variant, rng, channels):
+    x = rng.normal(size=(70, channels)).astype(np.float32)
+    mean, variance = rng.normal(size=(2, channels)).astype(np.float32)
+    rate, unbiased = np.float32(0.01), np.float32(70 / 69)
+    found = variant.moments(x, EPSILON)
+    expected = mean - (mean - found[0]) * rate, variance - (variance - found[1] * unbiased) * rate
+    np.testing.assert_array_equal(variant.moments(x, EPSILON, mean, variance, rate, unbiased), found)
+    np.testing.assert_array_equal((mean, variance), expected)
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
@@ -67,7 +82,7 @@ def test_moments(variant, each_thread_count, rng, channels):
 def test_variance_far_from_zero(variant, rng, offset, channels):
     """The error grows with the offset, where that of a difference of squares would with its square."""
     x = (rng.normal(size=(10_000, channels)) + offset).astype(np.float32)
-    mean, variance = variant.moments(x)
+    mean, variance, _ = variant.moments(x, EPSILON)
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(variance, x.astype(np.float64).var(0), rtol=1e-5 + 2e-8 * offset)
 
@@ -76,19 +91,21 @@ def test_variance_far_from_zero(variant, rng, offset, channels):
 def test_norm_sums(variant, each_thread_count, rng, channels):
     for rows in ROWS[channels]:
         x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
-        mean = rng.normal(size=channels).astype(np.float32)
-        total, products = each_thread_count(variant.norm_sums, x, dy, mean)
+        mean, inverse = rng.normal(size=(2, channels)).astype(np.float32)
+        total, products, shift, slope = each_thread_count(variant.norm_sums, x, dy, mean, inverse)
         wide = dy.astype(np.float64)
         assert_sum(total, wide.sum(0), DEPTH, np.abs(wide).sum(0))
-        wide = wide * (x.astype(np.float64) - mean)
-        assert_sum(products, wide.sum(0), DEPTH + 2, np.abs(wide).sum(0))
+        wide = wide * (x.astype(np.float64) - mean) * inverse
+        assert_sum(products, wide.sum(0), DEPTH + 3, np.abs(wide).sum(0))
+        np.testing.assert_array_equal(shift, total / np.float32(rows))
+        np.testing.assert_array_equal(slope, products * inverse / np.float32(rows))
 
 
 @pytest.mark.parametrize("function", ["moments", "norm_sums"])
 @pytest.mark.parametrize("channels", [3, 64, 65])
 def test_sums_are_the_same_bits_on_every_level(rng, function, channels):
     x, dy = rng.normal(size=(2, 1_000, channels)).astype(np.float32)
-    args = (x,) if function == "moments" else (x, dy, x[0])
+    args = (x, EPSILON) if function == "moments" else (x, dy, x[0], x[1])
     first, *others = (getattr(v, function)(*args) for v in _core.variants.values())
     for other in others:
         np.testing.assert_array_equal(other, first)
@@ -114,29 +131,75 @@ def test_normalize_grad(variant, each_thread_count, rng, channels):
         np.testing.assert_array_equal(dx, ((dy - shift) - (x - mean) * slope) * scale)
 
 
+# What signs and masks of channels are made of are whole words.
+WORDS = {channels: ROWS[channels] for channels in CHANNELS if channels % 32 == 0} | {96: [9, 2_000], 160: [7]}
+
+
+@pytest.mark.parametrize("channels", WORDS)
+@pytest.mark.parametrize("clip", [None, 0.7])
+def test_normalize_sign(variant, each_thread_count, rng, channels, clip):
+    for rows in WORDS[channels]:
+        x = rng.normal(size=(rows, 1, channels)).astype(np.float32)
+        mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
+        shift[:3], x[:, :, :3] = [-0.0, 0.0, clip or 1], mean[:3]
+        for offset in (shift, None):
+            words, within, nan = each_thread_count(variant.normalize_sign, x, mean, scale, offset, clip)
+            expected = variant.pack(variant.normalize(x, mean, scale, offset), -1, clip)
+            np.testing.assert_array_equal(words, expected[0])
+            assert nan is False and (within is None) == (clip is None)
+            np.testing.assert_array_equal(within, expected[1])
+    x[-1, 0, 5] = np.nan
+    assert variant.normalize_sign(x, mean, scale, None, clip)[2] is True
+
+
+@pytest.mark.parametrize("channels", WORDS)
+def test_gradients_under_a_mask(variant, each_thread_count, rng, channels):
+    for rows in WORDS[channels]:
+        x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        mean, inverse, scale, shift, slope = rng.normal(size=(5, channels)).astype(np.float32)
+        mask = variant.pack(x, -1, 0.7)[1]
+        selected = variant.select(dy, mask, -1)
+        np.testing.assert_array_equal(
+            each_thread_count(variant.norm_sums, x, dy, mean, inverse, mask),
+            variant.norm_sums(x, selected, mean, inverse),
+        )
+        expected = variant.normalize_grad(x, selected, mean, scale, shift, slope)
+        for out in (np.empty_like(x), x.copy(), dy.copy()):
+            dx = variant.normalize_grad(x, dy, mean, scale, shift, slope, mask, out)
+            assert dx is out
+            np.testing.assert_array_equal(dx, expected)
+        dx = variant.normalize_grad(x, selected, mean, scale, shift, slope, None, selected)
+        np.testing.assert_array_equal(dx, expected)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0), (2, 0, 64)])
 def test_norm_of_nothing(variant, shape):
     x, channel = np.zeros(shape, np.float32), np.ones(shape[-1], np.float32)
-    np.testing.assert_array_equal(variant.moments(x), np.zeros((2, shape[-1])))
-    np.testing.assert_array_equal(variant.norm_sums(x, x, channel), np.zeros((2, shape[-1])))
+    mean, variance, inverse = variant.moments(x, EPSILON)
+    np.testing.assert_array_equal((mean, variance), np.zeros((2, shape[-1])))
+    np.testing.assert_array_equal(inverse, 1 / np.sqrt(np.full(shape[-1], EPSILON)))
+    np.testing.assert_array_equal(variant.norm_sums(x, x, channel, channel), np.zeros((4, shape[-1])))
     assert variant.normalize(x, channel, channel, None).shape == shape
     assert variant.normalize_grad(x, x, channel, channel, channel, channel).shape == shape
+    if shape[-1] % 32 == 0:
+        words, within, nan = variant.normalize_sign(x, channel, channel, None, 1.0)
+        assert words.shape == (1, *shape[:-1], shape[-1] // 32) and within.shape == words.shape[1:] and not nan
 
 
 def test_norm_does_not_hide_what_is_not_finite(variant, rng):
     x = rng.normal(size=(300, 4)).astype(np.float32)
     x[200] = [np.nan, np.inf, -np.inf, 0]
-    mean, variance = variant.moments(x)
+    mean, variance, inverse = variant.moments(x, EPSILON)
     np.testing.assert_array_equal(mean[:3], [np.nan, np.inf, -np.inf])
-    assert np.isnan(variance[:3]).all()
+    assert np.isnan(variance[:3]).all() and np.isnan(inverse[:3]).all()
     assert np.isfinite(mean[3]) and np.isfinite(variance[3])
 
 
 def test_norm_reads_any_layout(variant, rng):
     x = np.asfortranarray(rng.normal(size=(6, 5, 40)).astype(np.float32))[:, ::2]
-    np.testing.assert_array_equal(variant.moments(x), variant.moments(x.copy()))
+    np.testing.assert_array_equal(variant.moments(x, EPSILON), variant.moments(x.copy(), EPSILON))
     dy = np.broadcast_to(np.float32(2), x.shape)
-    np.testing.assert_array_equal(variant.norm_sums(x, dy, x[0, 0])[0], np.full(40, 2 * 18))
+    np.testing.assert_array_equal(variant.norm_sums(x, dy, x[0, 0], x[0, 1])[0], np.full(40, 2 * 18))
 
 
 @pytest.mark.parametrize("shape", [(9, 6), (4, 5, 3, 33)])
@@ -152,17 +215,16 @@ def test_normalization_is_that_of_numpy(rng, shape, gamma, beta, inference):
     for dtype in (np.float32, np.float64):
         x, *parameters = (lq.constant(v.astype(dtype)) for v in values)
         parameters = [p if on else None for p, on in zip(parameters, (gamma, beta), strict=True)]
-        mean, variance = norm.moments(np.asarray(x), axes)
-        assert mean.dtype == dtype and mean.shape == variance.shape == (1,) * len(axes) + shape[-1:]
+        moving = np.zeros(shape[-1], dtype), np.ones(shape[-1], dtype)
+        mean, inverse = norm.moments(np.asarray(x), axes, 1e-3, (*moving, 0.1, 1.5))
+        assert mean.dtype == inverse.dtype == dtype
         sources = [x, *(p for p in parameters if p is not None)]
         with lq.GradientTape() as tape:
             for source in sources:
                 tape.watch(source)
-            y = norm.normalize(
-                x, *parameters, mean=mean, variance=variance, epsilon=1e-3, axes=None if inference else axes
-            )
+            y = norm.normalize(x, *parameters, mean=mean, inverse=inverse, axes=None if inference else axes)
         assert y.dtype == dtype
-        results.append([y, *tape.gradient(y, sources, output_gradients=weights.astype(dtype))])
+        results.append([*moving, y, *tape.gradient(y, sources, output_gradients=weights.astype(dtype))])
     for actual, expected in zip(*results, strict=True):
         assert actual.dtype == np.float32 and actual.shape == expected.shape
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
@@ -172,18 +234,91 @@ def test_normalization_is_that_of_numpy(rng, shape, gamma, beta, inference):
 def test_parameters_of_other_shapes(rng, shape):
     """A number per channel may have leading axes; anything else broadcasts as NumPy does."""
     x, gamma = rng.normal(size=(5, 4, 7)).astype(np.float32), rng.normal(size=shape).astype(np.float32)
-    mean, variance = norm.moments(x, (0, 1))
-    mean = mean.reshape(7)
+    mean, inverse = norm.moments(x, (0, 1), 1e-3)
     source = lq.constant(gamma)
     with lq.GradientTape() as tape:
         tape.watch(source)
-        y = norm.normalize(x, source, None, mean=mean, variance=variance, epsilon=1e-3, axes=(0, 1))
-    normal = (x - mean) / np.sqrt(variance + np.float32(1e-3))
+        y = norm.normalize(x, source, None, mean=mean, inverse=inverse, axes=(0, 1))
+    normal = (x - mean) * inverse
     np.testing.assert_allclose(y, normal * gamma, rtol=1e-5, atol=1e-6)
     gradient = tape.gradient(y, source)
     axes = tuple(i for i, n in enumerate((1,) * (3 - len(shape)) + shape) if n == 1)
     expected = normal.sum(axis=axes, keepdims=True).reshape(shape)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+class Chain:
+    """A convolution, a batch norm, and a convolution that takes the signs of what comes out; also in between."""
+
+    def __init__(self, channels=32, between=False, **arguments):
+        keras.utils.set_random_seed(2)
+        x = keras.layers.Input((6, 6, 4))
+        y = normalized = keras.layers.BatchNormalization(**arguments)(lq.layers.QuantConv2D(channels, 3)(x))
+        self.last = lq.layers.QuantConv2D(8, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+        y = self.last(y)
+        self.model = keras.models.Model(x, [y, normalized] if between else y)
+
+    def __call__(self, x, training):
+        y = self.model(x, training=training)
+        return y[0] if isinstance(y, list) else y
+
+    def train(self, x):
+        """Outputs, gradients of a loss, the weights of the norm, and the operations that keep something."""
+        with lq.GradientTape() as tape:
+            y = self(x, training=True)
+            loss = np.sum(y * np.cos(np.arange(y.size).reshape(y.shape).astype(np.float32)))
+        kept = [name for name, _ in tape.kept()]
+        gradients = tape.gradient(loss, self.model.trainable_variables)
+        return [y, *gradients, *self.model.get_weights(), self(x, training=False)], kept
+
+
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("channels", [8, 32])
+def test_signs_of_what_is_normalized(rng, scale, center, channels):
+    """The same bits as through floats, which are made where someone else reads them."""
+    x = lq.constant(rng.normal(size=(3, 6, 6, 4)).astype(np.float32))
+    (one, kept), (other, kept_between) = (
+        Chain(channels, between, scale=scale, center=center).train(x) for between in (False, True)
+    )
+    assert ("normalize_sign" in kept) == (channels == 32) and "normalize_sign" not in kept_between
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_signs_of_what_is_normalized_to_nan(rng):
+    x = rng.normal(size=(3, 6, 6, 4)).astype(np.float32)
+    x[1, 2, 3] = np.nan
+    chain = Chain()
+    assert np.isnan(chain.train(lq.constant(x))[0][0]).all()
+    assert chain.last.arithmetic == ("signed",)
+
+
+def test_who_reads_what_is_normalized():
+    """Only a layer of ours that takes signs waits for it."""
+
+    class Watching(lq.layers.QuantConv2D):
+        def call(self, inputs):
+            assert isinstance(inputs, lq.Tensor)
+            return super().call(inputs)
+
+    class Shifted(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=training) + 1
+
+    x = lq.constant(np.ones((2, 5, 5, 32), np.float32))
+    for norm_class, conv, quantizer in (
+        (keras.layers.BatchNormalization, Watching, "ste_sign"),
+        (Shifted, lq.layers.QuantConv2D, "ste_sign"),
+        (keras.layers.BatchNormalization, lq.layers.QuantConv2D, "ste_tern"),
+        (keras.layers.BatchNormalization, lq.layers.QuantConv2D, "approx_sign"),
+        (keras.layers.BatchNormalization, lq.layers.QuantConv2D, None),
+    ):
+        model = keras.models.Sequential([norm_class(input_shape=(5, 5, 32)), conv(4, 3, input_quantizer=quantizer)])
+        with lq.GradientTape() as tape:
+            model(x, training=True)
+        assert "normalize_sign" not in [name for name, _ in tape.kept()]
+        assert isinstance(model.layers[0](x), lq.Tensor)
 
 
 # ---- pooling -------------------------------------------------------------------------------------
@@ -400,9 +535,9 @@ def test_updates_are_those_of_numpy(variant, threads, monkeypatch, rng, rule, st
     monkeypatch.setattr(_core, "update", variant.update)
     arrays = state_of(rng, states, count)
     strided = [np.repeat(a, 2)[::2] for a in arrays]
-    for _ in range(2):
-        step(rule, states, options, arrays)
-        step(rule, states, options, strided)
+    for limit in (np.inf, 0.7):
+        step(rule, states, {**options, "limit": limit}, arrays)
+        step(rule, states, {**options, "limit": limit}, strided)
     assert not strided[0].flags.c_contiguous or count < 2
     for actual, expected in zip(arrays, strided, strict=True):
         np.testing.assert_array_equal(actual, expected)
@@ -436,10 +571,17 @@ SQUARES = convolution(4, (6, 6), 8, (2, 2), 8, strides=(2, 2), padding="valid", 
 WINNER = _core.max_pool(X, SQUARES, True)[1]
 Y = np.zeros((4, 3, 3, 8), np.float32)
 WRONG = [
-    ("moments", (X.astype(np.float64),), TypeError, "argument 'x' must be a float32 array"),
-    ("moments", (np.float32(1),), ValueError, "argument 'x'"),
-    ("norm_sums", (X, X[:2], ROW), ValueError, "argument 'dy' must be of shape (4, 6, 6, 8)"),
-    ("norm_sums", (X, X, ROW[:3]), ValueError, "argument 'mean' must be of shape (..., 8)"),
+    ("moments", (X.astype(np.float64), EPSILON), TypeError, "argument 'x' must be a float32 array"),
+    ("moments", (np.float32(1), EPSILON), ValueError, "argument 'x'"),
+    ("moments", (None, EPSILON), TypeError, "argument 'x'"),
+    ("moments", (X, EPSILON, ROW[:3], ROW), ValueError, "argument 'out' must be"),
+    ("norm_sums", (X, X[:2], ROW, ROW), ValueError, "argument 'dy' must be of shape (4, 6, 6, 8)"),
+    ("norm_sums", (X, X, ROW[:3], ROW), ValueError, "argument 'mean' must be of shape (..., 8)"),
+    ("norm_sums", (X, X, ROW, None), TypeError, "argument 'inverse'"),
+    ("norm_sums", (X, X, ROW, ROW, np.zeros((4, 6, 6, 1), np.uint32)), ValueError, "argument 'x' must be of shape"),
+    ("norm_sums", (X, X, ROW, ROW, np.zeros((4, 6, 6, 2), np.uint32)), ValueError, "argument 'mask' must be of shape"),
+    ("normalize_sign", (X, ROW, ROW, None, 1.0), ValueError, "argument 'x' must be of shape (..., 32)"),
+    ("normalize_sign", (np.zeros((2, 32), np.float32), *[np.zeros(32, np.float32)] * 3, "1"), TypeError, "'clip'"),
     ("normalize", (X, ROW, np.stack([ROW, ROW]), None), ValueError, "argument 'scale' must be of shape (..., 8)"),
     ("normalize", (X, ROW, ROW, ROW[:1]), ValueError, "argument 'shift' must be of shape (..., 8)"),
     ("normalize_grad", (X, X, ROW, ROW, ROW, 1.0), TypeError, "argument 'slope' must be a float32 array"),

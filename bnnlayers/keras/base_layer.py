@@ -299,6 +299,7 @@ class Layer:
             _outbound_nodes=[],
             _input_spec=None,
             _build_input_shape=None,
+            _fitted=None,
         )
         return layer
 
@@ -327,6 +328,14 @@ class Layer:
 
     # Whether a configuration tells one input from a list of one.
     _keeps_structure = False
+
+    def _can_wait(self):
+        """Whether ``call(inputs, later=True)`` may return a Readable that computes the output when it is read."""
+        return False
+
+    def _reads_later(self):
+        """Whether `call` gains by such an input."""
+        return False
 
     # Another object after every change of what belongs to what, anywhere: what was found while it
     # was the same still holds.
@@ -375,7 +384,7 @@ class Layer:
             else:
                 inputs = to_tensor(np.asarray(inputs), dtype)
             if self._input_spec is not None:
-                check_inputs(self._input_spec, inputs, self._name)
+                self._check_inputs(inputs)
             if not self.built:
                 self._maybe_build(inputs)
                 if self._input_spec is not None:
@@ -386,6 +395,13 @@ class Layer:
             return outputs
         finally:
             context.depth, context.training, context.scope = outer
+
+    def _check_inputs(self, inputs):
+        # What fitted fits again.
+        what = (self._input_spec, inputs.shape, inputs.dtype) if type(inputs) is Tensor else None
+        if what is None or what != self._fitted:
+            check_inputs(self._input_spec, inputs, self._name)
+            self.__dict__["_fitted"] = what
 
     def _resolve_training(self, spec, args, kwargs):
         """An explicit argument wins, then the enclosing call, then the default of `call`."""

@@ -6,8 +6,8 @@ from ..tape import operation
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - np.max(logits, axis=-1, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    shifted = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
+    return shifted - np.log(np.add.reduce(np.exp(shifted), axis=-1, keepdims=True))
 
 
 @operation
@@ -81,17 +81,18 @@ def sparse_softmax_cross_entropy(logits, *, labels):
             f"sparse_softmax_cross_entropy: labels: expected values in [0, {classes}), "
             f"received [{labels.min()}, {labels.max()}]"
         )
-    index = labels[..., np.newaxis]
     log_p = _log_softmax(logits)
-    return -np.take_along_axis(log_p, index, axis=-1)[..., 0], (log_p, index)
+    at = np.arange(0, logits.size, classes) + labels.reshape(-1)
+    return -log_p.reshape(-1)[at].reshape(labels.shape), (log_p, at)
 
 
 @sparse_softmax_cross_entropy.backward
 def sparse_softmax_cross_entropy(residual, dy, needed):
-    log_p, index = residual
+    log_p, at = residual
     excess = np.exp(log_p)
-    np.put_along_axis(excess, index, np.take_along_axis(excess, index, axis=-1) - 1, axis=-1)
-    return (dy[..., np.newaxis] * excess,)
+    excess.reshape(-1)[at] -= 1
+    excess *= dy[..., np.newaxis]
+    return (excess,)
 
 
 @operation

@@ -11,7 +11,8 @@ import math
 import numpy as np
 
 from .. import _core
-from ..tape import operation
+from ..bits import BitArray
+from ..tape import Readable, operation
 
 _FLOAT = np.dtype(np.float32)
 
@@ -37,47 +38,59 @@ def _count(x, axes):
     return x.dtype.type(max(1, math.prod(x.shape[a] for a in axes)))
 
 
-def moments(x, axes):
-    """Mean and biased variance over `axes`, which stay as axes of length one.
+def moments(x, axes, epsilon, average=None):
+    """Mean and ``1 / sqrt(variance + epsilon)`` over `axes`, as they broadcast to `x`.
 
     Parameters
     ----------
     x : array
     axes : tuple of int
+    epsilon : float
+    average : tuple, optional
+        ``(mean, variance, rate, unbiased)``: moving averages, which move in place by `rate` towards the mean and
+        towards the variance times `unbiased`.
     """
-    if axes == tuple(range(x.ndim - 1)) and _by_channel(x):
-        mean, variance = _core.moments(x).reshape(2, *(1,) * len(axes), -1)
-        return mean, variance
+    if axes == tuple(range(x.ndim - 1)) and _by_channel(x, *(average or ())[:2]):
+        mean, _, inverse = _core.moments(x, epsilon, *(average or ()))
+        return mean, inverse
     count = _count(x, axes)
     mean = _total(x, axes) / count
-    return mean, _total(np.square(x - mean), axes) / count
+    variance = _total(np.square(x - mean), axes) / count
+    if average is not None:
+        *moving, rate, unbiased = average
+        for old, new in zip(moving, (mean, variance * variance.dtype.type(unbiased)), strict=True):
+            old -= (old - new.reshape(old.shape)) * old.dtype.type(rate)
+    return mean, inverse_deviation(variance, epsilon)
+
+
+def inverse_deviation(variance, epsilon):
+    """``1 / sqrt(variance + epsilon)``."""
+    return 1 / np.sqrt(variance + variance.dtype.type(epsilon))
 
 
 @operation(recompute=True)
-def normalize(x, gamma, beta, *, mean, variance, epsilon, axes=None):
-    """``(x - mean) / sqrt(variance + epsilon) * gamma + beta``.
+def normalize(x, gamma, beta, *, mean, inverse, axes=None):
+    """``(x - mean) * inverse * gamma + beta``.
 
     Parameters
     ----------
     x : array
     gamma, beta : array or None
         Broadcastable to `x`.
-    mean, variance : array
-        Broadcastable to `x`.
-    epsilon : float
+    mean, inverse : array
+        Of `moments` or of constants; broadcastable to `x`.
     axes : tuple of int, optional
-        The axes over which `mean` and `variance` were computed from `x` itself: the gradient then
-        goes through them. None if they are constants, as at inference.
+        The axes over which `mean` and `inverse` were computed from `x` itself: the gradient then goes through them.
+        None if they are constants, as at inference.
 
     References
     ----------
     Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
     Covariate Shift", 2015.
     """
-    inverse = 1 / np.sqrt(variance + variance.dtype.type(epsilon))
     scale = inverse if gamma is None else inverse * gamma
-    if _by_channel(x, mean, scale, beta) and axes in (None, tuple(range(x.ndim - 1))):
-        return _core.normalize(x, mean, scale, beta), (x, gamma, mean, inverse, axes, None)
+    if _by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1))):
+        return _core.normalize(x, mean, scale, beta), (x, gamma, _shape(beta), mean, inverse, axes, None)
     y = x - mean
     y *= scale
     if beta is not None:
@@ -88,9 +101,9 @@ def normalize(x, gamma, beta, *, mean, variance, epsilon, axes=None):
 
 @normalize.backward
 def normalize(residual, dy, needed, spare):
+    if len(residual) > 6:
+        return _grad_by_channel(*residual, dy, needed, spare)
     x, gamma, mean, inverse, axes, apart = residual
-    if apart is None:
-        return _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed, spare)
     normal = x - mean
     normal *= inverse
     if axes is None:
@@ -115,18 +128,70 @@ def normalize(residual, dy, needed, spare):
     return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
 
 
-def _grad_by_channel(x, gamma, mean, inverse, axes, dy, needed, spare):
+def _grad_by_channel(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare):
+    """Gradients where `mask`, of bits, says which of dy count; `beta` is its shape."""
     scale = inverse if gamma is None else inverse * gamma
     dx = dgamma = dbeta = None
     if axes is not None or needed[1] or needed[2]:
-        dbeta, dgamma = _core.norm_sums(x, dy, mean).reshape(2, *(1,) * (x.ndim - 1), -1)
-        dgamma = dgamma * inverse
+        dbeta, dgamma, shift, slope = _core.norm_sums(x, dy, mean, inverse, mask)
     if needed[0] and axes is None:
-        dx = dy * scale
+        dx = (dy if mask is None else _core.select(dy, mask, -1)) * scale
     elif needed[0]:
-        count = _count(x, axes)
-        dx = _core.normalize_grad(x, dy, mean, scale, dbeta / count, dgamma * inverse / count, spare(x))
-    return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
+        dx = _core.normalize_grad(x, dy, mean, scale, shift, slope, mask, spare(x))
+    return dx, dgamma.reshape(gamma.shape) if needed[1] else None, dbeta.reshape(beta) if needed[2] else None
+
+
+def _shape(parameter):
+    return None if parameter is None else parameter.shape
+
+
+@operation
+def normalize_sign(x, gamma, beta, *, mean, inverse, axes, clip_value, traced):
+    """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of what is `packable`."""
+    scale = inverse if gamma is None else inverse * gamma
+    clip = float(clip_value) if clip_value is not None and True in traced else None
+    words, mask, nan = _core.normalize_sign(x, mean, scale, beta, clip)
+    value = _core.ste_sign(_core.normalize(x, mean, scale, beta)) if nan else BitArray(words, x.shape, -1)
+    return value, (x, gamma, _shape(beta), mean, inverse, axes, mask)
+
+
+@normalize_sign.backward
+def normalize_sign(residual, dy, needed, spare):
+    return _grad_by_channel(*residual, dy, needed, spare)
+
+
+class Normalized(Readable):
+    """``normalize(*args, **parameters)`` that is yet to be computed, for a reader that may want nothing but its signs.
+
+    It reads as floats. The signs are made without them, in one pass over what is normalized, and backward keeps one bit
+    per value in their place.
+    """
+
+    def __init__(self, *args, **parameters):
+        self._args, self._parameters = args, parameters
+        self._floats = None
+
+    @staticmethod
+    def packable(x):
+        """Whether kernels can take the signs of `x`, normalized over all axes but the last."""
+        return _by_channel(x) and x.shape[-1] % 32 == 0
+
+    @property
+    def shape(self):
+        return self._args[0].shape
+
+    @property
+    def dtype(self):
+        return self._args[0].dtype
+
+    def _read_(self):
+        if self._floats is None:
+            self._floats = normalize(*self._args, **self._parameters)
+        return self._floats
+
+    def signs(self, clip_value):
+        """As bits along the last axis, with the gradient of `ste_sign`."""
+        return normalize_sign(*self._args, **self._parameters, clip_value=clip_value)
 
 
 def _constant_over(parameter, axes, ndim):

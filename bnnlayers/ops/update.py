@@ -1,22 +1,31 @@
 """Update rules of optimizers: each changes the value and its state in place, in their dtype.
 
 All arrays have one shape and dtype; coefficients are scalars of that dtype, so that the arithmetic
-is Keras's. `_core.update` takes float32 in the order of memory, in one pass; it returns False, and has
-done nothing, where an array is another.
+is Keras's. The new values are clipped to magnitudes of at most `limit`. `_core.update` takes float32 in
+the order of memory, in one pass; it returns False, and has done nothing, where an array is another.
 """
+
+import math
 
 import numpy as np
 
 from .. import _core
 
 
-def sgd(value, grad, *, lr):
+def clip(value, limit):
+    """Clip in place to magnitudes of at most `limit`."""
+    if limit < math.inf:
+        np.clip(value, -limit, limit, out=value)
+
+
+def sgd(value, grad, *, lr, limit=math.inf):
     """Gradient descent: ``value -= lr * grad``."""
-    if not _core.update("sgd", (lr,), (value, grad)):
+    if not _core.update("sgd", (lr,), (value, grad), limit):
         value -= grad * lr
+        clip(value, limit)
 
 
-def momentum(value, accumulator, grad, *, lr, momentum, nesterov):
+def momentum(value, accumulator, grad, *, lr, momentum, nesterov, limit=math.inf):
     """Gradient descent with momentum (Sutskever et al., 2013).
 
     Parameters
@@ -27,15 +36,16 @@ def momentum(value, accumulator, grad, *, lr, momentum, nesterov):
         Whether the step looks ahead along the accumulated direction.
     """
     rule = "nesterov" if nesterov else "momentum"
-    if _core.update(rule, (lr, momentum), (value, grad, accumulator)):
+    if _core.update(rule, (lr, momentum), (value, grad, accumulator), limit):
         return
     step = grad * -lr
     accumulator *= momentum
     accumulator += step
     value += step + accumulator * momentum if nesterov else accumulator
+    clip(value, limit)
 
 
-def adam(value, m, v, grad, *, alpha, rest_1, rest_2, epsilon, v_hat=None):
+def adam(value, m, v, grad, *, alpha, rest_1, rest_2, epsilon, v_hat=None, limit=math.inf):
     """Adam (Kingma and Ba, 2015), and AMSGrad (Reddi et al., 2018) if `v_hat` is given.
 
     Parameters
@@ -50,7 +60,7 @@ def adam(value, m, v, grad, *, alpha, rest_1, rest_2, epsilon, v_hat=None):
         The largest second moment so far.
     """
     rule, state = ("adam", (m, v)) if v_hat is None else ("amsgrad", (m, v, v_hat))
-    if _core.update(rule, (alpha, rest_1, rest_2, epsilon), (value, grad, *state)):
+    if _core.update(rule, (alpha, rest_1, rest_2, epsilon), (value, grad, *state), limit):
         return
     m += (grad - m) * rest_1
     v += (grad * grad - v) * rest_2
@@ -58,6 +68,7 @@ def adam(value, m, v, grad, *, alpha, rest_1, rest_2, epsilon, v_hat=None):
         np.maximum(v_hat, v, out=v_hat)
         v = v_hat
     value -= (m * alpha) / (np.sqrt(v) + epsilon)
+    clip(value, limit)
 
 
 def rmsprop(
@@ -73,6 +84,7 @@ def rmsprop(
     mean=None,
     accumulator=None,
     momentum=0.0,
+    limit=math.inf,
 ):
     """RMSprop (Hinton, 2012), optionally centered and with momentum.
 
@@ -103,9 +115,10 @@ def rmsprop(
         accumulator += step
         step = accumulator
     value -= step
+    clip(value, limit)
 
 
-def bop(value, m, grad, *, gamma, threshold):
+def bop(value, m, grad, *, gamma, threshold, limit=math.inf):
     """Bop (Helwegen et al., 2019): flips a sign where the mean gradient pushes against it beyond a threshold.
 
     Parameters
@@ -117,7 +130,8 @@ def bop(value, m, grad, *, gamma, threshold):
     threshold : scalar
         What ``m * value`` must exceed. Where it is met exactly, the value becomes +1.
     """
-    if _core.update("bop", (gamma, threshold), (value, grad, m)):
+    if _core.update("bop", (gamma, threshold), (value, grad, m), limit):
         return
     m += gamma * (grad - m)
     _core.ste_sign(-np.sign(value * m - threshold) * value, out=value)
+    clip(value, limit)

@@ -28,7 +28,10 @@ static int64_t norm_rows(int64_t channels) {
   return group * (wide > NORM_BLOCK ? wide : NORM_BLOCK);
 }
 
-static int64_t norm_blocks(int64_t rows, int64_t channels) { return (rows - 1) / norm_rows(channels) + 1; }
+static int64_t norm_blocks(int64_t rows, int64_t channels) {
+  int64_t most = norm_rows(channels);
+  return (rows + most - 1) / most;
+}
 
 /* What the block is of: `count` floats, in wide rows of `width`. */
 typedef struct {
@@ -102,9 +105,14 @@ static void norm_moments(const void *what, int64_t begin, int64_t end) {
   }
 }
 
+BNN_INLINE void norm_move(float *average, int64_t c, float value, float rate) {
+  if (average) average[c] -= (average[c] - value) * rate;
+}
+
 static void norm_moments_total(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
   int64_t blocks = norm_blocks(n->rows, n->channels), most = norm_rows(n->channels);
+  double all = n->rows > 0 ? (double)n->rows : 1;
   for (int64_t c = begin; c < end; c += NORM_TOTALS) {
     double mean[NORM_TOTALS] = {0}, squares[NORM_TOTALS] = {0};
     int64_t here = end - c < NORM_TOTALS ? end - c : NORM_TOTALS;
@@ -113,7 +121,7 @@ static void norm_moments_total(const void *what, int64_t begin, int64_t end) {
       double rows = (double)(i + 1 < blocks ? most : n->rows - i * most);
       for (int64_t j = 0; j < here; j++) mean[j] += rows * part[j];
     }
-    for (int64_t j = 0; j < here; j++) mean[j] /= (double)n->rows;
+    for (int64_t j = 0; j < here; j++) mean[j] /= all;
     for (int64_t i = 0; i < blocks; i++) {
       const float *part = n->parts + 2 * i * n->channels + c;
       double rows = (double)(i + 1 < blocks ? most : n->rows - i * most);
@@ -121,31 +129,82 @@ static void norm_moments_total(const void *what, int64_t begin, int64_t end) {
         squares[j] += part[n->channels + j] + rows * ((part[j] - mean[j]) * (part[j] - mean[j]));
     }
     for (int64_t j = 0; j < here; j++) {
-      n->out[c + j] = (float)mean[j];
-      n->out[n->channels + c + j] = (float)(squares[j] / (double)n->rows);
+      float *out = n->out + c + j, variance = (float)(squares[j] / all);
+      out[0] = (float)mean[j];
+      out[n->channels] = variance;
+      out[2 * n->channels] = 1 / __builtin_sqrtf(variance + n->epsilon);
+      norm_move(n->average[0], c + j, out[0], n->rate);
+      norm_move(n->average[1], c + j, variance * n->unbiased, n->rate);
     }
   }
 }
 
-static void norm_add_products(const float *restrict x, const float *restrict dy, int64_t count, int64_t width,
-                              const float *restrict mean, float *restrict sum, float *restrict products) {
+/* A vector of a row from j on, of which `here` floats are left; all lanes are there if `whole`. */
+BNN_INLINE vf32 norm_load(int whole, const float *row, int64_t j, int64_t here) {
+  return whole ? v_load_f32(row + j) : v_load_part_f32(row + j, here - j);
+}
+
+/* Likewise of dy: 0 where the mask of the row has no bit. */
+BNN_INLINE vf32 norm_flow(int whole, const float *dy, const uint32_t *mask, int64_t j, int64_t here) {
+  vf32 flow = norm_load(whole, dy, j, here);
+  if (!mask) return flow;
+  return v_choose_f32(v_mask_of(mask[j / BNN_WORD] >> j % BNN_WORD), flow, v_set_f32(0));
+}
+
+/* One or four wide rows that end at `here`. */
+BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const float *dy, const uint32_t *mask,
+                                     int64_t width, int64_t j, int64_t here, const float *mean, float *sum,
+                                     float *products) {
+  vf32 m = norm_load(whole, mean, j, here), flow[4], product[4];
+  BNN_UNROLL
+  for (int i = 0; i < rows; i++) {
+    flow[i] = norm_flow(whole, dy + i * width, mask ? mask + i * (width / BNN_WORD) : NULL, j, here);
+    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load(whole, x + i * width, j, here), m));
+  }
+  for (int i = 1; i < rows; i += 2) {
+    flow[i - 1] = v_add_f32(flow[i - 1], flow[i]);
+    product[i - 1] = v_add_f32(product[i - 1], product[i]);
+  }
+  if (rows == 4) {
+    flow[0] = v_add_f32(flow[0], flow[2]);
+    product[0] = v_add_f32(product[0], product[2]);
+  }
+  flow[0] = v_add_f32(norm_load(whole, sum, j, here), flow[0]);
+  product[0] = v_add_f32(norm_load(whole, products, j, here), product[0]);
+  if (whole) {
+    v_store_f32(sum + j, flow[0]);
+    v_store_f32(products + j, product[0]);
+  } else {
+    v_store_part_f32(sum + j, flow[0], here - j);
+    v_store_part_f32(products + j, product[0], here - j);
+  }
+}
+
+BNN_INLINE void norm_add_products_of(int rows, const float *x, const float *dy, const uint32_t *mask, int64_t width,
+                                     int64_t here, const float *mean, float *sum, float *products) {
+  int64_t j = 0;
+  for (; j + BNN_LANES <= here; j += BNN_LANES)
+    norm_add_products_at(1, rows, x, dy, mask, width, j, here, mean, sum, products);
+  if (j < here) norm_add_products_at(0, rows, x, dy, mask, width, j, here, mean, sum, products);
+}
+
+static void norm_add_products(const float *x, const float *dy, const uint32_t *mask, int64_t count, int64_t width,
+                              const float *mean, float *sum, float *products) {
   for (int64_t j = 0; j < width; j++) sum[j] = products[j] = 0;
-  for (; count >= 4 * width; count -= 4 * width, x += 4 * width, dy += 4 * width) {
-    const float *restrict x2 = x + width, *restrict x3 = x2 + width, *restrict x4 = x3 + width;
-    const float *restrict dy2 = dy + width, *restrict dy3 = dy2 + width, *restrict dy4 = dy3 + width;
-    for (int64_t j = 0; j < width; j++) {
-      float m = mean[j];
-      sum[j] += (dy[j] + dy2[j]) + (dy3[j] + dy4[j]);
-      products[j] += (dy[j] * (x[j] - m) + dy2[j] * (x2[j] - m)) + (dy3[j] * (x3[j] - m) + dy4[j] * (x4[j] - m));
-    }
+  for (int64_t at = 0; at < count;) {
+    int64_t left = count - at, rows = left >= 4 * width ? 4 : 1;
+    const uint32_t *bits = mask ? mask + at / BNN_WORD : NULL;
+    if (rows == 4)
+      norm_add_products_of(4, x + at, dy + at, bits, width, width, mean, sum, products);
+    else
+      norm_add_products_of(1, x + at, dy + at, bits, width, left < width ? left : width, mean, sum, products);
+    at += rows * width;
   }
-  for (; count > 0; count -= width, x += width, dy += width) {
-    int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) {
-      sum[j] += dy[j];
-      products[j] += dy[j] * (x[j] - mean[j]);
-    }
-  }
+}
+
+/* The mask of the rows from `first`, or NULL. */
+BNN_INLINE const uint32_t *norm_mask(const bnn_norm *n, int64_t first) {
+  return n->mask ? n->mask + first / BNN_WORD : NULL;
 }
 
 static void norm_sums(const void *what, int64_t begin, int64_t end) {
@@ -154,8 +213,8 @@ static void norm_sums(const void *what, int64_t begin, int64_t end) {
     norm_block b = norm_block_of(n, i);
     float several[3][NORM_MOST], *sum = n->parts + 2 * i * b.channels, *products = sum + b.channels;
     float *sums = b.group > 1 ? several[0] : sum, *all = b.group > 1 ? several[1] : products;
-    norm_add_products(n->x + b.first, n->dy + b.first, b.count, b.width, norm_widen(&b, n->mean, several[2]), sums,
-                      all);
+    norm_add_products(n->x + b.first, n->dy + b.first, norm_mask(n, b.first), b.count, b.width,
+                      norm_widen(&b, n->mean, several[2]), sums, all);
     norm_fold(&b, sums, sum);
     norm_fold(&b, all, products);
   }
@@ -164,13 +223,20 @@ static void norm_sums(const void *what, int64_t begin, int64_t end) {
 static void norm_sums_total(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
   int64_t blocks = norm_blocks(n->rows, n->channels);
+  float count = n->rows > 0 ? (float)n->rows : 1;
   for (int64_t c = begin; c < end; c += NORM_TOTALS) {
     double sum[2][NORM_TOTALS] = {{0}};
     int64_t here = end - c < NORM_TOTALS ? end - c : NORM_TOTALS;
     for (int64_t i = 0; i < 2 * blocks; i++)
       for (int64_t j = 0; j < here; j++) sum[i % 2][j] += n->parts[i * n->channels + c + j];
-    for (int i = 0; i < 2; i++)
-      for (int64_t j = 0; j < here; j++) n->out[i * n->channels + c + j] = (float)sum[i][j];
+    for (int64_t j = 0; j < here; j++) {
+      float *out = n->out + c + j, inverse = n->inverse[c + j], shift = (float)sum[0][j];
+      float scale = (float)sum[1][j] * inverse;
+      out[0] = shift;
+      out[n->channels] = scale;
+      out[2 * n->channels] = shift / count;
+      out[3 * n->channels] = scale * inverse / count;
+    }
   }
 }
 
@@ -193,32 +259,60 @@ static void normalize(const void *what, int64_t begin, int64_t end) {
   }
 }
 
-/* x and dy may be `out` itself, given as the same pointer so that the loop is seen to have no other dependence. */
-BNN_INLINE void norm_grad_row(const float *x, const float *dy, const float *restrict mean, const float *restrict scale,
-                              const float *restrict shift, const float *restrict slope, int64_t count, float *out) {
-  for (int64_t j = 0; j < count; j++) out[j] = ((dy[j] - shift[j]) - (x[j] - mean[j]) * slope[j]) * scale[j];
+static void normalize_sign(const void *what, int64_t begin, int64_t end) {
+  const bnn_norm *n = what;
+  int64_t most = norm_rows(n->channels), words = n->channels / BNN_WORD;
+  vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
+  for (int64_t i = begin; i < end; i++) {
+    vmask nan = v_mask_none();
+    for (int64_t row = i * most; row < (i + 1) * most && row < n->rows; row++)
+      for (int64_t w = 0; w < words; w++) {
+        const float *x = n->x + row * n->stride + w * BNN_WORD;
+        uint32_t sign = 0, within = 0;
+        BNN_UNROLL
+        for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
+          int64_t c = w * BNN_WORD + lane;
+          vf32 y = v_sub_f32(v_load_f32(x + lane), v_load_f32(n->mean + c));
+          y = v_mul_f32(y, v_load_f32(n->scale + c));
+          if (n->shift) y = v_add_f32(y, v_load_f32(n->shift + c));
+          sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
+          within |= v_mask_bits(v_within_f32(y, clip)) << lane;
+          nan = v_mask_or(nan, v_nan_f32(y));
+        }
+        n->words[row * words + w] = sign;
+        if (n->within) n->within[row * words + w] = within;
+      }
+    n->nan[i] = v_mask_bits(nan) != 0;
+  }
+}
+
+/* x and dy may be `out` itself: a vector of each is read before it is written. */
+BNN_INLINE void norm_grad_at(int whole, const float *x, const float *dy, const uint32_t *mask, int64_t j, int64_t here,
+                             const float *mean, const float *scale, const float *shift, const float *slope,
+                             float *out) {
+  vf32 flow = v_sub_f32(norm_flow(whole, dy, mask, j, here), norm_load(whole, shift, j, here));
+  vf32 normal = v_sub_f32(norm_load(whole, x, j, here), norm_load(whole, mean, j, here));
+  flow = v_sub_f32(flow, v_mul_f32(normal, norm_load(whole, slope, j, here)));
+  flow = v_mul_f32(flow, norm_load(whole, scale, j, here));
+  if (whole)
+    v_store_f32(out + j, flow);
+  else
+    v_store_part_f32(out + j, flow, here - j);
 }
 
 static void normalize_grad(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
   norm_block b = norm_block_of(n, begin);
   float several[4][NORM_MOST];
-  const float *restrict mean = norm_widen(&b, n->mean, several[0]);
-  const float *restrict scale = norm_widen(&b, n->scale, several[1]);
-  const float *restrict shift = norm_widen(&b, n->shift, several[2]);
-  const float *restrict slope = norm_widen(&b, n->slope, several[3]);
-  const float *restrict x = n->x + b.first, *restrict dy = n->dy + b.first;
-  float *restrict out = n->out + b.first;
+  const float *mean = norm_widen(&b, n->mean, several[0]), *scale = norm_widen(&b, n->scale, several[1]);
+  const float *shift = norm_widen(&b, n->shift, several[2]), *slope = norm_widen(&b, n->slope, several[3]);
   int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
-  for (int64_t count = rows * b.channels - b.first; count > 0; count -= b.width) {
-    int64_t here = count < b.width ? count : b.width;
-    if (n->dy == n->out)
-      norm_grad_row(x, out, mean, scale, shift, slope, here, out);
-    else if (n->x == n->out)
-      norm_grad_row(out, dy, mean, scale, shift, slope, here, out);
-    else
-      norm_grad_row(x, dy, mean, scale, shift, slope, here, out);
-    x += b.width, dy += b.width, out += b.width;
+  for (int64_t first = b.first, last = rows * b.channels; first < last; first += b.width) {
+    int64_t here = last - first < b.width ? last - first : b.width, j = 0;
+    const float *x = n->x + first, *dy = n->dy + first;
+    for (; j + BNN_LANES <= here; j += BNN_LANES)
+      norm_grad_at(1, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
+    if (j < here) norm_grad_at(0, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
   }
 }
 

@@ -86,6 +86,7 @@ const bnn_kernels BNN_TABLE = {
     .norm_sums = norm_sums,
     .norm_sums_total = norm_sums_total,
     .normalize = normalize,
+    .normalize_sign = normalize_sign,
     .normalize_grad = normalize_grad,
     .max_pool = max_pool,
     .max_pool_grad = max_pool_grad,

@@ -17,7 +17,7 @@ static PyArrayObject *empty_like(PyArrayObject *x) {
 
 /* ---- batch norm ------------------------------------------------------------------------------------------------ */
 
-enum { X, DY, MEAN, SCALE, SHIFT, SLOPE, OPERANDS };
+enum { X, DY, MASK, MEAN, INVERSE, SCALE, SHIFT, SLOPE, OPERANDS };
 
 typedef struct {
   PyArrayObject *array[OPERANDS];
@@ -28,45 +28,59 @@ static void norm_end(norm_call *c) {
   for (int i = 0; i < OPERANDS; i++) Py_XDECREF(c->array[i]);
 }
 
+/* An operand that may be None. */
+static PyObject *given(PyObject *value) { return value == Py_None ? NULL : value; }
+
+/* Whether a row is whole words of channels, for signs or a mask. */
+static int norm_whole_words(const char *function, norm_call *c) {
+  check_shape_of shape = {
+      .middle = CHECK_ANY, .sizes = 1, .size = {c->norm.channels + 31 - (c->norm.channels + 31) % 32}};
+  return check_shape(function, "x", c->array[X], &shape);
+}
+
 /* Reads the operands that are given; the others are NULL. x has a row per item of all axes but the last, dy is like it,
- * and the rest has a number per channel. */
+ * the mask has its words, and the rest has a number per channel. */
 static int norm_begin(norm_call *c, const char *function, PyObject *const *operand) {
-  static const char *const names[] = {"x", "dy", "mean", "scale", "shift", "slope"};
+  static const char *const names[] = {"x", "dy", "mask", "mean", "inverse", "scale", "shift", "slope"};
   memset(c, 0, sizeof *c);
+  bnn_norm *n = &c->norm;
   for (int i = 0; i < OPERANDS; i++) {
     if (!operand[i]) continue;
-    if (!(c->array[i] = check_array(function, names[i], operand[i], NPY_FLOAT32))) return -1;
+    if (!(c->array[i] = check_array(function, names[i], operand[i], i == MASK ? NPY_UINT32 : NPY_FLOAT32))) return -1;
+    PyArrayObject *x = c->array[X];
     if (i == X) {
       check_shape_of shape = {.middle = CHECK_ANY, .sizes = 1, .size = {CHECK_ANY}};
-      if (check_shape(function, names[i], c->array[i], &shape) < 0) return -1;
-      c->norm.channels = PyArray_DIM(c->array[i], PyArray_NDIM(c->array[i]) - 1);
-      c->norm.rows = c->norm.channels ? PyArray_SIZE(c->array[i]) / c->norm.channels : 0;
+      if (check_shape(function, names[i], x, &shape) < 0) return -1;
+      n->channels = n->stride = PyArray_DIM(x, PyArray_NDIM(x) - 1);
+      n->rows = n->channels ? PyArray_SIZE(x) / n->channels : 0;
       continue;
     }
-    PyArrayObject *x = c->array[X];
-    check_shape_of shape = {.middle = 1, .sizes = 1, .size = {c->norm.channels}};
-    if (i == DY ? check_exact_shape(function, names[i], c->array[i], PyArray_NDIM(x), PyArray_DIMS(x)) < 0
-                : check_shape(function, names[i], c->array[i], &shape) < 0)
-      return -1;
+    check_shape_of row = {.middle = 1, .sizes = 1, .size = {n->channels}};
+    check_shape_of words = {.middle = n->rows, .sizes = 1, .size = {bnn_words(n->channels)}};
+    int wrong = i == DY     ? check_exact_shape(function, names[i], c->array[i], PyArray_NDIM(x), PyArray_DIMS(x))
+                : i == MASK ? check_shape(function, names[i], c->array[i], &words) || norm_whole_words(function, c)
+                            : check_shape(function, names[i], c->array[i], &row);
+    if (wrong) return -1;
   }
-  const float **at[] = {&c->norm.x, &c->norm.dy, &c->norm.mean, &c->norm.scale, &c->norm.shift, &c->norm.slope};
-  for (int i = 0; i < OPERANDS; i++) *at[i] = c->array[i] ? data_of(c->array[i]) : NULL;
+  const float **at[] = {&n->x, &n->dy, NULL, &n->mean, &n->inverse, &n->scale, &n->shift, &n->slope};
+  for (int i = 0; i < OPERANDS; i++)
+    if (i != MASK) *at[i] = c->array[i] ? data_of(c->array[i]) : NULL;
+  if (c->array[MASK]) n->mask = PyArray_DATA(c->array[MASK]);
   return 0;
 }
 
-/* A pair of numbers per channel, which are zero where there are no rows. */
-static PyObject *norm_reduce(PyObject *self, norm_call *c, bnn_pass pass, bnn_pass total) {
-  const bnn_kernels *kernels = kernels_of(self);
+/* Some numbers per channel; the sums of no rows are zero. */
+static PyObject *norm_reduce(PyObject *self, norm_call *c, bnn_pass pass, bnn_pass total, npy_intp numbers) {
   bnn_norm *n = &c->norm;
-  npy_intp shape[] = {2, (npy_intp)n->channels};
-  PyArrayObject *out = (PyArrayObject *)PyArray_ZEROS(2, shape, NPY_FLOAT32, 0);
-  if (out && n->rows > 0) {
-    int64_t blocks = kernels->norm_blocks(n->rows, n->channels);
+  npy_intp shape[] = {numbers, (npy_intp)n->channels};
+  PyArrayObject *out = (PyArrayObject *)PyArray_EMPTY(2, shape, NPY_FLOAT32, 0);
+  if (out && n->channels > 0) {
+    int64_t blocks = kernels_of(self)->norm_blocks(n->rows, n->channels);
     Py_BEGIN_ALLOW_THREADS;
     n->out = data_of(out);
     n->parts = run_alloc(blocks * 2 * n->channels * (int64_t)sizeof(float));
     if (n->parts) {
-      run_pass(pass, n, blocks, (double)n->rows * (double)n->channels);
+      if (n->rows > 0) run_pass(pass, n, blocks, (double)n->rows * (double)n->channels);
       run_pass(total, n, n->channels, 2 * (double)blocks * (double)n->channels);
       free(n->parts);
     }
@@ -100,21 +114,41 @@ static PyObject *norm_fail(norm_call *c) {
   return NULL;
 }
 
-static PyObject *moments(PyObject *self, PyObject *x) {
+/* A moving average, to be written. */
+static int norm_average(norm_call *c, PyObject *value, float **average) {
+  if (value == Py_None) return 0;
+  npy_intp shape = (npy_intp)c->norm.channels;
+  PyArrayObject *array = check_out("moments", value, 1, &shape, NPY_FLOAT32);
+  if (!array) return -1;
+  *average = data_of(array);
+  Py_DECREF(array); /* the caller has it */
+  return 0;
+}
+
+static PyObject *moments(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "epsilon", "mean", "variance", "rate", "unbiased", NULL};
   const bnn_kernels *kernels = kernels_of(self);
+  PyObject *operand[OPERANDS] = {NULL}, *mean = Py_None, *variance = Py_None;
+  float epsilon, rate = 0, unbiased = 1;
   norm_call c;
-  if (norm_begin(&c, "moments", (PyObject *[OPERANDS]){[X] = x}) < 0) return norm_fail(&c);
-  return norm_reduce(self, &c, kernels->norm_moments, kernels->norm_moments_total);
+  if (!PARSE("Of|OOff:moments", &operand[X], &epsilon, &mean, &variance, &rate, &unbiased)) return NULL;
+  if (norm_begin(&c, "moments", operand) < 0) return norm_fail(&c);
+  if (norm_average(&c, mean, &c.norm.average[0]) < 0 || norm_average(&c, variance, &c.norm.average[1]) < 0)
+    return norm_fail(&c);
+  c.norm.epsilon = epsilon, c.norm.rate = rate, c.norm.unbiased = unbiased;
+  return norm_reduce(self, &c, kernels->norm_moments, kernels->norm_moments_total, 3);
 }
 
 static PyObject *norm_sums(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", NULL};
+  static char *names[] = {"x", "dy", "mean", "inverse", "mask", NULL};
   const bnn_kernels *kernels = kernels_of(self);
   PyObject *operand[OPERANDS] = {NULL};
   norm_call c;
-  if (!PARSE("OOO:norm_sums", &operand[X], &operand[DY], &operand[MEAN])) return NULL;
+  if (!PARSE("OOOO|O:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK]))
+    return NULL;
+  operand[MASK] = given(operand[MASK]);
   if (norm_begin(&c, "norm_sums", operand) < 0) return norm_fail(&c);
-  return norm_reduce(self, &c, kernels->norm_sums, kernels->norm_sums_total);
+  return norm_reduce(self, &c, kernels->norm_sums, kernels->norm_sums_total, 4);
 }
 
 static PyObject *normalize(PyObject *self, PyObject *args, PyObject *keywords) {
@@ -122,18 +156,56 @@ static PyObject *normalize(PyObject *self, PyObject *args, PyObject *keywords) {
   PyObject *operand[OPERANDS] = {NULL};
   norm_call c;
   if (!PARSE("OOOO:normalize", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT])) return NULL;
-  if (operand[SHIFT] == Py_None) operand[SHIFT] = NULL;
+  operand[SHIFT] = given(operand[SHIFT]);
   if (norm_begin(&c, "normalize", operand) < 0) return norm_fail(&c);
   return norm_map(self, &c, kernels_of(self)->normalize, "normalize", NULL);
 }
 
+static PyObject *normalize_sign(PyObject *self, PyObject *args, PyObject *keywords) {
+  static char *names[] = {"x", "mean", "scale", "shift", "clip", NULL};
+  PyObject *operand[OPERANDS] = {NULL}, *clip, *signs = NULL, *within = NULL;
+  npy_intp shape[NPY_MAXDIMS + 1] = {1};
+  uint8_t *nan = NULL;
+  double limit = 0;
+  norm_call c;
+  if (!PARSE("OOOOO:normalize_sign", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT], &clip)) return NULL;
+  operand[SHIFT] = given(operand[SHIFT]);
+  if (norm_begin(&c, "normalize_sign", operand) < 0 || norm_whole_words("normalize_sign", &c) < 0) return norm_fail(&c);
+  if (clip != Py_None && check_float("normalize_sign", "clip", clip, &limit) < 0) return norm_fail(&c);
+  int axes = PyArray_NDIM(c.array[X]), found = 0;
+  memcpy(shape + 1, PyArray_DIMS(c.array[X]), (size_t)axes * sizeof *shape);
+  shape[axes] = (npy_intp)bnn_words(c.norm.channels);
+  bnn_norm *n = &c.norm;
+  int64_t blocks = n->channels > 0 ? kernels_of(self)->norm_blocks(n->rows, n->channels) : 0;
+  signs = PyArray_EMPTY(axes + 1, shape, NPY_UINT32, 0);
+  within = clip == Py_None ? Py_NewRef(Py_None) : PyArray_EMPTY(axes, shape + 1, NPY_UINT32, 0);
+  if (!signs || !within || !(nan = run_alloc(blocks))) {
+    if (signs && within) PyErr_NoMemory();
+    Py_XDECREF(signs);
+    Py_XDECREF(within);
+    return norm_fail(&c);
+  }
+  n->clip = (float)limit;
+  n->words = PyArray_DATA((PyArrayObject *)signs);
+  n->within = clip == Py_None ? NULL : PyArray_DATA((PyArrayObject *)within);
+  n->nan = nan;
+  Py_BEGIN_ALLOW_THREADS;
+  if (blocks > 0) run_pass(kernels_of(self)->normalize_sign, n, blocks, (double)n->rows * (double)n->channels);
+  for (int64_t i = 0; i < blocks; i++) found |= nan[i];
+  free(nan);
+  Py_END_ALLOW_THREADS;
+  norm_end(&c);
+  return Py_BuildValue("NNN", signs, within, PyBool_FromLong(found));
+}
+
 static PyObject *normalize_grad(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", "out", NULL};
+  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", "mask", "out", NULL};
   PyObject *operand[OPERANDS] = {NULL}, *out = NULL;
   norm_call c;
-  if (!PARSE("OOOOOO|O:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
-             &operand[SLOPE], &out))
+  if (!PARSE("OOOOOO|OO:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
+             &operand[SLOPE], &operand[MASK], &out))
     return NULL;
+  operand[MASK] = given(operand[MASK]);
   if (norm_begin(&c, "normalize_grad", operand) < 0) return norm_fail(&c);
   return norm_map(self, &c, kernels_of(self)->normalize_grad, "normalize_grad", out);
 }
@@ -276,7 +348,9 @@ static float *floats_of(PyObject *value, PyArrayObject *like, int written) {
 
 static PyObject *update(PyObject *self, PyObject *args) {
   PyObject *name, *coefficients, *arrays;
-  if (!PyArg_ParseTuple(args, "OO!O!:update", &name, &PyTuple_Type, &coefficients, &PyTuple_Type, &arrays)) return NULL;
+  float limit = NPY_INFINITYF;
+  if (!PyArg_ParseTuple(args, "OO!O!|f:update", &name, &PyTuple_Type, &coefficients, &PyTuple_Type, &arrays, &limit))
+    return NULL;
   const char *choices[BNN_RULES + 1] = {NULL};
   for (int i = 0; i < BNN_RULES; i++) choices[i] = rules[i].name;
   int rule;
@@ -288,7 +362,7 @@ static PyObject *update(PyObject *self, PyObject *args) {
                  PyTuple_GET_SIZE(arrays));
     return NULL;
   }
-  bnn_update update = {.rule = (bnn_rule)rule};
+  bnn_update update = {.rule = (bnn_rule)rule, .limit = limit};
   PyArrayObject *like = (PyArrayObject *)PyTuple_GET_ITEM(arrays, 0);
   if (!PyArray_Check(like)) Py_RETURN_FALSE;
   float **at[] = {&update.value, NULL, &update.state[0], &update.state[1], &update.state[2]};
@@ -317,10 +391,15 @@ static PyObject *update(PyObject *self, PyObject *args) {
   }
 
 PyMethodDef network_methods[] = {
-    {"moments", moments, METH_O, "moments($self, x, /)\n--\n\nMean and biased variance of each channel of rows."},
-    METHOD("norm_sums", norm_sums, "x, dy, mean", "Sums of dy and of dy * (x - mean) for each channel of rows."),
+    METHOD("moments", moments, "x, epsilon, mean=None, variance=None, rate=0.0, unbiased=1.0",
+           "Mean, biased variance and 1 / sqrt(variance + epsilon) of each channel of rows.\n\n"
+           "The averages mean and variance move towards them by a rate, where the variance is multiplied by unbiased."),
+    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None",
+           "Gradients of shift and scale, mean of dy, and slope, for each channel of rows."),
     METHOD("normalize", normalize, "x, mean, scale, shift", "(x - mean) * scale + shift, of numbers per channel."),
-    METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope, out=None",
+    METHOD("normalize_sign", normalize_sign, "x, mean, scale, shift, clip",
+           "Signs of normalize() as words, words of where it is within clip, and whether there is a NaN."),
+    METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope, mask=None, out=None",
            "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel; out may be x or dy."),
     METHOD("max_pool", max_pool, "x, geometry, traced", "Largest value of each window, and bits of which tap it was."),
     METHOD("max_pool_grad", max_pool_grad, "dy, winner, geometry", "Gradient of max_pool."),
@@ -329,6 +408,6 @@ PyMethodDef network_methods[] = {
     METHOD("rectify", rectify, "x, limit, last, traced",
            "x clipped to [0, limit], and bits of 0 < x <= last in the order of memory."),
     {"update", update, METH_VARARGS,
-     "update($self, rule, coefficients, arrays, /)\n--\n\nA step of an optimizer in place."},
+     "update($self, rule, coefficients, arrays, limit=inf, /)\n--\n\nA step of an optimizer in place."},
     {NULL, NULL, 0, NULL},
 };

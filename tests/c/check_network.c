@@ -33,11 +33,36 @@ static void run(bnn_pass pass, const void *what, int64_t items, int ranges) {
 
 /* ---- batch norm ------------------------------------------------------------------------------------------------ */
 
+/* What signs, and gradients under a mask, are expected to be; channels are whole words. */
+static void check_norm_bits(bnn_norm n, int64_t blocks, int ranges) {
+  int64_t size = n.rows * n.channels, words = size / BNN_WORD;
+  uint32_t *sign = array(words, sizeof *sign), *within = array(words, sizeof *within);
+  uint8_t *nan = array(blocks, sizeof *nan);
+  n.stride = n.channels, n.words = sign, n.within = within, n.nan = nan, n.clip = 2;
+  run(kernels->normalize_sign, &n, blocks, ranges);
+  for (int64_t i = 0, c; i < size; i++) {
+    c = i % n.channels;
+    float y = (n.x[i] - n.mean[c]) * n.scale[c] + n.shift[c];
+    expect("sign", i, sign[i / BNN_WORD] >> i % BNN_WORD & 1, y < 0);
+    expect("within", i, within[i / BNN_WORD] >> i % BNN_WORD & 1, y <= 2 && y >= -2);
+  }
+  for (int64_t i = 0; i < blocks; i++) expect("nan", i, nan[i], 0);
+  n.mask = within;
+  run(kernels->normalize_grad, &n, blocks, ranges);
+  for (int64_t i = 0, c; i < size; i++) {
+    c = i % n.channels;
+    float dy = within[i / BNN_WORD] >> i % BNN_WORD & 1 ? n.dy[i] : 0;
+    expect("masked gradient", i, n.out[i], (dy - n.shift[c] - (n.x[i] - n.mean[c]) * n.slope[c]) * n.scale[c]);
+  }
+  free(sign), free(within), free(nan);
+}
+
 static void check_norm(int64_t rows, int64_t channels, int ranges) {
   int64_t size = rows * channels, blocks = kernels->norm_blocks(rows, channels);
   float *x = draw_floats(size), *dy = draw_floats(size), *mean = draw_floats(channels), *scale = draw_floats(channels);
-  float *shift = draw_floats(channels), *slope = draw_floats(channels), *out = array(size, sizeof *out);
-  float *parts = array(2 * blocks * channels, sizeof *parts), *total = array(2 * channels, sizeof *total);
+  float *inverse = draw_floats(channels), *shift = draw_floats(channels), *slope = draw_floats(channels),
+        *out = array(size, sizeof *out);
+  float *parts = array(2 * blocks * channels, sizeof *parts), *total = array(4 * channels, sizeof *total);
   bnn_norm n = {.rows = rows, .channels = channels, .x = x, .dy = dy, .mean = mean, .parts = parts, .out = total};
 
   run(kernels->norm_moments, &n, blocks, ranges);
@@ -48,13 +73,14 @@ static void check_norm(int64_t rows, int64_t channels, int ranges) {
     expect("mean", c, total[c], sum / (double)rows);
     expect("variance", c, total[channels + c], squares / (double)rows - sum / (double)rows * (sum / (double)rows));
   }
+  n.inverse = inverse;
   run(kernels->norm_sums, &n, blocks, ranges);
   run(kernels->norm_sums_total, &n, channels, ranges);
   for (int64_t c = 0; c < channels; c++) {
     double sum = 0, products = 0;
     for (int64_t i = c; i < size; i += channels) sum += dy[i], products += dy[i] * (x[i] - mean[c]);
     expect("sum", c, total[c], sum);
-    expect("sum of products", c, total[channels + c], products);
+    expect("sum of products", c, total[channels + c], products * inverse[c]);
   }
 
   n.scale = scale, n.shift = shift, n.slope = slope, n.out = out;
@@ -64,11 +90,13 @@ static void check_norm(int64_t rows, int64_t channels, int ranges) {
   run(kernels->normalize_grad, &n, blocks, ranges);
   for (int64_t i = 0, c; i < size; i++)
     c = i % channels, expect("gradient", i, out[i], (dy[i] - shift[c] - (x[i] - mean[c]) * slope[c]) * scale[c]);
+  if (channels % BNN_WORD == 0) check_norm_bits(n, blocks, ranges);
   n.shift = NULL;
   run(kernels->normalize, &n, blocks, ranges);
   for (int64_t i = 0, c; i < size; i++)
     c = i % channels, expect("normalize without shift", i, out[i], (x[i] - mean[c]) * scale[c]);
-  free(x), free(dy), free(mean), free(scale), free(shift), free(slope), free(out), free(parts), free(total);
+  free(x), free(dy), free(mean), free(scale), free(inverse), free(shift), free(slope), free(out), free(parts),
+      free(total);
 }
 
 /* ---- pooling --------------------------------------------------------------------------------------------------- */
@@ -169,6 +197,7 @@ static void check_rectify(int64_t count, int ranges) {
 static void check_update(bnn_rule rule, int64_t count, int ranges) {
   float *value = draw_floats(count), *grad = draw_floats(count), *before = copy(value, count), *old[3];
   bnn_update u = {.rule = rule, .value = value, .grad = grad, .coefficient = {0.5f, 0.25f, 0.125f, 1}};
+  u.limit = draw() % 2 ? INFINITY : 3;
   for (int i = 0; i < 3; i++) {
     u.state[i] = draw_floats(count);
     for (int64_t k = 0; k < count; k++) u.state[i][k] = fabsf(u.state[i][k]);
@@ -190,7 +219,7 @@ static void check_update(bnn_rule rule, int64_t count, int ranges) {
       double turned = v * a > 0.25 ? -v : v * a < 0.25 ? v : 0;
       want = turned < 0 ? -1 : 1;
     }
-    expect("value", i, value[i], want);
+    expect("value", i, value[i], fmin(fmax(want, -u.limit), u.limit));
     expect("state", i, u.state[0][i], a);
     expect("second state", i, u.state[1][i], b);
     expect("third state", i, u.state[2][i], c);

@@ -147,35 +147,32 @@ class BatchNormalization(_Normalization):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, later=False):
         inputs = read(inputs)
         if training and self._trainable:
-            mean, variance = observed("forward", "moments", norm.moments)(plain(inputs), self._reduced)
             axes = self._reduced
-            if not context.inferring and inputs.size:
-                self._update_moving(inputs, mean, variance)
+            x = plain(inputs)
+            mean, inverse = observed("forward", "moments", norm.moments)(x, axes, self.epsilon, self._average(x))
         else:
             axes = None
-            mean = plain(read(self.moving_mean)).reshape(self._broadcast)
-            variance = plain(read(self.moving_variance)).reshape(self._broadcast)
-        return norm.normalize(
-            inputs,
-            self._spread(self.gamma),
-            self._spread(self.beta),
-            mean=mean,
-            variance=variance,
-            epsilon=self.epsilon,
-            axes=axes,
+            mean, variance = (plain(v).reshape(self._broadcast) for v in (self.moving_mean, self.moving_variance))
+            inverse = norm.inverse_deviation(variance, self.epsilon)
+        later = later and self._as_it_is and norm.Normalized.packable(inputs)
+        normalize = norm.Normalized if later else norm.normalize
+        return normalize(
+            inputs, self._spread(self.gamma), self._spread(self.beta), mean=mean, inverse=inverse, axes=axes
         )
 
-    def _update_moving(self, inputs, mean, variance):
-        if self._unbiased:
-            count = inputs.size // variance.size
-            variance = variance * variance.dtype.type(count / max(count - 1, 1))
-        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            average = moving._writable_()
-            rate = average.dtype.type(1 - self.momentum)
-            average -= (average - value.reshape(average.shape)) * rate
+    def _average(self, x):
+        """The moving averages, and how they move."""
+        if context.inferring or not x.size:
+            return None
+        mean, variance = self.moving_mean._writable_(), self.moving_variance._writable_()
+        count = x.size // mean.size
+        return mean, variance, 1 - self.momentum, count / max(count - 1, 1) if self._unbiased else 1.0
+
+    def _can_wait(self):
+        return type(self).call is BatchNormalization.call and self._activity_regularizer is None
 
 
 class LayerNormalization(_Normalization):
@@ -232,15 +229,9 @@ class LayerNormalization(_Normalization):
 
     def call(self, inputs):
         inputs = read(inputs)
-        mean, variance = observed("forward", "moments", norm.moments)(plain(inputs), self._axes)
+        mean, inverse = observed("forward", "moments", norm.moments)(plain(inputs), self._axes, self.epsilon)
         return norm.normalize(
-            inputs,
-            self._spread(self.gamma),
-            self._spread(self.beta),
-            mean=mean,
-            variance=variance,
-            epsilon=self.epsilon,
-            axes=self._axes,
+            inputs, self._spread(self.gamma), self._spread(self.beta), mean=mean, inverse=inverse, axes=self._axes
         )
 
 

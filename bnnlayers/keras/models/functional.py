@@ -153,12 +153,26 @@ class Graph:
             written = [slots.setdefault(id(t), next(numbers)) for t in node.flat_outputs]
             plain = len(node.args) == 1 and not node.kwargs and not is_nested(node.args[0])
             steps.append([node, plain, read, written, []])
+        self._let_wait(steps, slots)
         keep = {slots[id(t)] for t in self.outputs}
         for step in reversed(steps):
             step[4] = [slot for slot in {*step[2], *step[3]} if slot not in keep]
             keep.update(step[4])
         self._results = [slots[id(t)] for t in self.outputs]
         self._steps, self._size = steps, next(numbers)
+
+    def _let_wait(self, steps, slots):
+        """Mark the calls whose output can be computed by the only layer that reads it."""
+        readers = defaultdict(list)
+        for node, plain, read, _, _ in steps:
+            for slot in read:
+                readers[slot].append(node.layer if plain else None)
+        for output in self.outputs:
+            readers[slots[id(output)]].append(None)
+        for step in steps:
+            node, plain, _, written, _ = step
+            only = readers[written[0]][0] if len(readers[written[0]]) == 1 else None
+            step.append(plain and only is not None and node.layer._can_wait() and only._reads_later())
 
     def run(self, inputs, call):
         """Values of the outputs.
@@ -172,8 +186,10 @@ class Graph:
         """
         values = [None] * self._size
         values[: len(inputs)] = inputs
-        for node, plain, read, written, free in self._steps:
-            if plain:
+        for node, plain, read, written, free, waits in self._steps:
+            if waits:
+                result = call(node.layer, values[read[0]], later=True)
+            elif plain:
                 result = call(node.layer, values[read[0]])
             else:
                 supply = iter(read)

@@ -1,5 +1,6 @@
 """The base of all optimizers, and the three of them."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -25,7 +26,8 @@ class Optimizer(Configurable):
     A subclass hands its hyperparameters to `_set_hyper`, makes its state with `add_slot` in
     ``_create_slots(var_list)`` and changes one variable in ``update_step(gradient, variable)``. What
     all variables of a dtype share in a step it computes in ``_coefficients(dtype)``, and reads with
-    ``_shared(variable)``.
+    ``_shared(variable)``. An update rule that clips what it writes may ask `_take_limit` for the magnitude that the
+    constraint of the variable wants, which is then done with.
     Hyperparameters read as variables and can be set: ``optimizer.lr = 0.1`` and
     ``keras.backend.set_value(optimizer.lr, 0.1)`` are the same.
 
@@ -93,6 +95,8 @@ class Optimizer(Configurable):
         self._of_step: dict[Any, Mapping[str, Any]] | None = None
         # Of steps that a model does not make, nobody can tell which is the last.
         self._memory: memory.Hold | None = None
+        # To which magnitude the variable that is being updated has yet to be clipped.
+        self._limit = math.inf
 
     # Hyperparameters
 
@@ -284,14 +288,20 @@ class Optimizer(Configurable):
         update_step = observed("update", self.name, self.update_step)
         try:
             for gradient, variable in zip(gradients, variables, strict=True):
-                update_step(gradient, variable)
                 constraint = getattr(variable, "constraint", None)
-                if constraint is not None:
+                limit = None if constraint is None else getattr(constraint, "_limit_", None)
+                self._limit = math.inf if limit is None else limit
+                update_step(gradient, variable)
+                if constraint is not None and (limit is None or self._limit < math.inf):
                     observed("update", type(constraint).__name__, _constrain)(variable, constraint)
         finally:
-            self._of_step = None
+            self._of_step, self._limit = None, math.inf
         self._iterations.assign_add(1)
         return self._iterations
+
+    def _take_limit(self) -> float:
+        limit, self._limit = self._limit, math.inf
+        return limit
 
     def _checked(self, grads_and_vars):
         """The pairs with a gradient, each an array of the shape of its variable; raises as `apply_gradients` says."""
@@ -387,12 +397,12 @@ class Optimizer(Configurable):
 
 
 def _constrain(variable, constraint):
-    """Apply a constraint: in the memory of the value if it can, or by its call."""
-    in_place = getattr(constraint, "_in_place_", None)
-    if in_place is None:
+    """Apply a constraint: in the memory of the value if it only clips, or by its call."""
+    limit = getattr(constraint, "_limit_", None)
+    if limit is None:
         variable.assign(constraint(variable))
     else:
-        in_place(variable._writable_())
+        update.clip(variable._writable_(), limit)
 
 
 def _norm(gradient):
@@ -438,7 +448,7 @@ class SGD(Optimizer):
     def update_step(self, gradient, variable):
         shared = self._shared(variable)
         if not shared["momentum"]:
-            update.sgd(variable._writable_(), gradient, lr=shared["lr"])
+            update.sgd(variable._writable_(), gradient, lr=shared["lr"], limit=self._take_limit())
             return
         update.momentum(
             variable._writable_(),
@@ -446,6 +456,7 @@ class SGD(Optimizer):
             self.add_slot(variable, "momentum")._writable_(),
             gradient,
             nesterov=self.nesterov,
+            limit=self._take_limit(),
             **shared,
         )
 
@@ -523,6 +534,7 @@ class Adam(Optimizer):
             self.get_slot(variable, "v")._writable_(),
             gradient,
             v_hat=self.get_slot(variable, "vhat")._writable_() if self.amsgrad else None,
+            limit=self._take_limit(),
             **self._shared(variable),
         )
 
@@ -606,6 +618,7 @@ class RMSprop(Optimizer):
             gradient,
             mean=mean,
             accumulator=accumulator,
+            limit=self._take_limit(),
             **shared,
         )
 
