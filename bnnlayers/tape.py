@@ -899,7 +899,7 @@ class _Values:
             parts = node.backward(node.residual, value, tuple(wanted))
             for parent, part in zip(node.parents, parts, strict=True):
                 if part is not None:
-                    self.held[parent] = np.ascontiguousarray(part)
+                    self.held[parent] = part
 
 
 # ---- memory that may be written again -----------------------------------------------------------

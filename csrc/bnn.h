@@ -130,10 +130,13 @@ typedef struct {
 /* One pass over memory; `what` points to the struct that is named beside the entry of the table. */
 typedef void (*bnn_pass)(const void *what, int64_t begin, int64_t end);
 
-/* Batch norm of float rows, [rows][channels]. An item of the sums is a block of rows, of the totals a channel. */
+#define BNN_NORM_APART 64
+
+/* Batch norm of float rows, [rows][channels]. From so many channels on, rows of x may lie apart. An item of the sums is
+ * a block of rows, of the totals a channel. */
 typedef struct {
   int64_t rows, channels; /* channels positive; rows too, but in the totals */
-  int64_t stride;         /* floats from a row of x to the next, where signs are taken */
+  int64_t stride;         /* floats from a row of x to the next */
   const float *x, *dy;
   const uint32_t *mask; /* [rows][channels / BNN_WORD]: where it has no bit, dy counts as 0; NULL: all count */
   const float *mean, *inverse, *scale, *shift, *slope; /* [channels] */

@@ -1,7 +1,13 @@
 """What training keeps: counted bytes, the same gradients with fewer of them, and no growth from step to step."""
 
+import copy
 import gc
 import math
+import os
+import pickle
+import subprocess
+import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -10,6 +16,7 @@ from golden.tutorials import NETWORKS
 
 import bnnlayers as lq
 from bnnlayers import keras, tape
+from bnnlayers.ops import memory
 
 
 def compiled(name, classes=10):
@@ -198,3 +205,131 @@ class TestSpare:
         assert given
         spare(np.ones((2, 2), np.float32))
         assert not given
+
+
+class TestHeldMemory:
+    """What training frees waits for the next step until training ends."""
+
+    @pytest.fixture
+    def holders(self):
+        """How many there are besides those that other tests have left."""
+        gc.collect()
+        count, before = memory.holders, memory.holders()
+        return lambda: count() - before
+
+    def test_holds_nest(self, holders):
+        with memory.held():
+            with memory.held():
+                assert holders() == 2
+            hold = memory.Hold()
+        others = [copy.deepcopy(hold), pickle.loads(pickle.dumps(hold))]
+        assert holders() == 3
+        del hold
+        assert holders() == 2
+        others.clear()
+        assert holders() == 0
+
+    def test_threads(self, holders):
+        def work():
+            for _ in range(200):
+                with memory.held():
+                    np.ones(100_000)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert holders() == 0
+
+    def test_fit_holds_until_it_ends(self, holders):
+        model, (x, y), seen = self.model(), data((4,), 8, 3), []
+        see = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *args, **logs: seen.append(holders()))
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[see])
+        assert seen == [1, 1]
+        assert holders() == 0
+        with pytest.raises(ValueError, match="shape"):
+            model.fit(x[:, :3], y, verbose=0)
+        assert holders() == 0
+
+    def test_single_steps_hold_until_the_model_is_gone(self, holders, monkeypatch):
+        monkeypatch.setattr(memory, "holders", holders)
+        model, (x, y) = self.model(), data((4,), 8, 3)
+        for _ in range(3):
+            model.train_on_batch(x, y)
+        assert holders() == 1
+        del model
+        gc.collect()
+        assert holders() == 0
+
+    def test_own_steps_hold_until_the_optimizer_is_gone(self, holders, monkeypatch):
+        monkeypatch.setattr(memory, "holders", holders)
+        weight, optimizer = lq.Variable([1.0]), keras.optimizers.SGD()
+        for _ in range(3):
+            optimizer.apply_gradients([(np.ones(1, np.float32), weight)])
+        assert holders() == 1
+        del optimizer
+        gc.collect()
+        assert holders() == 0
+
+    @pytest.mark.parametrize("size", [0, 1, 1000, 300_000, 5_000_000])
+    def test_arrays_are_arrays(self, size):
+        rng = np.random.default_rng(size)
+        with memory.held():
+            for new in (size, size // 2, 2 * size, size + 1):
+                x = rng.integers(0, 256, size, np.uint8)
+                other = x.copy()
+                x.resize(new, refcheck=False)
+                np.testing.assert_array_equal(x[:size], other[:new])
+                assert not x[size:].any()
+                assert not np.zeros(size, np.uint8).any()
+                with pytest.raises(MemoryError):
+                    np.empty(2**62, np.uint8)
+        # Those that outlive the hold.
+        x += 1
+        x.resize(10, refcheck=False)
+
+    def test_many_pieces(self):
+        """Of all sizes, freed in any order; none lies in another."""
+        rng = np.random.default_rng(0)
+        with memory.held():
+            pieces = []
+            for step in range(1500):
+                if len(pieces) > 60:
+                    for _ in range(rng.integers(1, 20)):
+                        value, piece = pieces.pop(rng.integers(len(pieces)))
+                        assert (piece[0], piece[-1]) == (value, value)
+                pieces.append((step, np.full(int(10 ** rng.uniform(3, 6)), step, np.int16)))
+            for value, piece in pieces:
+                assert (piece == value).all()
+
+    @pytest.mark.skipif(os.name != "posix", reason="there are no mappings")
+    def test_page_faults_and_peak(self):
+        script = """
+import resource
+import numpy as np
+from bnnlayers.ops import memory
+def usage():
+    return resource.getrusage(resource.RUSAGE_SELF)
+def faults():
+    before = usage().ru_minflt
+    for size in (5, 3, 4):
+        np.ones(size * 10**6, np.float32)
+    return usage().ru_minflt - before
+with memory.held():
+    first, second, peak = faults(), faults(), usage().ru_maxrss
+    x = [np.ones(10**6, np.float32) for _ in range(5)]
+    del x[::2]
+    x.append(np.ones(3 * 10**6, np.float32))
+    print(first, second, usage().ru_maxrss / peak)
+"""
+        answer = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+        first, second, growth = map(float, answer.stdout.split())
+        assert second < first / 10
+        assert growth < 1.2
+
+    @staticmethod
+    def model():
+        model = keras.models.Sequential([keras.layers.Dense(3, activation="softmax", input_shape=(4,))])
+        model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+        return model

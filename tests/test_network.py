@@ -101,6 +101,30 @@ def test_norm_sums(variant, each_thread_count, rng, channels):
         np.testing.assert_array_equal(slope, products * inverse / np.float32(rows))
 
 
+@pytest.mark.parametrize("channels", [3, 63, 64, 96, 130])
+@pytest.mark.parametrize("rows", [0, 1, 7, 600])
+def test_rows_that_lie_apart(variant, rng, rows, channels):
+    """Part of the channels of an array, as one of several that are joined: the same bits, read where they lie."""
+    wide = rng.standard_normal((rows, 2, channels + 70)).astype(np.float32)
+    dy = rng.standard_normal((rows, 2, channels)).astype(np.float32)
+    row = rng.standard_normal((4, channels)).astype(np.float32)
+    for x in (wide[..., :channels], wide[..., 5 : 5 + channels], wide[:, ::-1, :channels], wide[..., :channels][:, :1]):
+        whole, flow = x.copy(), dy[:, : x.shape[1]].copy()
+        np.testing.assert_array_equal(variant.moments(x, EPSILON), variant.moments(whole, EPSILON))
+        for function, args in {
+            "norm_sums": (flow, *row[:2]),
+            "normalize": tuple(row[:3]),
+            "normalize_grad": (flow, *row),
+        }.items():
+            found, expected = (getattr(variant, function)(a, *args) for a in (x, whole))
+            np.testing.assert_array_equal(found, expected)
+        if channels % 32 == 0:
+            for found, expected in zip(
+                variant.normalize_sign(x, *row[:3], 1.0), variant.normalize_sign(whole, *row[:3], 1.0), strict=True
+            ):
+                np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("function", ["moments", "norm_sums"])
 @pytest.mark.parametrize("channels", [3, 64, 65])
 def test_sums_are_the_same_bits_on_every_level(rng, function, channels):

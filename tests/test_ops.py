@@ -6,7 +6,7 @@ import pytest
 import bnnlayers as lq
 from bnnlayers import ops
 from bnnlayers.bits import BitArray
-from bnnlayers.ops import product, quantize
+from bnnlayers.ops import product, quantize, shape
 
 
 def operands(rng, x_shape, w_shape, x_axis=-1):
@@ -222,3 +222,57 @@ def test_a_memo_serves_reads_with_and_without_a_tape(rng):
     assert second.words is first.words
     gradient = tape.gradient(second, w, output_gradients=np.ones((40, 8), np.float32))
     np.testing.assert_array_equal(gradient, np.abs(w.numpy()) <= 1)
+
+
+class TestJoinedArraysThatGrow:
+    """Their memory has room for more, which is seen by nobody else."""
+
+    @staticmethod
+    def parts(rng, count, channels=64):
+        return [rng.standard_normal((2, 3, channels)).astype(np.float32) for _ in range(count)]
+
+    def test_values(self, rng):
+        first, *parts = self.parts(rng, 8)
+        joined, memories = [first], set()
+        for part in parts:
+            joined.append(shape.concatenate(joined[-1], part))
+            memories.add(joined[-1].ctypes.data)
+        for i, x in enumerate(joined):
+            np.testing.assert_array_equal(x, np.concatenate([first, *parts[:i]], -1))
+        assert len(memories) < len(parts)
+
+    def test_one_that_grows_twice(self, rng):
+        parts = self.parts(rng, 6)
+        x = shape.concatenate(shape.concatenate(*parts[:2]), parts[2])
+        one, other = shape.concatenate(x, parts[3]), shape.concatenate(x, parts[4], parts[5])
+        np.testing.assert_array_equal(one, np.concatenate(parts[:4], -1))
+        np.testing.assert_array_equal(other, np.concatenate([*parts[:3], *parts[4:]], -1))
+        np.testing.assert_array_equal(x, np.concatenate(parts[:3], -1))
+
+    def test_what_is_shared_cannot_be_written(self, rng):
+        parts = self.parts(rng, 4)
+        x = shape.concatenate(*parts[:2])
+        np.asarray(x)[...] = 1  # nobody else's
+        y = shape.concatenate(x, parts[2])
+        with pytest.raises(ValueError, match="read-only"):
+            np.asarray(y)[...] = 2
+        np.testing.assert_array_equal(y[..., :128], 1)
+
+    @pytest.mark.parametrize("begin", [slice(1, None), slice(None, None, -1)])
+    def test_parts_of_one(self, rng, begin):
+        parts = self.parts(rng, 4)
+        x = np.asarray(shape.concatenate(shape.concatenate(*parts[:2]), parts[2]))
+        for part in (x[:, begin], x[..., begin], x[..., :64]):
+            other = part[..., :64]
+            np.testing.assert_array_equal(shape.concatenate(part, other), np.concatenate([part, other], -1))
+        np.testing.assert_array_equal(x, np.concatenate(parts[:3], -1))
+
+    @pytest.mark.parametrize("axis", [-1, 0, 1, 2])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_other_axes_and_types(self, rng, axis, dtype):
+        x, y = (rng.standard_normal((2, 3, 64)).astype(t) for t in (np.float32, dtype))
+        once = shape.concatenate(x, y, axis=axis)
+        np.testing.assert_array_equal(shape.concatenate(once, once, axis=axis), np.concatenate([x, y, x, y], axis))
+        assert once.dtype == dtype
+        with pytest.raises(ValueError, match="dimension"):
+            shape.concatenate(x, y[:, :2, :3], axis=axis)

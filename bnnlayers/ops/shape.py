@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..tape import operation
+
+_FLOAT = np.dtype(np.float32)
+# Channels from which on what reads a joined array reads it where it lies.
+_WIDE = 64
 
 
 @operation(recompute=True)
@@ -29,10 +35,68 @@ def transpose(axes, dy, needed):
     return (dy.transpose(np.argsort(axes)),)
 
 
+class _Roomy(np.ndarray):
+    """Memory with room for more along its last axis; `ends` has where that begins, until an array claims it.
+
+    It owns its memory, or NumPy would name the array that does as the base of its views.
+    """
+
+    ends: set[int]
+
+    @staticmethod
+    def of(x: np.ndarray) -> _Roomy | None:
+        """The memory that `x` is the beginning of."""
+        base: Any = x
+        while isinstance(base, np.ndarray):
+            if type(base) is _Roomy:
+                return base if x.ctypes.data == base.ctypes.data and x.strides == base.strides else None
+            base = base.base
+        return None
+
+    def claim(self, begin: int, end: int) -> bool:
+        """Whether the caller, and nobody else, may write there."""
+        if end > self.shape[-1]:
+            return False
+        try:
+            self.ends.remove(begin)
+        except KeyError:
+            return False
+        return True
+
+
+def _joined(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Arrays side by side along the last axis. What grows by several calls is copied in few of them."""
+    first, begin = arrays[0], 0
+    end = sum([a.shape[-1] for a in arrays])
+    memory = _Roomy.of(first)
+    if memory is not None and memory.claim(first.shape[-1], end):
+        begin, arrays = first.shape[-1], arrays[1:]
+    else:
+        memory = _Roomy((*first.shape[:-1], end if memory is None else end + end // 2), first.dtype)
+        memory.ends = set()
+    plain = memory.view(np.ndarray)
+    np.concatenate(arrays, -1, out=plain[..., begin:end])
+    memory.ends.add(end)
+    if end == memory.shape[-1] and begin == 0:
+        return plain
+    # Others see it as theirs.
+    plain.flags.writeable = False
+    return plain[..., :end]
+
+
 @operation(recompute=True, joins=True)
 def concatenate(*arrays, axis=-1):
-    """Arrays one after the other along `axis`."""
-    return np.concatenate(arrays, axis), (axis, [a.shape[axis] for a in arrays])
+    """Arrays one after the other along `axis`.
+
+    The result of a call whose first array is the result of another may lie in memory that both share; it is read-only
+    then.
+    """
+    axis = range(arrays[0].ndim)[axis]
+    sizes = [a.shape[axis] for a in arrays]
+    alike = all(a.dtype == _FLOAT and a.shape[:-1] == arrays[0].shape[:-1] for a in arrays)
+    if alike and axis == arrays[0].ndim - 1 > 0 and sizes[0] >= _WIDE and len(arrays) > 1:
+        return _joined(arrays), (axis, sizes)
+    return np.concatenate(arrays, axis), (axis, sizes)
 
 
 @concatenate.backward

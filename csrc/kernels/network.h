@@ -9,12 +9,12 @@
  * one by one; the rows of a wide row at last. Blocks are added up in their order, in double precision. Both follow from
  * the shape alone, so neither threads nor the level change a bit. The depth of a sum in single precision is at most 37
  * and the rows of a wide row. */
-#define NORM_LEAST 64   /* floats of a wide row */
-#define NORM_MOST 1024  /* floats of one that holds several rows */
-#define NORM_CACHE 8192 /* floats */
-#define NORM_BLOCK 32   /* wide rows at least */
-#define NORM_TOTALS 64  /* channels whose blocks are added up together */
-#define NORM_AHEAD 1024 /* floats: memory is asked for that long before it is read */
+#define NORM_LEAST BNN_NORM_APART /* floats of a wide row */
+#define NORM_MOST 1024            /* floats of one that holds several rows */
+#define NORM_CACHE 8192           /* floats */
+#define NORM_BLOCK 32             /* wide rows at least */
+#define NORM_TOTALS 64            /* channels whose blocks are added up together */
+#define NORM_AHEAD 1024           /* floats: memory is asked for that long before it is read */
 
 static int64_t norm_group(int64_t channels) {
   int64_t rows = 1;
@@ -34,15 +34,23 @@ static int64_t norm_blocks(int64_t rows, int64_t channels) {
   return (rows + most - 1) / most;
 }
 
-/* What the block is of: `count` floats, in wide rows of `width`. */
+/* What the block is of: `count` floats, in wide rows of `width`; those of x are `stride` floats apart. */
 typedef struct {
-  int64_t first, rows, channels, group, width, count;
+  int64_t first, rows, channels, group, width, count, stride;
+  const float *x;
 } norm_block;
 
 static norm_block norm_block_of(const bnn_norm *n, int64_t i) {
   int64_t most = norm_rows(n->channels), first = i * most, group = norm_group(n->channels);
   int64_t rows = n->rows - first < most ? n->rows - first : most;
-  return (norm_block){first * n->channels, rows, n->channels, group, group * n->channels, rows * n->channels};
+  return (norm_block){.first = first * n->channels,
+                      .rows = rows,
+                      .channels = n->channels,
+                      .group = group,
+                      .width = group * n->channels,
+                      .count = rows * n->channels,
+                      .stride = group * n->stride,
+                      .x = n->x + first * n->stride};
 }
 
 /* A value per channel for each float of a wide row. */
@@ -61,13 +69,13 @@ static void norm_fold(const norm_block *b, const float *wide, float *sum) {
   }
 }
 
-static void norm_add(const float *restrict x, int64_t count, int64_t width, float *restrict sum) {
+static void norm_add(const float *restrict x, int64_t count, int64_t width, int64_t stride, float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
-  for (; count >= 4 * width; count -= 4 * width, x += 4 * width) {
-    const float *restrict y = x + width, *restrict z = y + width, *restrict w = z + width;
+  for (; count >= 4 * width; count -= 4 * width, x += 4 * stride) {
+    const float *restrict y = x + stride, *restrict z = y + stride, *restrict w = z + stride;
     for (int64_t j = 0; j < width; j++) sum[j] += (x[j] + y[j]) + (z[j] + w[j]);
   }
-  for (; count > 0; count -= width, x += width) {
+  for (; count > 0; count -= width, x += stride) {
     int64_t here = count < width ? count : width;
     for (int64_t j = 0; j < here; j++) sum[j] += x[j];
   }
@@ -76,18 +84,18 @@ static void norm_add(const float *restrict x, int64_t count, int64_t width, floa
 BNN_INLINE float norm_square(float x, float mean) { return (x - mean) * (x - mean); }
 
 /* The squares of what has just been read; the block behind it is read next. */
-static void norm_add_squares(const float *restrict x, int64_t count, int64_t width, const float *restrict mean,
-                             float *restrict sum) {
+static void norm_add_squares(const float *restrict x, int64_t count, int64_t width, int64_t stride,
+                             const float *restrict mean, float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
-  for (int64_t block = count; count >= 4 * width; count -= 4 * width, x += 4 * width) {
-    const float *restrict y = x + width, *restrict z = y + width, *restrict w = z + width;
-    fetch_ahead(x + block, (size_t)(4 * width) * sizeof *x);
+  for (int64_t block = count / width * stride; count >= 4 * width; count -= 4 * width, x += 4 * stride) {
+    const float *restrict y = x + stride, *restrict z = y + stride, *restrict w = z + stride;
+    for (int64_t i = 0; i < 4; i++) fetch_ahead(x + block + i * stride, (size_t)width * sizeof *x);
     for (int64_t j = 0; j < width; j++) {
       float m = mean[j];
       sum[j] += (norm_square(x[j], m) + norm_square(y[j], m)) + (norm_square(z[j], m) + norm_square(w[j], m));
     }
   }
-  for (; count > 0; count -= width, x += width) {
+  for (; count > 0; count -= width, x += stride) {
     int64_t here = count < width ? count : width;
     for (int64_t j = 0; j < here; j++) sum[j] += norm_square(x[j], mean[j]);
   }
@@ -99,11 +107,11 @@ static void norm_moments(const void *what, int64_t begin, int64_t end) {
     norm_block b = norm_block_of(n, i);
     float several[2][NORM_MOST], *mean = n->parts + 2 * i * b.channels, *squares = mean + b.channels;
     float *wide = b.group > 1 ? several[0] : mean;
-    norm_add(n->x + b.first, b.count, b.width, wide);
+    norm_add(b.x, b.count, b.width, b.stride, wide);
     norm_fold(&b, wide, mean);
     for (int64_t c = 0; c < b.channels; c++) mean[c] /= (float)b.rows;
     float *sums = b.group > 1 ? several[1] : squares;
-    norm_add_squares(n->x + b.first, b.count, b.width, norm_widen(&b, mean, wide), sums);
+    norm_add_squares(b.x, b.count, b.width, b.stride, norm_widen(&b, mean, wide), sums);
     norm_fold(&b, sums, squares);
   }
 }
@@ -161,14 +169,14 @@ BNN_INLINE void norm_ask(const float *x, const float *dy) {
 
 /* One or four wide rows that end at `here`. */
 BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const float *dy, const uint32_t *mask,
-                                     int64_t width, int64_t j, int64_t here, const float *mean, float *sum,
-                                     float *products) {
+                                     int64_t width, int64_t stride, int64_t j, int64_t here, const float *mean,
+                                     float *sum, float *products) {
   vf32 m = norm_load(whole, mean, j, here), flow[4], product[4];
   BNN_UNROLL
   for (int i = 0; i < rows; i++) {
-    norm_ask(x + i * width + j, dy + i * width + j);
+    norm_ask(x + i * stride + j, dy + i * width + j);
     flow[i] = norm_flow(whole, dy + i * width, mask ? mask + i * (width / BNN_WORD) : NULL, j, here);
-    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load(whole, x + i * width, j, here), m));
+    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load(whole, x + i * stride, j, here), m));
   }
   for (int i = 1; i < rows; i += 2) {
     flow[i - 1] = v_add_f32(flow[i - 1], flow[i]);
@@ -190,24 +198,25 @@ BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const 
 }
 
 BNN_INLINE void norm_add_products_of(int rows, const float *x, const float *dy, const uint32_t *mask, int64_t width,
-                                     int64_t here, const float *mean, float *sum, float *products) {
+                                     int64_t stride, int64_t here, const float *mean, float *sum, float *products) {
   int64_t j = 0;
   for (; j + BNN_LANES <= here; j += BNN_LANES)
-    norm_add_products_at(1, rows, x, dy, mask, width, j, here, mean, sum, products);
-  if (j < here) norm_add_products_at(0, rows, x, dy, mask, width, j, here, mean, sum, products);
+    norm_add_products_at(1, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
+  if (j < here) norm_add_products_at(0, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
 }
 
 static void norm_add_products(const float *x, const float *dy, const uint32_t *mask, int64_t count, int64_t width,
-                              const float *mean, float *sum, float *products) {
+                              int64_t stride, const float *mean, float *sum, float *products) {
   for (int64_t j = 0; j < width; j++) sum[j] = products[j] = 0;
   for (int64_t at = 0; at < count;) {
     int64_t left = count - at, rows = left >= 4 * width ? 4 : 1;
     const uint32_t *bits = mask ? mask + at / BNN_WORD : NULL;
     if (rows == 4)
-      norm_add_products_of(4, x + at, dy + at, bits, width, width, mean, sum, products);
+      norm_add_products_of(4, x, dy + at, bits, width, stride, width, mean, sum, products);
     else
-      norm_add_products_of(1, x + at, dy + at, bits, width, left < width ? left : width, mean, sum, products);
+      norm_add_products_of(1, x, dy + at, bits, width, stride, left < width ? left : width, mean, sum, products);
     at += rows * width;
+    x += rows * stride;
   }
 }
 
@@ -222,7 +231,7 @@ static void norm_sums(const void *what, int64_t begin, int64_t end) {
     norm_block b = norm_block_of(n, i);
     float several[3][NORM_MOST], *sum = n->parts + 2 * i * b.channels, *products = sum + b.channels;
     float *sums = b.group > 1 ? several[0] : sum, *all = b.group > 1 ? several[1] : products;
-    norm_add_products(n->x + b.first, n->dy + b.first, norm_mask(n, b.first), b.count, b.width,
+    norm_add_products(b.x, n->dy + b.first, norm_mask(n, b.first), b.count, b.width, b.stride,
                       norm_widen(&b, n->mean, several[2]), sums, all);
     norm_fold(&b, sums, sum);
     norm_fold(&b, all, products);
@@ -256,10 +265,10 @@ static void normalize(const void *what, int64_t begin, int64_t end) {
   const float *restrict mean = norm_widen(&b, n->mean, several[0]);
   const float *restrict scale = norm_widen(&b, n->scale, several[1]);
   const float *restrict shift = norm_widen(&b, n->shift, several[2]);
-  const float *restrict x = n->x + b.first;
+  const float *restrict x = b.x;
   float *restrict out = n->out + b.first;
   int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
-  for (int64_t count = rows * b.channels - b.first; count > 0; count -= b.width, x += b.width, out += b.width) {
+  for (int64_t count = rows * b.channels - b.first; count > 0; count -= b.width, x += b.stride, out += b.width) {
     int64_t here = count < b.width ? count : b.width;
     if (shift)
       for (int64_t j = 0; j < here; j++) out[j] = (x[j] - mean[j]) * scale[j] + shift[j];
@@ -318,9 +327,10 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
   const float *mean = norm_widen(&b, n->mean, several[0]), *scale = norm_widen(&b, n->scale, several[1]);
   const float *shift = norm_widen(&b, n->shift, several[2]), *slope = norm_widen(&b, n->slope, several[3]);
   int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
-  for (int64_t first = b.first, last = rows * b.channels; first < last; first += b.width) {
+  const float *x = b.x;
+  for (int64_t first = b.first, last = rows * b.channels; first < last; first += b.width, x += b.stride) {
     int64_t here = last - first < b.width ? last - first : b.width, j = 0;
-    const float *x = n->x + first, *dy = n->dy + first;
+    const float *dy = n->dy + first;
     for (; j + BNN_LANES <= here; j += BNN_LANES)
       norm_grad_at(1, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
     if (j < here) norm_grad_at(0, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);

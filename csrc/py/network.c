@@ -38,6 +38,18 @@ static int norm_whole_words(const char *function, norm_call *c) {
   return check_shape(function, "x", c->array[X], &shape);
 }
 
+/* Floats from a row of x to the next, if it is of so many channels that they may lie apart; else 0. */
+static npy_intp norm_stride(PyObject *value) {
+  PyArrayObject *x = (PyArrayObject *)value;
+  if (!PyArray_Check(value) || PyArray_TYPE(x) != NPY_FLOAT32 || !PyArray_ISBEHAVED_RO(x)) return 0;
+  int last = PyArray_NDIM(x) - 1;
+  if (last < 1 || PyArray_DIM(x, last) < BNN_NORM_APART || PyArray_STRIDE(x, last) != sizeof(float)) return 0;
+  npy_intp stride = PyArray_STRIDE(x, last - 1);
+  for (int i = last - 1; i > 0; i--)
+    if (PyArray_STRIDE(x, i - 1) != PyArray_STRIDE(x, i) * PyArray_DIM(x, i)) return 0;
+  return stride > 0 && stride % (npy_intp)sizeof(float) == 0 ? stride / (npy_intp)sizeof(float) : 0;
+}
+
 /* Reads the operands that are given; the others are NULL. x has a row per item of all axes but the last, dy is like it,
  * the mask has its words, and the rest has a number per channel. */
 static int norm_begin(norm_call *c, const char *function, PyObject *const *operand) {
@@ -46,12 +58,16 @@ static int norm_begin(norm_call *c, const char *function, PyObject *const *opera
   bnn_norm *n = &c->norm;
   for (int i = 0; i < OPERANDS; i++) {
     if (!operand[i]) continue;
-    if (!(c->array[i] = check_array(function, names[i], operand[i], i == MASK ? NPY_UINT32 : NPY_FLOAT32))) return -1;
+    npy_intp stride = i == X ? norm_stride(operand[i]) : 0;
+    c->array[i] = stride ? (PyArrayObject *)Py_NewRef(operand[i])
+                         : check_array(function, names[i], operand[i], i == MASK ? NPY_UINT32 : NPY_FLOAT32);
+    if (!c->array[i]) return -1;
     PyArrayObject *x = c->array[X];
     if (i == X) {
       check_shape_of shape = {.middle = CHECK_ANY, .sizes = 1, .size = {CHECK_ANY}};
       if (check_shape(function, names[i], x, &shape) < 0) return -1;
-      n->channels = n->stride = PyArray_DIM(x, PyArray_NDIM(x) - 1);
+      n->channels = PyArray_DIM(x, PyArray_NDIM(x) - 1);
+      n->stride = stride ? stride : n->channels;
       n->rows = n->channels ? PyArray_SIZE(x) / n->channels : 0;
       continue;
     }

@@ -38,7 +38,7 @@ static void check_norm_bits(bnn_norm n, int64_t blocks, int ranges) {
   int64_t size = n.rows * n.channels, words = size / BNN_WORD;
   uint32_t *sign = array(words, sizeof *sign), *within = array(words, sizeof *within);
   uint8_t *nan = array(blocks, sizeof *nan);
-  n.stride = n.channels, n.words = sign, n.within = within, n.nan = nan, n.clip = 2;
+  n.words = sign, n.within = within, n.nan = nan, n.clip = 2;
   run(kernels->normalize_sign, &n, blocks, ranges);
   for (int64_t i = 0, c; i < size; i++) {
     c = i % n.channels;
@@ -63,7 +63,14 @@ static void check_norm(int64_t rows, int64_t channels, int ranges) {
   float *inverse = draw_floats(channels), *shift = draw_floats(channels), *slope = draw_floats(channels),
         *out = array(size, sizeof *out);
   float *parts = array(2 * blocks * channels, sizeof *parts), *total = array(4 * channels, sizeof *total);
-  bnn_norm n = {.rows = rows, .channels = channels, .x = x, .dy = dy, .mean = mean, .parts = parts, .out = total};
+  bnn_norm n = {.rows = rows,
+                .channels = channels,
+                .stride = channels,
+                .x = x,
+                .dy = dy,
+                .mean = mean,
+                .parts = parts,
+                .out = total};
 
   run(kernels->norm_moments, &n, blocks, ranges);
   run(kernels->norm_moments_total, &n, channels, ranges);

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...ops import update
+from ...ops import memory, update
 from ...tape import GradientTape, Variable, constant, observed, plain
 from .. import backend, initializers
 from ..utils import Configurable
@@ -95,6 +95,8 @@ class Optimizer(Configurable):
         self._of_step: dict[Any, Mapping[str, Any]] | None = None
         # To which magnitude the variable that is being updated has yet to be clipped, if to any.
         self._limits: list[float] = []
+        # Of steps that a model does not make, nobody can tell which is the last.
+        self._memory: memory.Hold | None = None
 
     # Hyperparameters
 
@@ -277,6 +279,8 @@ class Optimizer(Configurable):
             been changed then.
         """
         pairs = self._checked(grads_and_vars)
+        if memory.holders() == 0:
+            self._memory = memory.Hold()
         variables = [variable for _, variable in pairs]
         gradients = self._clip_gradients([gradient for gradient, _ in pairs])
         self.build(variables)
