@@ -1,7 +1,14 @@
 """What training keeps: counted bytes, the same gradients with fewer of them, and no growth from step to step."""
 
+import copy
 import gc
 import math
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -10,6 +17,7 @@ from golden.tutorials import NETWORKS
 
 import bnnlayers as lq
 from bnnlayers import keras, tape
+from bnnlayers.ops import memory
 
 
 def compiled(name, classes=10):
@@ -198,3 +206,86 @@ class TestSpare:
         assert given
         spare(np.ones((2, 2), np.float32))
         assert not given
+
+
+class TestHeldMemory:
+    """Freed memory stays in the process while a model trains, and no longer."""
+
+    @pytest.fixture
+    def holders(self):
+        """How many there are besides those that other tests have left."""
+        gc.collect()
+        count, before = memory.holders, memory.holders()
+        return lambda: count() - before
+
+    def test_holds_nest(self, holders):
+        with memory.held():
+            with memory.held():
+                assert holders() == 2
+            hold = memory.Hold()
+        others = [copy.deepcopy(hold), pickle.loads(pickle.dumps(hold))]
+        assert holders() == 3
+        del hold
+        assert holders() == 2
+        others.clear()
+        assert holders() == 0
+
+    def test_threads(self, holders):
+        def work():
+            for _ in range(200):
+                with memory.held():
+                    np.ones(100_000)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert holders() == 0
+
+    def test_fit_holds_until_it_ends(self, holders):
+        model, (x, y), seen = self.model(), data((4,), 8, 3), []
+        see = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *args, **logs: seen.append(holders()))
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[see])
+        assert seen == [1, 1]
+        assert holders() == 0
+        with pytest.raises(ValueError, match="shape"):
+            model.fit(x[:, :3], y, verbose=0)
+        assert holders() == 0
+
+    def test_single_steps_hold_until_the_optimizer_is_gone(self, holders, monkeypatch):
+        monkeypatch.setattr(memory, "holders", holders)
+        model, (x, y) = self.model(), data((4,), 8, 3)
+        for _ in range(3):
+            model.train_on_batch(x, y)
+        assert holders() == 1
+        del model
+        gc.collect()
+        assert holders() == 0
+
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+    @pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="another allocator may be in its place")
+    def test_page_faults(self):
+        script = """
+import resource
+import numpy as np
+from bnnlayers.ops import memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        np.ones(5_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+with memory.held():
+    print(faults(), faults())
+print(faults())
+"""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+        answer = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True)
+        first, second, after = map(int, answer.stdout.split())
+        assert second < min(first, after) / 10
+
+    @staticmethod
+    def model():
+        model = keras.models.Sequential([keras.layers.Dense(3, activation="softmax", input_shape=(4,))])
+        model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+        return model

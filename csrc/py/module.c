@@ -60,6 +60,7 @@ static PyObject *level_dict(const bnn_kernels *kernels, PyObject *module_name) {
   int good = dict && variant && level && PyDict_SetItemString(dict, "level", level) == 0 &&
              ufuncs_add(dict, variant) == 0 && add_methods(dict, conv_methods, variant, module_name) == 0 &&
              add_methods(dict, network_methods, variant, module_name) == 0 &&
+             add_methods(dict, memory_methods, variant, module_name) == 0 &&
              add_methods(dict, thread_methods, variant, module_name) == 0;
   Py_XDECREF(variant);
   Py_XDECREF(level);

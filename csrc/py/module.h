@@ -18,7 +18,7 @@ static inline const bnn_kernels *kernels_of(PyObject *self) {
   return ((bnn_variant *)PyCapsule_GetPointer(self, BNN_VARIANT))->kernels;
 }
 
-extern PyMethodDef conv_methods[], network_methods[];
+extern PyMethodDef conv_methods[], memory_methods[], network_methods[];
 
 /* Add every ufunc of the level to a dict. */
 int ufuncs_add(PyObject *dict, PyObject *variant);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ops import memory
 from ...tape import GradientTape, observed, plain
 from .. import callbacks as callbacks_module
 from .. import optimizers
@@ -179,6 +180,7 @@ class Trainer:
 
     # Many batches
 
+    @memory.held()
     def fit(
         self,
         x=None,
@@ -381,7 +383,10 @@ class Trainer:
         reset_metrics=True,
         return_dict=False,
     ):
-        """Learn from one batch and return its loss and metrics."""
+        """Learn from one batch and return its loss and metrics.
+
+        Memory that a step freed is kept for the next one until the optimizer is gone; `fit` gives it back at its end.
+        """
         self._assert_compiled()
         (batch,) = _single(x, y, sample_weight, class_weight)
         logs = _numbers(self._train_step(batch))

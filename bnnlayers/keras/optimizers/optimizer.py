@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...ops import update
+from ...ops import memory, update
 from ...tape import GradientTape, Variable, constant, observed, plain
 from .. import backend, initializers
 from ..utils import Configurable
@@ -91,6 +91,8 @@ class Optimizer(Configurable):
         self._slot_variables: list[Variable] = []
         # The coefficients of the step that is being applied, by dtype.
         self._of_step: dict[Any, Mapping[str, Any]] | None = None
+        # Steps that `fit` does not make end with the optimizer, as far as anyone can tell.
+        self._memory: memory.Hold | None = None
 
     # Hyperparameters
 
@@ -273,6 +275,8 @@ class Optimizer(Configurable):
             been changed then.
         """
         pairs = self._checked(grads_and_vars)
+        if memory.holders() == 0:
+            self._memory = memory.Hold()
         variables = [variable for _, variable in pairs]
         gradients = self._clip_gradients([gradient for gradient, _ in pairs])
         self.build(variables)
