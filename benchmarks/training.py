@@ -13,6 +13,7 @@ trajectory  Losses of the first steps from the same weights on the same batches.
             the same batches in reverse order, whose sums are rounded otherwise. The script fails if the losses differ
             by more than `--tolerance` and by more than four times what larq's then do.
 profile     Operation by operation, a step of this library; the rows add up to it.
+tape        What recording and the walk back cost of a step, besides the operations that they make and call.
 predict     Milliseconds per image of `predict`, for the networks in which that is of interest.
 """
 
@@ -197,6 +198,42 @@ class Session:
         rows = [{**row._asdict(), "milliseconds": row.milliseconds / steps} for row in profile.rows]
         return {"milliseconds": profile.milliseconds / steps, "rows": rows, "table": str(profile)}
 
+    def tape(self, repeats, batch):
+        """Median milliseconds of a step, of what a tape adds to its forward pass, and of a walk less its operations.
+
+        Signs and masks that backward needs are made while recording and count to it.
+        """
+        tape = sys.modules[self.lq.__name__ + ".tape"]
+        clock, inside, found = time.thread_time, [], []
+        x, y = map(self.lq.constant, self.data(batch))
+
+        def observer(phase, name, function):
+            def timed(*args, **kwargs):
+                start = clock()
+                result = function(*args, **kwargs)
+                inside.append(clock() - start)
+                return result
+
+            return timed
+
+        for _ in range(repeats):
+            times = [clock()]
+            self.model.train_on_batch(x, y)
+            times.append(clock())
+            self.model.compute_loss(x, y, self.model(x, training=True))
+            times.append(clock())
+            with self.lq.GradientTape() as recording:
+                loss = self.model.compute_loss(x, y, self.model(x, training=True))
+            times.append(clock())
+            inside.clear()
+            tape.observe(observer)
+            recording.gradient(loss, self.model.trainable_variables)
+            tape.observe(None)
+            times.append(clock())
+            step, plain, recorded, walk = (1e3 * (b - a) for a, b in zip(times, times[1:], strict=False))
+            found.append((step, recorded - plain, walk - 1e3 * sum(inside)))
+        return [statistics.median(column) for column in zip(*found, strict=True)]
+
 
 def serve(library):
     """Answer every line of standard input, a call of a `Session`, with a line of JSON."""
@@ -326,6 +363,16 @@ def profile_section(pythons, network, options):
     yield {"what": "profile", "threads": options.threads[0], **found}
 
 
+def tape_section(pythons, network, options):
+    _, _, _, batch, _, steps = NETWORKS[network]
+    with workers({"bnnlayers": pythons["bnnlayers"]}, 1, network) as one:
+        one["bnnlayers"].ask("fit", steps=2, batch=batch)
+        step, recording, walk = one["bnnlayers"].ask("tape", repeats=max(2, round(steps * options.scale)), batch=batch)
+    share = (recording + walk) / step
+    print(f"  of {step:.2f} ms recording takes {recording:.2f}, the walk back {walk:.2f}: {100 * share:.1f} %")
+    yield {"what": "tape", "threads": 1, "step": step, "recording": recording, "walk": walk, "share": share}
+
+
 def compared(what, threads, blocks):
     ratio = statistics.median(a / b for a, b in zip(*blocks.values(), strict=True))
     medians = {name: statistics.median(values) for name, values in blocks.items()}
@@ -338,6 +385,7 @@ SECTIONS = {
     "memory": memory_section,
     "trajectory": trajectory_section,
     "profile": profile_section,
+    "tape": tape_section,
     "predict": predict_section,
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,58 @@ def test_threads_give_the_same_weights(runs):
     (one, _), (two, _) = runs
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# In a process of its own: how far its memory grows for a model and its training, beyond the data.
+MEASURED = """
+import sys
+from pathlib import Path
+
+import numpy as np
+from golden.tutorials import NETWORKS
+
+import bnnlayers as lq
+from bnnlayers import keras
+
+name, batch = sys.argv[1], int(sys.argv[2])
+
+
+def train(build, batch, epochs):
+    before = resident("VmRSS:")
+    model, shape = build(lq, keras, 10)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((batch, *shape), dtype=np.float32), rng.integers(0, 10, batch)
+    model.fit(x, y, batch_size=batch, epochs=epochs, verbose=0)
+    return resident("VmHWM:") - before - x.nbytes - y.nbytes
+
+
+def resident(what):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what))
+
+
+lq.set_num_threads(1)
+train(NETWORKS["MNIST"], 1, 1)  # code that is not in memory before it runs
+print(train(NETWORKS[name], batch, 3))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="gaps are those that glibc leaves")
+@pytest.mark.parametrize("name, batch", [("MNIST", 128), ("MNIST", 512), ("CIFAR-10", 20), ("CIFAR-10", 50)])
+def test_memory_of_training_is_as_predicted(name, batch):
+    paths = [str(Path(__file__).parent), str(Path(lq.__file__).parents[1])]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    found = subprocess.run(
+        [sys.executable, "-c", MEASURED, name, str(batch)],
+        env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    model, _ = compiled(name)
+    predicted = lq.models.ModelProfile(model, training=True, batch_size=batch).training_memory.total
+    assert abs(predicted / int(found.stdout) - 1) < 0.2
 
 
 class TestSpare:

@@ -196,6 +196,33 @@ def test_gradients_under_a_mask(variant, each_thread_count, rng, channels):
         np.testing.assert_array_equal(dx, expected)
 
 
+@pytest.mark.parametrize("channels", [1, 5, 33, 64, 129])
+def test_a_gradient_of_norm_may_overwrite_what_it_reads(variant, rng, each_thread_count, channels):
+    x, dy = rng.normal(size=(2, 500, channels)).astype(np.float32)
+    mean, scale, shift, slope = rng.normal(size=(4, channels)).astype(np.float32)
+    expected = variant.normalize_grad(x, dy, mean, scale, shift, slope)
+
+    def into(which):
+        operands = [x.copy(), dy.copy(), np.full_like(x, np.nan)]
+        out = operands[which]
+        assert variant.normalize_grad(*operands[:2], mean, scale, shift, slope, out=out) is out
+        return out
+
+    for which in range(3):
+        np.testing.assert_array_equal(each_thread_count(into, which), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "axis"), [((7, 65), 1), ((33, 20), 0), ((3, 40, 5), 1), ((300,), 0), ((0, 4), 1)])
+def test_select_may_overwrite_what_it_reads(variant, rng, dtype, shape, axis):
+    dy = rng.normal(size=shape).astype(dtype)
+    mask = variant.pack(dy, axis, 0.7)[1]
+    expected = variant.select(dy, mask, axis)
+    for out in (np.full_like(dy, np.nan), dy):
+        assert variant.select(dy, mask, axis, out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0), (2, 0, 64)])
 def test_norm_of_nothing(variant, shape):
     x, channel = np.zeros(shape, np.float32), np.ones(shape[-1], np.float32)
@@ -594,6 +621,7 @@ X, ROW = np.zeros((4, 6, 6, 8), np.float32), np.zeros(8, np.float32)
 SQUARES = convolution(4, (6, 6), 8, (2, 2), 8, strides=(2, 2), padding="valid", dilation=(1, 1), groups=8)
 WINNER = _core.max_pool(X, SQUARES, True)[1]
 Y = np.zeros((4, 3, 3, 8), np.float32)
+WORD = np.zeros(1, np.uint32)
 WRONG = [
     ("moments", (X.astype(np.float64), EPSILON), TypeError, "argument 'x' must be a float32 array"),
     ("moments", (np.float32(1), EPSILON), ValueError, "argument 'x'"),
@@ -609,6 +637,13 @@ WRONG = [
     ("normalize", (X, ROW, np.stack([ROW, ROW]), None), ValueError, "argument 'scale' must be of shape (..., 8)"),
     ("normalize", (X, ROW, ROW, ROW[:1]), ValueError, "argument 'shift' must be of shape (..., 8)"),
     ("normalize_grad", (X, X, ROW, ROW, ROW, 1.0), TypeError, "argument 'slope' must be a float32 array"),
+    ("normalize_grad", (X, X, *[ROW] * 4, X[:2].copy()), ValueError, "argument 'out' must be of shape (4, 6, 6, 8)"),
+    ("normalize_grad", (X, X, *[ROW] * 4, X.T), TypeError, "argument 'out' must be a writable C array"),
+    ("normalize_grad", (X, X, *[ROW] * 4, np.broadcast_to(X, X.shape)), TypeError, "argument 'out'"),
+    ("normalize_grad", (X, X, *[ROW] * 4, X.astype(float)), TypeError, "array of dtype float32"),
+    ("normalize_grad", (X, X, *[ROW] * 4, X.tolist()), TypeError, "argument 'out'"),
+    ("select", (ROW, WORD, 0, ROW.astype(float)), TypeError, "array of dtype float32"),
+    ("select", (ROW, WORD, 0, np.zeros(9, np.float32)), ValueError, "argument 'out' must be of shape (8,)"),
     ("max_pool", (X[:3], SQUARES, True), ValueError, "argument 'x'"),
     ("max_pool", (X, SQUARES._replace(dilation=(1, 1, 2)), True), ValueError, "all reach the input"),
     ("max_pool", (X, SQUARES._replace(pad=(0, 2, 0)), True), ValueError, "all reach the input"),

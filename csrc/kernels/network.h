@@ -339,7 +339,8 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
 
 /* ---- pooling --------------------------------------------------------------------------------------------------- */
 
-#define POOL_PIXELS 256 /* of a row: what they meet along it is found once for all rows */
+#define POOL_PIXELS 256 /* of a row, at most: what they meet along it is found once for all rows */
+#define POOL_KINDS 16   /* of them */
 #define POOL_TAPS 32    /* that go through the registers together */
 
 /* What a pixel of `to` meets along one axis: the taps tap, tap + step .., `count` of them, at the pixels at, at + move
@@ -362,17 +363,79 @@ static pool_reach pool_backward(const bnn_geometry *g, int axis, int64_t pixel) 
 
 typedef enum { POOL_MAX, POOL_MAX_GRAD, POOL_AVERAGE, POOL_AVERAGE_GRAD } pool_kind;
 
-/* Some of the taps that a pixel meets, and what is the same for all pixels. */
+BNN_INLINE int pool_is_back(pool_kind kind) { return kind == POOL_MAX_GRAD || kind == POOL_AVERAGE_GRAD; }
+
+static pool_reach pool_reach_of(pool_kind kind, const bnn_geometry *g, int axis, int64_t pixel) {
+  return pool_is_back(kind) ? pool_backward(g, axis, pixel) : pool_forward(g, axis, pixel);
+}
+
+/* Pixels of a row, and which of them meet the same taps with the same shares: most do that have the same phase. */
+typedef struct {
+  int64_t first, pixels, kinds;
+  pool_reach reach[POOL_KINDS]; /* of one of the pixels of each kind */
+  int kind[POOL_PIXELS];
+  int64_t at[POOL_PIXELS];
+} pool_span;
+
+static int pool_alike(pool_kind kind, const bnn_geometry *g, const pool_reach *a, const pool_reach *b) {
+  int alike = a->count == b->count && a->tap == b->tap;
+  for (int64_t k = 0; kind == POOL_AVERAGE_GRAD && alike && k < a->count; k++)
+    alike = pool_forward(g, 2, a->at + k * a->move).count == pool_forward(g, 2, b->at + k * b->move).count;
+  return alike;
+}
+
+static void pool_find_span(pool_kind kind, const bnn_geometry *g, int64_t first, int64_t end, pool_span *span) {
+  span->first = first;
+  span->pixels = span->kinds = 0;
+  for (int64_t i = 0; i < POOL_PIXELS && first + i < end; i++) {
+    pool_reach reach = pool_reach_of(kind, g, 2, first + i);
+    int known = 0;
+    while (known < span->kinds && !pool_alike(kind, g, &span->reach[known], &reach)) known++;
+    if (known == POOL_KINDS) return;
+    if (known == span->kinds) span->reach[span->kinds++] = reach;
+    span->kind[i] = known;
+    span->at[i] = reach.at;
+    span->pixels++;
+  }
+}
+
+/* Some of the taps that the pixels of a kind meet; sources are counted from the pixel's own `at`. */
+typedef struct {
+  int64_t count, tap[POOL_TAPS], source[POOL_TAPS];
+  float share[POOL_TAPS]; /* of what comes from each source */
+  float divisor;          /* of the result, with its last tap */
+} pool_taps;
+
+static void pool_find_taps(pool_kind kind, const bnn_pool *p, int64_t row, const pool_reach *c, int64_t done,
+                           pool_taps *taps) {
+  const bnn_geometry *g = p->geometry;
+  const int64_t *from = pool_is_back(kind) ? g->out : g->in, *to = pool_is_back(kind) ? g->in : g->out;
+  pool_reach a = pool_reach_of(kind, g, 0, row / to[1] % to[0]), b = pool_reach_of(kind, g, 1, row % to[1]);
+  int64_t image = row / (to[0] * to[1]), all = a.count * b.count * c->count, n = -done;
+  taps->divisor = kind == POOL_AVERAGE && done < all && all <= done + POOL_TAPS ? (float)all : 1;
+  for (int64_t i = 0; i < a.count; i++)
+    for (int64_t j = 0; j < b.count; j++) {
+      int64_t z = a.at + i * a.move, y = b.at + j * b.move;
+      int64_t line = ((image * from[0] + z) * from[1] + y) * from[2];
+      int64_t plane = ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2];
+      int64_t seen = kind == POOL_AVERAGE_GRAD ? pool_forward(g, 0, z).count * pool_forward(g, 1, y).count : 0;
+      for (int64_t k = 0; k < c->count && n < POOL_TAPS; k++, n++) {
+        if (n < 0) continue;
+        taps->source[n] = line + k * c->move;
+        taps->tap[n] = plane + c->tap + k * c->step;
+        if (seen) taps->share[n] = 1 / (float)(seen * pool_forward(g, 2, c->at + k * c->move).count);
+      }
+    }
+  taps->count = n > 0 ? n : 0;
+}
+
+/* One pixel, and what is the same for all. */
 typedef struct {
   const bnn_pool *pool;
-  int64_t channels, words, stride; /* of a pixel, and between the planes of the winners */
-  int64_t target;
+  int64_t channels, words, plane; /* floats and words of a pixel, words of a plane of the winners */
+  int64_t target, at;
   int begun; /* taps before these have left their value in `to` */
-  int count;
-  int64_t tap[POOL_TAPS], source[POOL_TAPS];
-  float share[POOL_TAPS]; /* of what comes from each source */
-  float divisor;          /* of the result */
-} pool_taps;
+} pool_pixel;
 
 #define POOL_VECTORS (BNN_WORD / BNN_LANES)
 
@@ -388,28 +451,29 @@ BNN_INLINE void pool_store(int whole, float *p, vf32 x, int64_t here, int v) {
     v_store_part_f32(p + v * BNN_LANES, x, pool_lanes(here, v));
 }
 
-/* Up to BNN_WORD channels from `first` of a pixel; all of them where `whole`. A value that is strictly larger takes
- * over, and a NaN stays. */
-BNN_INLINE void pool_larger(int whole, const pool_taps *t, int64_t first) {
-  const bnn_pool *p = t->pool;
-  int64_t here = t->channels - first;
-  float *to = p->to + t->target * t->channels + first;
-  const float *from = p->from + first, *start = t->begun ? to : from + t->source[0] * t->channels;
-  uint32_t *winner = p->winner ? p->winner + t->target * t->words + first / BNN_WORD : NULL;
+/* Up to BNN_WORD channels from `first` of a pixel, in `vectors` vectors; all of them where `whole`. A value that is
+ * strictly larger takes over, and a NaN stays. */
+BNN_INLINE void pool_larger(int vectors, int whole, const pool_pixel *at, const pool_taps *t, int64_t first) {
+  const bnn_pool *p = at->pool;
+  int64_t here = at->channels - first, channels = at->channels, plane = at->plane;
+  float *to = p->to + at->target * channels + first;
+  const float *from = p->from + at->at * channels + first;
+  const float *start = at->begun ? to : from + t->source[0] * channels;
+  uint32_t *winner = p->winner ? p->winner + at->target * at->words + first / BNN_WORD : NULL;
   vf32 best[POOL_VECTORS], won[POOL_VECTORS]; /* the bits of `won` number a tap */
   BNN_UNROLL
-  for (int v = 0; v < POOL_VECTORS; v++) {
-    vu32 tap = v_set(t->begun ? 0 : (uint32_t)t->tap[0]);
-    for (int d = 0; d < p->planes && winner && t->begun; d++)
-      tap = v_or_where(tap, v_mask_of(winner[d * t->stride] >> v * BNN_LANES), v_set(1u << d));
+  for (int v = 0; v < vectors; v++) {
+    vu32 tap = v_set(at->begun ? 0 : (uint32_t)t->tap[0]);
+    for (int d = 0; d < p->planes && winner && at->begun; d++)
+      tap = v_or_where(tap, v_mask_of(winner[d * plane] >> v * BNN_LANES), v_set(1u << d));
     best[v] = pool_load(whole, start, here, v);
     won[v] = v_as_float(tap);
   }
-  for (int i = !t->begun; i < t->count; i++) {
-    const float *source = from + t->source[i] * t->channels;
+  for (int i = !at->begun; i < t->count; i++) {
+    const float *source = from + t->source[i] * channels;
     vf32 tap = v_as_float(v_set((uint32_t)t->tap[i]));
     BNN_UNROLL
-    for (int v = 0; v < POOL_VECTORS; v++) {
+    for (int v = 0; v < vectors; v++) {
       vf32 x = pool_load(whole, source, here, v);
       vmask larger = v_less_f32(best[v], x);
       best[v] = v_choose_f32(v_mask_or(larger, v_nan_f32(x)), x, best[v]);
@@ -417,31 +481,32 @@ BNN_INLINE void pool_larger(int whole, const pool_taps *t, int64_t first) {
     }
   }
   BNN_UNROLL
-  for (int v = 0; v < POOL_VECTORS; v++) pool_store(whole, to, best[v], here, v);
+  for (int v = 0; v < vectors; v++) pool_store(whole, to, best[v], here, v);
   for (int d = 0; d < p->planes && winner; d++) {
     uint32_t bits = 0;
     BNN_UNROLL
-    for (int v = 0; v < POOL_VECTORS; v++)
-      bits |= v_mask_bits(v_test(v_bits_of(won[v]), v_set(1u << d))) << v * BNN_LANES;
-    winner[d * t->stride] = bits;
+    for (int v = 0; v < vectors; v++) bits |= v_mask_bits(v_test(v_bits_of(won[v]), v_set(1u << d))) << v * BNN_LANES;
+    winner[d * plane] = bits;
   }
 }
 
 /* Likewise: the mean, or a gradient. */
-BNN_INLINE void pool_sum(pool_kind kind, int whole, const pool_taps *t, int64_t first) {
-  const bnn_pool *p = t->pool;
-  int64_t here = t->channels - first;
-  float *to = p->to + t->target * t->channels + first;
+BNN_INLINE void pool_sum(pool_kind kind, int vectors, int whole, const pool_pixel *at, const pool_taps *t,
+                         int64_t first) {
+  const bnn_pool *p = at->pool;
+  int64_t here = at->channels - first;
+  float *to = p->to + at->target * at->channels + first;
   vf32 sum[POOL_VECTORS];
   BNN_UNROLL
-  for (int v = 0; v < POOL_VECTORS; v++) sum[v] = t->begun ? pool_load(whole, to, here, v) : v_set_f32(0);
+  for (int v = 0; v < vectors; v++) sum[v] = at->begun ? pool_load(whole, to, here, v) : v_set_f32(0);
   for (int i = 0; i < t->count; i++) {
-    const float *source = p->from + t->source[i] * t->channels + first;
+    int64_t pixel = at->at + t->source[i];
+    const float *source = p->from + pixel * at->channels + first;
     uint32_t won = ~0u;
     for (int d = 0; d < p->planes && kind == POOL_MAX_GRAD; d++)
-      won &= p->winner[d * t->stride + t->source[i] * t->words + first / BNN_WORD] ^ (t->tap[i] >> d & 1 ? 0 : ~0u);
+      won &= p->winner[d * at->plane + pixel * at->words + first / BNN_WORD] ^ (t->tap[i] >> d & 1 ? 0 : ~0u);
     BNN_UNROLL
-    for (int v = 0; v < POOL_VECTORS; v++) {
+    for (int v = 0; v < vectors; v++) {
       vf32 x = pool_load(whole, source, here, v);
       if (kind == POOL_MAX_GRAD) x = v_choose_f32(v_mask_of(won >> v * BNN_LANES), x, v_set_f32(0));
       if (kind == POOL_AVERAGE_GRAD) x = v_mul_f32(x, v_set_f32(t->share[i]));
@@ -449,67 +514,48 @@ BNN_INLINE void pool_sum(pool_kind kind, int whole, const pool_taps *t, int64_t 
     }
   }
   BNN_UNROLL
-  for (int v = 0; v < POOL_VECTORS; v++) {
+  for (int v = 0; v < vectors; v++) {
     if (kind == POOL_AVERAGE) sum[v] = v_div_f32(sum[v], v_set_f32(t->divisor));
     pool_store(whole, to, sum[v], here, v);
   }
 }
 
-BNN_INLINE void pool_word(pool_kind kind, int whole, const pool_taps *t, int64_t first) {
+BNN_INLINE void pool_word(pool_kind kind, int vectors, int whole, const pool_pixel *at, const pool_taps *t,
+                          int64_t first) {
   if (kind == POOL_MAX)
-    pool_larger(whole, t, first);
+    pool_larger(vectors, whole, at, t, first);
   else
-    pool_sum(kind, whole, t, first);
-}
-
-BNN_INLINE void pool_pixel(pool_kind kind, pool_taps *t) {
-  int64_t first = 0;
-  for (; first + BNN_WORD <= t->channels; first += BNN_WORD) pool_word(kind, 1, t, first);
-  if (first < t->channels) pool_word(kind, 0, t, first);
-  t->begun = 1;
-  t->count = 0;
+    pool_sum(kind, vectors, whole, at, t, first);
 }
 
 /* Taps meet a pixel in row-major order, which decides ties and is the order of sums. */
 BNN_INLINE void pool_rows(pool_kind kind, const bnn_pool *p, int64_t begin, int64_t end) {
   const bnn_geometry *g = p->geometry;
-  const int back = kind == POOL_MAX_GRAD || kind == POOL_AVERAGE_GRAD;
-  const int64_t *from = back ? g->out : g->in, *to = back ? g->in : g->out;
-  pool_reach (*reach)(const bnn_geometry *, int, int64_t) = back ? pool_backward : pool_forward;
-  int64_t words = bnn_words(g->channels);
-  pool_taps t = {.pool = p, .channels = g->channels, .words = words};
-  t.stride = g->batch * g->out[0] * g->out[1] * g->out[2] * words;
-  for (int64_t first = 0; first < to[2]; first += POOL_PIXELS) {
-    pool_reach across[POOL_PIXELS];
-    int64_t pixels = to[2] - first < POOL_PIXELS ? to[2] - first : POOL_PIXELS;
-    for (int64_t pixel = 0; pixel < pixels; pixel++) across[pixel] = reach(g, 2, first + pixel);
-    for (int64_t row = begin; row < end; row++) {
-      int64_t image = row / (to[0] * to[1]);
-      pool_reach a = reach(g, 0, row / to[1] % to[0]), b = reach(g, 1, row % to[1]);
-      for (int64_t pixel = 0; pixel < pixels; pixel++) {
-        pool_reach c = across[pixel];
-        t.target = row * to[2] + first + pixel;
-        t.begun = t.count = 0;
-        t.divisor = 1;
-        for (int64_t i = 0; i < a.count; i++)
-          for (int64_t j = 0; j < b.count; j++) {
-            int64_t z = a.at + i * a.move, y = b.at + j * b.move;
-            int64_t line = ((image * from[0] + z) * from[1] + y) * from[2];
-            int64_t plane = ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2];
-            int64_t seen = kind == POOL_AVERAGE_GRAD ? pool_forward(g, 0, z).count * pool_forward(g, 1, y).count : 0;
-            for (int64_t k = 0; k < c.count; k++) {
-              if (t.count == POOL_TAPS) pool_pixel(kind, &t);
-              int64_t x = c.at + k * c.move;
-              t.source[t.count] = line + x;
-              t.tap[t.count] = plane + c.tap + k * c.step;
-              if (kind == POOL_AVERAGE_GRAD) t.share[t.count] = 1 / (float)(seen * pool_forward(g, 2, x).count);
-              t.count++;
-            }
-          }
-        if (kind == POOL_AVERAGE) t.divisor = (float)(a.count * b.count * c.count);
-        pool_pixel(kind, &t);
+  int64_t width = (pool_is_back(kind) ? g->in : g->out)[2], words = bnn_words(g->channels);
+  int64_t most = g->kernel[0] * g->kernel[1] * g->kernel[2];
+  pool_pixel at = {.pool = p, .channels = g->channels, .words = words};
+  at.plane = g->batch * g->out[0] * g->out[1] * g->out[2] * words;
+  pool_span span;
+  for (int64_t first = 0; first < width; first += span.pixels) {
+    pool_find_span(kind, g, first, width, &span);
+    for (int64_t row = begin; row < end; row++)
+      for (int64_t done = 0; done < most; done += POOL_TAPS) {
+        pool_taps taps[POOL_KINDS];
+        for (int64_t i = 0; i < span.kinds; i++) pool_find_taps(kind, p, row, &span.reach[i], done, &taps[i]);
+        at.begun = done > 0;
+        for (int64_t i = 0; i < span.pixels; i++) {
+          const pool_taps *t = &taps[span.kind[i]];
+          at.target = row * width + first + i;
+          at.at = span.at[i];
+          int64_t channel = 0;
+          for (; channel + BNN_WORD <= at.channels; channel += BNN_WORD)
+            pool_word(kind, POOL_VECTORS, 1, &at, t, channel);
+          if (at.channels - channel > BNN_LANES)
+            pool_word(kind, POOL_VECTORS, 0, &at, t, channel);
+          else if (channel < at.channels)
+            pool_word(kind, 1, 0, &at, t, channel);
+        }
       }
-    }
   }
 }
 
