@@ -17,6 +17,7 @@ import numpy as np
 from .keras import backend, layers, models
 from .keras.base_layer import context as calling
 from .keras.structure import flatten, map_structure
+from .ops.memory import slack as memory_slack
 from .tape import GradientTape, Variable, constant
 from .utils import memory_as_readable_str
 
@@ -167,7 +168,7 @@ class TrainingMemory(NamedTuple):
     activations : int
         What is kept of them, and what the largest operation takes to compute and differentiate.
     gaps : int
-        What arrays of changing sizes leave unused between them in the memory of the process.
+        What may wait between arrays without ever being used again.
     """
 
     batch_size: int
@@ -424,12 +425,6 @@ def _around_calls(watched: Sequence[Any], around: Callable[[Any, Callable[[], An
             layer.__dict__.pop("call", None)
 
 
-# As a part of the activations. What is freed stays in the process, and does not always fit what comes next. With glibc
-# the networks of `benchmarks/`, at two batch sizes each, leave 0.4 to 0.7; QuickNet 1.2 to 1.6, where this is little
-# beside the weights.
-_GAPS = 0.6
-
-
 def _training_memory(model: Any, leaves: Sequence[Any], batch_size: int) -> TrainingMemory:
     """The peak of a step. Each of its moments takes memory in proportion to the batch, so a few samples tell."""
     variables = model.trainable_variables
@@ -458,7 +453,7 @@ def _training_memory(model: Any, leaves: Sequence[Any], batch_size: int) -> Trai
         optimizer = (len(fresh.variables) - 1) * gradients
     weights = sum(_bytes(w) for w in model.weights) + max(0, packed)
     activations = max(0, peak - gradients)
-    return TrainingMemory(batch_size, weights, optimizer, gradients, activations, int(_GAPS * activations))
+    return TrainingMemory(batch_size, weights, optimizer, gradients, activations, memory_slack())
 
 
 def _bytes(variable: Any) -> int:

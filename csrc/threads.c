@@ -25,6 +25,8 @@ void bnn_parallel(int threads, int64_t items, int64_t grain, bnn_range run, void
   (void)threads, (void)grain;
   run_alone(items, run, context);
 }
+void bnn_lock(void) {}
+void bnn_unlock(void) {}
 
 #else
 
@@ -36,6 +38,11 @@ void bnn_parallel(int threads, int64_t items, int64_t grain, bnn_range run, void
 
 #define MOST_THREADS 256
 #define LOOKS 4000 /* about 50 microseconds */
+
+static pthread_mutex_t shared = PTHREAD_MUTEX_INITIALIZER;
+
+void bnn_lock(void) { pthread_mutex_lock(&shared); }
+void bnn_unlock(void) { pthread_mutex_unlock(&shared); }
 
 /* ---- how many threads ------------------------------------------------------------------------------------------ */
 
@@ -147,9 +154,16 @@ static void hire(int count) {
 }
 
 /* The helpers of the parent do not exist in a forked child, nor do its other callers. */
-static void before_fork(void) { pthread_mutex_lock(&lock); }
-static void after_fork(void) { pthread_mutex_unlock(&lock); }
+static void before_fork(void) {
+  pthread_mutex_lock(&shared);
+  pthread_mutex_lock(&lock);
+}
+static void after_fork(void) {
+  pthread_mutex_unlock(&lock);
+  pthread_mutex_unlock(&shared);
+}
 static void in_the_child(void) {
+  pthread_mutex_init(&shared, NULL);
   pthread_mutex_init(&lock, NULL);
   pthread_cond_init(&wanted, NULL);
   pthread_cond_init(&left, NULL);

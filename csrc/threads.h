@@ -15,4 +15,8 @@ typedef void (*bnn_range)(void *context, int thread, int64_t begin, int64_t end)
  * May be called from several threads at the same time. */
 void bnn_parallel(int threads, int64_t items, int64_t grain, bnn_range run, void *context);
 
+/* For what all threads of the process share; free in a forked child. */
+void bnn_lock(void);
+void bnn_unlock(void);
+
 #endif

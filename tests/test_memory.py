@@ -190,14 +190,13 @@ print(train(NETWORKS[name], batch, 3))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="gaps are those that glibc leaves")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a peak is read where Linux tells it")
 @pytest.mark.parametrize("name, batch", [("MNIST", 128), ("MNIST", 512), ("CIFAR-10", 20), ("CIFAR-10", 50)])
 def test_memory_of_training_is_as_predicted(name, batch):
     paths = [str(Path(__file__).parent), str(Path(lq.__file__).parents[1])]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     found = subprocess.run(
         [sys.executable, "-c", MEASURED, name, str(batch)],
-        env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from .. import _core
 
 holders = _core.memory_holders
+slack = _core.memory_slack
 
 
 @contextmanager

@@ -153,18 +153,19 @@ int check_exact_shape(const char *function, const char *argument, PyArrayObject 
   return -1;
 }
 
-PyArrayObject *check_out(const char *function, PyObject *value, int axes, const npy_intp *shape, int type) {
+PyArrayObject *check_out(const char *function, const char *argument, PyObject *value, int axes, const npy_intp *shape,
+                         int type) {
   if (!value || value == Py_None) return (PyArrayObject *)PyArray_EMPTY(axes, shape, type, 0);
   PyArrayObject *out = (PyArrayObject *)value;
   if (!PyArray_Check(value) || PyArray_TYPE(out) != type || !PyArray_ISCARRAY(out)) {
     PyArray_Descr *descr = PyArray_DescrFromType(type);
     if (descr)
-      raise(PyExc_TypeError, function, "out", PyUnicode_FromFormat("a writable C array of dtype %S", descr),
+      raise(PyExc_TypeError, function, argument, PyUnicode_FromFormat("a writable C array of dtype %S", descr),
             PyArray_Check(value) ? describe_shape(out) : describe_type(value));
     Py_XDECREF(descr);
     return NULL;
   }
-  if (check_exact_shape(function, "out", out, axes, shape) < 0) return NULL;
+  if (check_exact_shape(function, argument, out, axes, shape) < 0) return NULL;
   return (PyArrayObject *)Py_NewRef(value);
 }
 

@@ -30,7 +30,8 @@ int check_shape(const char *function, const char *argument, PyArrayObject *array
 int check_exact_shape(const char *function, const char *argument, PyArrayObject *array, int axes,
                       const npy_intp *expected);
 /* Where a result goes: a new array if `value` is NULL or None, else `value` itself, which may be an operand. */
-PyArrayObject *check_out(const char *function, PyObject *value, int axes, const npy_intp *shape, int type);
+PyArrayObject *check_out(const char *function, const char *argument, PyObject *value, int axes, const npy_intp *shape,
+                         int type);
 
 int check_int(const char *function, const char *argument, PyObject *value, int64_t low, int64_t high, int64_t *result);
 int check_axis(const char *function, PyObject *value, int axes, int *axis);

@@ -136,7 +136,7 @@ static PyObject *select_(PyObject *self, PyObject *args, PyObject *keywords) {
   packed[kept] = (npy_intp)bnn_words(PyArray_DIM(dy, axis));
   if (check_exact_shape("select", "mask", mask, axes, packed) < 0) goto done;
 
-  out = check_out("select", out_arg, axes, PyArray_DIMS(dy), PyArray_TYPE(dy));
+  out = check_out("select", "out", out_arg, axes, PyArray_DIMS(dy), PyArray_TYPE(dy));
   if (!out) goto done;
   bnn_unpack select = {
       .words = PyArray_DATA(mask), .dy = PyArray_DATA(dy), .count = PyArray_DIM(dy, axis), .out = PyArray_DATA(out)};

@@ -7,7 +7,8 @@
  * nothing waits, and new arrays are the C library's. */
 #include "module.h"
 
-#include <stdatomic.h>
+#include "../threads.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,18 +27,11 @@ typedef struct {
 } block;
 
 static struct {
-  atomic_flag busy;
   long holders;
   size_t in_use, waiting, most;
   int count;
   block block[MOST_WAITING]; /* that wait, in the order of their addresses; no two are neighbours */
-} pool = {.busy = ATOMIC_FLAG_INIT};
-
-static void lock(void) {
-  while (atomic_flag_test_and_set_explicit(&pool.busy, memory_order_acquire)) continue;
-}
-
-static void unlock(void) { atomic_flag_clear_explicit(&pool.busy, memory_order_release); }
+} pool;
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
@@ -138,9 +132,9 @@ static void *allocate(size_t size, int zero) {
   block b = {NULL, 0};
   if (size > SIZE_MAX / 2) return NULL;
   if (size >= LARGE) {
-    lock();
+    bnn_lock();
     if (pool.holders > 0) b = get((size + MARGIN + GRAIN - 1) / GRAIN * GRAIN);
-    unlock();
+    bnn_unlock();
   }
   if (b.at) {
     char *data = b.at + MARGIN;
@@ -171,9 +165,9 @@ static void array_free(void *context, void *data, size_t size) {
     free(head_of(data));
     return;
   }
-  lock();
+  bnn_lock();
   put((block){(char *)data - MARGIN, h.mapped});
-  unlock();
+  bnn_unlock();
 }
 
 static void *array_realloc(void *context, void *data, size_t size) {
@@ -217,29 +211,34 @@ static int handle(void) {
 static PyObject *hold_memory(PyObject *self, PyObject *unused) {
   (void)self, (void)unused;
   if (handle() < 0) return NULL;
-  lock();
+  bnn_lock();
   pool.holders++;
-  unlock();
+  bnn_unlock();
   Py_RETURN_NONE;
 }
 
 static PyObject *release_memory(PyObject *self, PyObject *unused) {
   (void)self, (void)unused;
-  lock();
+  bnn_lock();
   if (--pool.holders == 0) {
     shrink(0);
     pool.most = pool.in_use;
   }
-  unlock();
+  bnn_unlock();
   Py_RETURN_NONE;
 }
 
 static PyObject *memory_holders(PyObject *self, PyObject *unused) {
   (void)self, (void)unused;
-  lock();
+  bnn_lock();
   long holders = pool.holders;
-  unlock();
+  bnn_unlock();
   return PyLong_FromLong(holders);
+}
+
+static PyObject *memory_slack(PyObject *self, PyObject *unused) {
+  (void)self, (void)unused;
+  return PyLong_FromLong(SLACK);
 }
 
 PyMethodDef memory_methods[] = {
@@ -249,5 +248,7 @@ PyMethodDef memory_methods[] = {
      "release_memory($self)\n--\n\nEnd one hold_memory(); the last one gives freed memory back to the system."},
     {"memory_holders", memory_holders, METH_NOARGS,
      "memory_holders($self)\n--\n\nHow often hold_memory() was called and not ended."},
+    {"memory_slack", memory_slack, METH_NOARGS,
+     "memory_slack($self)\n--\n\nBytes by which memory that waits may exceed what was in use at some time."},
     {NULL, NULL, 0, NULL},
 };

@@ -113,7 +113,8 @@ static PyObject *norm_reduce(PyObject *self, norm_call *c, bnn_pass pass, bnn_pa
 /* `result` is where to write, or NULL or None: it may be x or dy, of which an element is read before it is written. */
 static PyObject *norm_map(PyObject *self, norm_call *c, bnn_pass pass, const char *function, PyObject *result) {
   bnn_norm *n = &c->norm;
-  PyArrayObject *x = c->array[X], *out = check_out(function, result, PyArray_NDIM(x), PyArray_DIMS(x), NPY_FLOAT32);
+  PyArrayObject *x = c->array[X],
+                *out = check_out(function, "out", result, PyArray_NDIM(x), PyArray_DIMS(x), NPY_FLOAT32);
   if (out && n->rows > 0) {
     int64_t blocks = kernels_of(self)->norm_blocks(n->rows, n->channels);
     n->out = data_of(out);
@@ -131,10 +132,10 @@ static PyObject *norm_fail(norm_call *c) {
 }
 
 /* A moving average, to be written. */
-static int norm_average(norm_call *c, PyObject *value, float **average) {
+static int norm_average(norm_call *c, const char *name, PyObject *value, float **average) {
   if (value == Py_None) return 0;
   npy_intp shape = (npy_intp)c->norm.channels;
-  PyArrayObject *array = check_out("moments", value, 1, &shape, NPY_FLOAT32);
+  PyArrayObject *array = check_out("moments", name, value, 1, &shape, NPY_FLOAT32);
   if (!array) return -1;
   *average = data_of(array);
   Py_DECREF(array); /* the caller has it */
@@ -149,7 +150,8 @@ static PyObject *moments(PyObject *self, PyObject *args, PyObject *keywords) {
   norm_call c;
   if (!PARSE("Of|OOff:moments", &operand[X], &epsilon, &mean, &variance, &rate, &unbiased)) return NULL;
   if (norm_begin(&c, "moments", operand) < 0) return norm_fail(&c);
-  if (norm_average(&c, mean, &c.norm.average[0]) < 0 || norm_average(&c, variance, &c.norm.average[1]) < 0)
+  if (norm_average(&c, "mean", mean, &c.norm.average[0]) < 0 ||
+      norm_average(&c, "variance", variance, &c.norm.average[1]) < 0)
     return norm_fail(&c);
   c.norm.epsilon = epsilon, c.norm.rate = rate, c.norm.unbiased = unbiased;
   return norm_reduce(self, &c, kernels->norm_moments, kernels->norm_moments_total, 3);
