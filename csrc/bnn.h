@@ -123,6 +123,9 @@ typedef struct {
   int64_t (*items)(const bnn_product *product);
   size_t (*scratch)(const bnn_product *product); /* bytes per thread */
   void (*run)(const bnn_product *product, int64_t begin, int64_t end, void *scratch);
+  /* How many results `out` has one behind another, which the caller is to add up in order; NULL: it is the result. The
+   * number depends on nothing but the product. */
+  int64_t (*parts)(const bnn_product *product);
 } bnn_kernel;
 
 /* ---- what surrounds a product in a training step ---------------------------------------------------------------- */
@@ -227,8 +230,8 @@ typedef struct {
 
   /* left: float [images][sources][groups * depth], right: float [taps][depth][groups * columns], out: float */
   bnn_kernel direct;
-  /* kernel gradient. left: as above; right: float dy [images][pixels][groups * columns]. Item i writes the i-th of
-   * out: float [items][taps][depth][groups * columns], whose sum is the result. */
+  /* kernel gradient. left: as above; right: float dy [images][pixels][groups * columns];
+   * out: float [taps][depth][groups * columns] */
   bnn_kernel direct_reduce;
 
   /* Depthwise: groups are channels, and depth or, backwards, columns are one. Kinds, planes and pad are as for xnor.

@@ -637,7 +637,7 @@ WRONG = [
     ("normalize", (X, ROW, np.stack([ROW, ROW]), None), ValueError, "argument 'scale' must be of shape (..., 8)"),
     ("normalize", (X, ROW, ROW, ROW[:1]), ValueError, "argument 'shift' must be of shape (..., 8)"),
     ("normalize_grad", (X, X, ROW, ROW, ROW, 1.0), TypeError, "argument 'slope' must be a float32 array"),
-    ("normalize_grad", (X, X, *[ROW] * 4, None, X[:2].copy()), ValueError, "argument 'out' must be of shape (4, 6, 6, 8)"),
+    ("normalize_grad", (X, X, *[ROW] * 4, None, X[:2].copy()), ValueError, "'out' must be of shape (4, 6, 6, 8)"),
     ("normalize_grad", (X, X, *[ROW] * 4, None, X.T), TypeError, "argument 'out' must be a writable C array"),
     ("normalize_grad", (X, X, *[ROW] * 4, None, np.broadcast_to(X, X.shape)), TypeError, "argument 'out'"),
     ("normalize_grad", (X, X, *[ROW] * 4, None, X.astype(float)), TypeError, "array of dtype float32"),

@@ -31,10 +31,10 @@
 #ifdef BNN_TILES
 #include "tiles_reduce.h"
 #define BNN_SIGNED_REDUCE \
-  { tiles_reduce_items, tiles_reduce_scratch, tiles_reduce_run }
+  { tiles_reduce_items, tiles_reduce_scratch, tiles_reduce_run, tiles_reduce_parts }
 #else
 #define BNN_SIGNED_REDUCE \
-  { signed_reduce_items, signed_reduce_scratch, signed_reduce_run }
+  { signed_reduce_items, signed_reduce_scratch, signed_reduce_run, NULL }
 #endif
 
 #include "runs.h"
@@ -68,22 +68,22 @@ const bnn_kernels BNN_TABLE = {
     .split_groups = split_groups,
     .prepared_size = prepared_size,
     .prepare = prepare,
-    .xnor = {xnor_items, xnor_scratch, xnor_run},
+    .xnor = {xnor_items, xnor_scratch, xnor_run, NULL},
 #ifdef BNN_TILES
-    .signed_right = {tiles_rows_items, tiles_rows_scratch, tiles_rows_run},
+    .signed_right = {tiles_rows_items, tiles_rows_scratch, tiles_rows_run, NULL},
 #else
-    .signed_right = {signed_right_items, signed_right_scratch, signed_right_run},
+    .signed_right = {signed_right_items, signed_right_scratch, signed_right_run, NULL},
 #endif
-    .signed_left = {signed_left_items, signed_left_scratch, signed_left_run},
+    .signed_left = {signed_left_items, signed_left_scratch, signed_left_run, NULL},
     .signed_reduce = BNN_SIGNED_REDUCE,
-    .direct = {positions_of, direct_scratch, direct_run},
-    .direct_reduce = {position_parts, direct_scratch, direct_reduce_run},
-    .depthwise_xnor = {positions_of, depthwise_xnor_scratch, depthwise_xnor_run},
-    .depthwise_right = {positions_of, depthwise_right_scratch, depthwise_right_run},
-    .depthwise_left = {positions_of, depthwise_left_scratch, depthwise_left_run},
-    .depthwise_float = {positions_of, depthwise_both_scratch, depthwise_both_run},
-    .depthwise_reduce = {position_parts, depthwise_left_scratch, depthwise_reduce_run},
-    .depthwise_float_reduce = {position_parts, depthwise_both_scratch, depthwise_reduce_both_run},
+    .direct = {positions_of, direct_scratch, direct_run, NULL},
+    .direct_reduce = {position_parts, direct_scratch, direct_reduce_run, position_parts},
+    .depthwise_xnor = {positions_of, depthwise_xnor_scratch, depthwise_xnor_run, NULL},
+    .depthwise_right = {positions_of, depthwise_right_scratch, depthwise_right_run, NULL},
+    .depthwise_left = {positions_of, depthwise_left_scratch, depthwise_left_run, NULL},
+    .depthwise_float = {positions_of, depthwise_both_scratch, depthwise_both_run, NULL},
+    .depthwise_reduce = {position_parts, depthwise_left_scratch, depthwise_reduce_run, position_parts},
+    .depthwise_float_reduce = {position_parts, depthwise_both_scratch, depthwise_reduce_both_run, position_parts},
     .sum_parts = depthwise_sum,
     .norm_blocks = norm_blocks,
     .norm_moments = norm_moments,

@@ -4,15 +4,16 @@
  * TILES_STEP positions, a class beginning a step of its own. In a chunk a column of dy (a filter) is rounded to
  * multiples of a power of two, of which its greatest magnitude counts 2^22 to 2^23, or 2^30 to 2^31 with four limbs.
  * From there the sum over the chunk is of integers, and exact: in which order tiles take the positions does not matter.
- * The limbs are joined in float, the highest first, and the chunks added in order. With m the greatest magnitude of a
- * column in a chunk of n positions, the error is below the sum over the chunks of
+ * The limbs are joined in float, the highest first, and the chunks added in order; where the images are summed in equal
+ * parts, chunks are of a part, and the parts are added in order at last. With m the greatest magnitude of a column in a
+ * chunk of n positions, the error is below the sum over the chunks of
  *
  *   n m 2^-22 / 2 + 4 * 2^-24 |sum of the chunk|, and with four limbs n m 2^-30 / 2 in the place of the first,
  *
- * and 2^-24 (number of chunks) (sum of magnitudes). Roundings are as often up as down, so that of the first about
- * sqrt(n) m 2^-24 is seen. Three limbs are taken where m^2 <= TILES_LIMIT * mean(dy^2) in every column of a tile, less
- * in short chunks, which keeps this below the error of a blocked sum of floats; four otherwise. A tile of columns with
- * one that is not finite, or so small that its scale is not, takes the register tables instead. */
+ * and 2^-24 (number of chunks and parts) (sum of magnitudes). Roundings are as often up as down, so that of the first
+ * about sqrt(n) m 2^-24 is seen. Three limbs are taken where m^2 <= TILES_LIMIT * mean(dy^2) in every column of a tile,
+ * less in short chunks, which keeps this below the error of a blocked sum of floats; four otherwise. A tile of columns
+ * with one that is not finite, or so small that its scale is not, takes the register tables instead. */
 
 #define TILES_SIDE 16                 /* rows of a tile, and columns of sums */
 #define TILES_STEP 64                 /* positions that one product of tiles sums up */
@@ -21,12 +22,14 @@
 #define TILES_CHUNK 20                /* most steps of a chunk: the signs of a unit stay in the first cache */
 #define TILES_RIGHT 4096              /* most steps times columns of a pass, whose limbs stay in the second cache */
 #define TILES_GROUP 64                /* columns whose sums are joined at a time: they stay in the first */
+#define TILES_PART 2048               /* least positions of a part of the images */
 #define TILES_LIMBS 4                 /* at most */
 #define TILES_LIMIT 64.0f
 #define TILES_CONSTANT INT32_MIN /* the offset of a padded tap */
 
 typedef struct {
-  int64_t words, units, steps;  /* as in signed_reduce_plan; of positions, padded to whole steps */
+  int64_t cuts;                 /* equal parts of the images, with results of their own */
+  int64_t words, units, steps;  /* as in signed_reduce_plan; of positions of a part, padded to whole steps */
   int64_t chunk, columns;       /* steps and columns of a pass */
   int64_t width, blocks, parts; /* columns of an item; how many of them, and parts of the units */
 } tiles_reduce_plan;
@@ -62,20 +65,41 @@ static int64_t tiles_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static int64_t tiles_taps(const bnn_class *class_) { return class_->valid + class_->padded; }
 
+/* Where there are few columns, threads that shared them would each split dy, or each expand the signs: they share the
+ * images. */
+static int64_t tiles_cuts(const bnn_product *p) {
+  int64_t cuts = 4, positions = p->images * p->schedule->pixels;
+  while (cuts > 1 && (cuts * p->groups * tiles_ceil(p->columns, TILES_GROUP) > 4 || p->images % cuts ||
+                      positions < cuts * TILES_PART))
+    cuts /= 2;
+  return cuts;
+}
+
+/* One of the parts as a product. */
+static bnn_product tiles_cut(const bnn_product *p, int64_t cuts, int64_t cut) {
+  const bnn_schedule *s = p->schedule;
+  bnn_product part = *p;
+  part.images /= cuts;
+  part.left = (const uint32_t *)p->left + cut * part.images * s->sources * p->groups * bnn_words(p->depth);
+  part.right = (const float *)p->right + cut * part.images * s->pixels * p->groups * p->columns;
+  part.out = (float *)p->out + cut * s->taps * p->depth * p->groups * p->columns;
+  return part;
+}
+
 static tiles_reduce_plan tiles_plan_reduce(const bnn_product *p) {
   const bnn_schedule *s = p->schedule;
-  tiles_reduce_plan plan = {.words = bnn_words(p->depth)};
+  tiles_reduce_plan plan = {.cuts = tiles_cuts(p), .words = bnn_words(p->depth)};
   plan.units = s->taps * plan.words;
   for (int64_t c = 0; c < s->classes; c++)
-    if (tiles_taps(s->class_ + c)) plan.steps += tiles_ceil(s->class_[c].count * p->images, TILES_STEP);
+    if (tiles_taps(s->class_ + c)) plan.steps += tiles_ceil(s->class_[c].count * p->images / plan.cuts, TILES_STEP);
   if (plan.steps) plan.chunk = tiles_ceil(plan.steps, tiles_ceil(plan.steps, TILES_CHUNK));
   plan.columns = TILES_GROUP;
   while (2 * plan.columns * plan.chunk <= TILES_RIGHT && plan.columns < p->columns) plan.columns *= 2;
   plan.width = plan.columns;
   for (int64_t least = TILES_GROUP, items = 4; items > 1; least /= 2, items /= 2)
-    while (plan.width > least && p->groups * tiles_ceil(p->columns, plan.width) < items) plan.width /= 2;
+    while (plan.width > least && plan.cuts * p->groups * tiles_ceil(p->columns, plan.width) < items) plan.width /= 2;
   plan.blocks = tiles_ceil(p->columns, plan.width);
-  plan.parts = p->groups * plan.blocks < 2 ? 2 : 1;
+  plan.parts = plan.cuts * p->groups * plan.blocks < 2 ? 2 : 1;
   if (plan.parts > plan.units) plan.parts = plan.units;
   return plan;
 }
@@ -87,7 +111,7 @@ static tiles_reduce_plan tiles_plan_reduce(const bnn_product *p) {
 static int tiles_gain(const bnn_product *p, const tiles_reduce_plan *plan) {
   double useful = 0, padded = 0;
   for (const bnn_class *c = p->schedule->class_; c < p->schedule->class_ + p->schedule->classes; c++) {
-    int64_t positions = c->count * p->images;
+    int64_t positions = c->count * p->images / plan->cuts;
     useful += (double)positions * (double)tiles_taps(c);
     padded += (double)tiles_ceil(positions, TILES_STEP) * TILES_STEP * (double)tiles_taps(c);
   }
@@ -100,7 +124,12 @@ static int tiles_gain(const bnn_product *p, const tiles_reduce_plan *plan) {
 
 static int64_t tiles_reduce_items(const bnn_product *p) {
   tiles_reduce_plan plan = tiles_plan_reduce(p);
-  return tiles_gain(p, &plan) ? p->groups * plan.blocks * plan.parts : signed_reduce_items(p);
+  return tiles_gain(p, &plan) ? plan.cuts * p->groups * plan.blocks * plan.parts : signed_reduce_items(p);
+}
+
+static int64_t tiles_reduce_parts(const bnn_product *p) {
+  tiles_reduce_plan plan = tiles_plan_reduce(p);
+  return tiles_gain(p, &plan) ? plan.cuts : 1;
 }
 
 /* Lays out the scratch of a pass; how many bytes. What says which columns take the tables outlasts their scratch. */
@@ -125,8 +154,10 @@ static size_t tiles_lay_out(tiles_reduction *work, char *scratch) {
 }
 
 static size_t tiles_reduce_scratch(const bnn_product *p) {
-  tiles_reduction work = {.product = p, .plan = tiles_plan_reduce(p)};
-  return tiles_gain(p, &work.plan) ? tiles_lay_out(&work, NULL) : signed_reduce_scratch(p);
+  tiles_reduce_plan plan = tiles_plan_reduce(p);
+  bnn_product part = tiles_cut(p, plan.cuts, 0);
+  tiles_reduction work = {.product = &part, .plan = plan};
+  return tiles_gain(p, &plan) ? tiles_lay_out(&work, NULL) : signed_reduce_scratch(p);
 }
 
 /* ---- a chunk of positions ---------------------------------------------------------------------------------------- */
@@ -425,7 +456,8 @@ static void tiles_pass(tiles_reduction *work, int64_t first, int64_t end) {
 }
 
 static void tiles_reduce_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
-  tiles_reduction work = {.product = p, .plan = tiles_plan_reduce(p)};
+  bnn_product one = *p;
+  tiles_reduction work = {.product = &one, .plan = tiles_plan_reduce(p)};
   const tiles_reduce_plan *plan = &work.plan;
   if (!tiles_gain(p, plan)) {
     signed_reduce_run(p, begin, end, scratch);
@@ -439,7 +471,8 @@ static void tiles_reduce_run(const bnn_product *p, int64_t begin, int64_t end, v
     int64_t blocks = parts == plan->parts ? (end - begin) / parts : 1; /* as many as share their signs */
     if (blocks > plan->blocks - block) blocks = plan->blocks - block;
     if (blocks > plan->columns / plan->width) blocks = plan->columns / plan->width;
-    work.group = begin / (plan->parts * plan->blocks);
+    work.group = begin / (plan->parts * plan->blocks) % p->groups;
+    one = tiles_cut(p, plan->cuts, begin / (plan->parts * plan->blocks * p->groups));
     begin += blocks * parts;
 
     work.column = block * plan->width;

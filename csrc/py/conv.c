@@ -321,14 +321,13 @@ static void *constant_row(const call *c, int64_t depth) {
   return row;
 }
 
-/* Without the GIL. -1 when memory is short. Of a kernel whose items write results of `length` floats each, the sum of
- * them; else `length` is 0. */
+/* Without the GIL. -1 when memory is short. A result in parts has `length` floats. */
 static int call_product(const call *c, const bnn_kernel *kernel, bnn_product *product, int64_t length, double work) {
-  int64_t items = length ? kernel->items(product) : 1;
+  int64_t count = kernel->parts ? kernel->parts(product) : 1;
   void *out = product->out, *parts = NULL;
-  if (items > 1 && !(product->out = parts = run_alloc(4 * items * length))) return -1;
+  if (count > 1 && !(product->out = parts = run_alloc(4 * count * length))) return -1;
   int status = run_product(kernel, product, work);
-  if (parts && status == 0) run_sum_parts(c->kernels, parts, items, length, out);
+  if (parts && status == 0) run_sum_parts(c->kernels, parts, count, length, out);
   free(parts);
   return status;
 }
@@ -373,8 +372,7 @@ static int call_run(const call *c, const bnn_kernel *kernel) {
                          .pad = (int)c->pad};
   double work = (double)c->geometry.batch * (double)c->pixels * (double)c->taps * (double)c->filters *
                 (double)(bits ? c->left_planes * c->right_planes * bnn_words(depth) : depth);
-  int64_t length = kernel == &c->kernels->direct_reduce ? c->taps * depth * c->filters : 0;
-  status = call_product(c, kernel, &product, length, work);
+  status = call_product(c, kernel, &product, c->taps * depth * c->filters, work);
 
 done:
   free(schedule);
@@ -563,7 +561,7 @@ static int depthwise_kernel(call *c, PyObject *w, int words, int planes) {
 }
 
 /* Without the GIL. -1 when memory is short. */
-static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce, double divisor) {
+static int depthwise_run(const call *c, const bnn_kernel *kernel, double divisor) {
   const bnn_geometry *g = &c->geometry;
   int64_t multiplier = g->filters / g->channels, words = bnn_words(c->channels) * multiplier;
   void *constant = NULL;
@@ -590,7 +588,7 @@ static int depthwise_run(const call *c, const bnn_kernel *kernel, int reduce, do
   int bits = kernel == &c->kernels->depthwise_xnor;
   double work = (double)g->batch * (double)c->pixels * (double)c->taps *
                 (double)(bits ? words * c->left_planes * c->right_planes : g->filters);
-  status = call_product(c, kernel, &product, reduce ? c->taps * g->filters : 0, work);
+  status = call_product(c, kernel, &product, c->taps * g->filters, work);
 
 done:
   free(schedule);
@@ -598,13 +596,12 @@ done:
   return status;
 }
 
-static PyObject *depthwise_finish(call *c, const bnn_kernel *kernel, int reduce, const int64_t *lengths, int type,
-                                  double divisor) {
+static PyObject *depthwise_finish(call *c, const bnn_kernel *kernel, const int64_t *lengths, int type, double divisor) {
   int status = 0, empty = call_empty(c);
   c->out = new_array(c->function, 3, lengths, type, empty);
   if (c->out && !empty) {
     Py_BEGIN_ALLOW_THREADS;
-    status = depthwise_run(c, kernel, reduce, divisor);
+    status = depthwise_run(c, kernel, divisor);
     Py_END_ALLOW_THREADS;
   }
   return call_end(c, status);
@@ -624,7 +621,7 @@ static PyObject *depthwise_xnor(PyObject *self, PyObject *args, PyObject *keywor
       depthwise_kernel(&c, w, 1, c.right_kind == BNN_TERNARY ? 2 : ANY_PLANES) < 0 || check_sums(&c) < 0)
     return call_end(&c, 0);
   int64_t lengths[] = {c.geometry.batch, c.pixels, c.filters};
-  return depthwise_finish(&c, &c.kernels->depthwise_xnor, 0, lengths, type, divisor);
+  return depthwise_finish(&c, &c.kernels->depthwise_xnor, lengths, type, divisor);
 }
 
 static PyObject *depthwise_float(PyObject *self, PyObject *args, PyObject *keywords) {
@@ -639,7 +636,7 @@ static PyObject *depthwise_float(PyObject *self, PyObject *args, PyObject *keywo
   const bnn_kernels *k = c.kernels;
   const bnn_kernel *kernel = c.packed ? &k->depthwise_left : is_words(w) ? &k->depthwise_right : &k->depthwise_float;
   int64_t lengths[] = {c.geometry.batch, c.pixels, c.filters};
-  return depthwise_finish(&c, kernel, 0, lengths, NPY_FLOAT32, 1);
+  return depthwise_finish(&c, kernel, lengths, NPY_FLOAT32, 1);
 }
 
 static PyObject *depthwise_reduce(PyObject *self, PyObject *args, PyObject *keywords) {
@@ -652,7 +649,7 @@ static PyObject *depthwise_reduce(PyObject *self, PyObject *args, PyObject *keyw
     return call_end(&c, 0);
   const bnn_kernel *kernel = c.packed ? &c.kernels->depthwise_reduce : &c.kernels->depthwise_float_reduce;
   int64_t lengths[] = {c.taps, c.channels, c.filters / c.channels};
-  return depthwise_finish(&c, kernel, 1, lengths, NPY_FLOAT32, 1);
+  return depthwise_finish(&c, kernel, lengths, NPY_FLOAT32, 1);
 }
 
 /* ---- im2col ---------------------------------------------------------------------------------------------------- */

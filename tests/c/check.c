@@ -401,7 +401,7 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
   run_kernel(&kernels->direct, &product);
   int64_t parts = 0;
   if (!transposed) {
-    parts = kernels->direct_reduce.items(&product);
+    parts = kernels->direct_reduce.parts(&product);
     product.right = dy;
     product.out = direct_reduced = array(parts * taps * depth * row, 4);
     run_kernel(&kernels->direct_reduce, &product);
@@ -412,6 +412,7 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
     run_kernel(&kernels->signed_left, &product);
     product.right = dy;
     product.out = reduced;
+    CHECK(!kernels->signed_reduce.parts || kernels->signed_reduce.parts(&product) == 1, "%s", "more than one part");
     run_kernel(&kernels->signed_reduce, &product);
   }
 

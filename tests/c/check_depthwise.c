@@ -103,10 +103,10 @@ static void reference(const sums *s) {
 
 /* In one range and in three, with fresh scratch, as threads would; parts are added up. */
 static void run(const char *level, const char *name, const bnn_kernels *kernels, const bnn_kernel *kernel,
-                bnn_product product, int64_t parts_of, const float *want, int64_t size) {
-  int64_t items = kernel->items(&product), parts = parts_of ? items : 1;
+                bnn_product product, const float *want, int64_t size) {
+  int64_t items = kernel->items(&product), parts = kernel->parts ? kernel->parts(&product) : 0;
   for (int64_t ranges = 1; ranges < 4; ranges += 2) {
-    float *out = array(parts * size, sizeof *out), *sum = array(size, sizeof *sum);
+    float *out = array((parts ? parts : 1) * size, sizeof *out), *sum = array(size, sizeof *sum);
     product.out = out;
     for (int64_t i = 0; i < ranges; i++) {
       size_t bytes = kernel->scratch(&product);
@@ -116,12 +116,12 @@ static void run(const char *level, const char *name, const bnn_kernels *kernels,
       kernel->run(&product, items * i / ranges, items * (i + 1) / ranges, scratch);
       free(scratch);
     }
-    if (parts_of) {
+    if (parts) {
       kernels->sum_parts(out, parts, size, sum, 0, size / 2);
       kernels->sum_parts(out, parts, size, sum, size / 2, size);
     }
     for (int64_t i = 0; i < size; i++) {
-      float got = parts_of ? sum[i] : product.out_type == BNN_INT32 ? (float)((int32_t *)product.out)[i] : out[i];
+      float got = parts ? sum[i] : product.out_type == BNN_INT32 ? (float)((int32_t *)product.out)[i] : out[i];
       if (got == want[i]) continue;
       fprintf(stderr, "%s %s: %g at %ld, expected %g\n", level, name, got, (long)i, want[i]);
       exit(1);
@@ -174,26 +174,25 @@ static void check(const bnn_geometry *g, int pad, packing left, packing right) {
                        .right_planes = w_as.planes,
                        .pad = pad,
                        .divisor = 1};
-      run(k->level, "forward", k, kernels[bits], p, 0, y, outputs);
+      run(k->level, "forward", k, kernels[bits], p, y, outputs);
       if (bits == 3) {
         p.out_type = BNN_INT32;
-        run(k->level, "forward to integers", k, kernels[bits], p, 0, y, outputs);
+        run(k->level, "forward to integers", k, kernels[bits], p, y, outputs);
         p.out_type = BNN_FLOAT32;
         float *third = array(outputs, sizeof *third);
         for (int64_t i = 0; i < outputs; i++) third[i] = y[i] / 3;
         p.divisor = 3;
-        run(k->level, "forward, divided", k, kernels[bits], p, 0, third, outputs);
+        run(k->level, "forward, divided", k, kernels[bits], p, third, outputs);
         free(third);
       }
       p.right = dy;
-      run(k->level, "kernel gradient", k, bits & 1 ? &k->depthwise_reduce : &k->depthwise_float_reduce, p, 1, dw,
-          weights);
+      run(k->level, "kernel gradient", k, bits & 1 ? &k->depthwise_reduce : &k->depthwise_float_reduce, p, dw, weights);
       p.schedule = backward;
       p.left = dy;
       p.right = bits == 2 ? (void *)w_bits : w;
       p.depth = multiplier;
       p.columns = 1;
-      run(k->level, "input gradient", k, kernels[bits == 2 ? 2 : 0], p, 0, dx, inputs);
+      run(k->level, "input gradient", k, kernels[bits == 2 ? 2 : 0], p, dx, inputs);
     }
     free(x), free(w), free(turned), free(x_bits), free(w_bits);
   }

@@ -56,13 +56,15 @@ static float *draw_floats(int64_t count, int kind) {
 
 /* Items in ranges of `step`, 0 for all at once, with scratch that holds what a thread may find there. */
 static float *run(const bnn_kernel *kernel, bnn_product product, int64_t size, int64_t step, int fill) {
-  int64_t items = kernel->items(&product);
+  int64_t items = kernel->items(&product), parts = kernel->parts ? kernel->parts(&product) : 1;
   void *scratch = aligned(kernel->scratch(&product), fill);
-  product.out = memset(array(size, sizeof(float)), 0xff, (size_t)size * sizeof(float));
+  float *out = memset(array(parts * size, sizeof(float)), 0xff, (size_t)(parts * size) * sizeof(float));
+  product.out = out;
   for (int64_t i = 0; i < items; i += step ? step : items)
     kernel->run(&product, i, !step || items - i < step ? items : i + step, scratch);
   free(scratch);
-  return product.out;
+  for (int64_t i = size; i < parts * size; i++) out[i % size] += out[i];
+  return out;
 }
 
 static void expect(int condition, const char *level, const char *kernel, const char *what, const bnn_geometry *g) {
@@ -313,8 +315,9 @@ int main(int argc, char **argv) {
   /* several tiles: {batch, channels, filters, height, width, kernel, stride} */
   static const int64_t convolutions[][7] = {
       {3, 64, 48, 15, 16, 3, 1}, {2, 128, 70, 9, 17, 3, 2}, {5, 200, 65, 7, 7, 3, 1},   {1, 96, 130, 4, 33, 2, 1},
-      {2, 64, 64, 31, 32, 1, 1}, {4, 65, 64, 6, 5, 5, 3},   {1, 260, 20, 30, 30, 3, 1}, {2, 64, 20, 1, 70, 3, 1}};
-  for (int i = 0; i < 8; i++)
+      {2, 64, 64, 31, 32, 1, 1}, {4, 65, 64, 6, 5, 5, 3},   {1, 260, 20, 30, 30, 3, 1}, {2, 64, 20, 1, 70, 3, 1},
+      {4, 32, 16, 33, 65, 3, 1}, {2, 40, 65, 33, 65, 2, 1}}; /* the last two in parts of the images */
+  for (int i = 0; i < 10; i++)
     for (int kind = i % 4; kind < KINDS; kind += 4) {
       const int64_t *c = convolutions[i], pad = c[5] / 2;
       int64_t rows = (c[3] + 2 * pad * (c[3] > 1) - (c[3] > 1 ? c[5] : 1)) / c[6] + 1;
