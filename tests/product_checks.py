@@ -195,19 +195,14 @@ def check_xnor_transposed(core, problem, rng):
     np.testing.assert_array_equal(y, by_pixel(expected))
 
 
-def check_signed_right(core, problem, rng, pad):
-    x, kernel = floats(rng, problem.input_shape), signs(rng, problem.kernel_shape)
-    y = same_at_each_thread_count(core.signed_right, x, prepared(core, problem, kernel), problem.geometry, pad, False)
+def assert_convolution(y, problem, x, kernel, pad):
     assert y.dtype == np.float32
     expected = ref.convolution(x, kernel, *problem.where, pad, problem.groups)
     magnitude = ref.convolution(np.abs(x), np.abs(kernel), *problem.where, abs(pad), problem.groups)
     assert_sum(y, by_pixel(expected), problem.depth, by_pixel(magnitude))
 
 
-def check_signed_right_transposed(core, problem, rng):
-    dy, kernel = floats(rng, problem.output_shape), signs(rng, problem.kernel_shape)
-    right = prepared(core, problem, kernel, transposed=True)
-    dx = same_at_each_thread_count(core.signed_right, dy, right, problem.geometry, 0.0, True)
+def assert_input_gradient(dx, problem, dy, kernel):
     assert dx.dtype == np.float32
     where = (problem.spatial, *problem.where, problem.groups)
     expected = ref.convolution_input_gradient(dy, kernel, *where)
@@ -216,48 +211,7 @@ def check_signed_right_transposed(core, problem, rng):
     assert_sum(dx, by_pixel(expected), depth, by_pixel(magnitude))
 
 
-def check_signed_left(core, problem, rng, pad):
-    x, kernel = signs(rng, problem.input_shape), floats(rng, problem.kernel_shape)
-    y = same_at_each_thread_count(core.signed_left, ref.pack(x), kernel, problem.geometry, pad)
-    assert y.dtype == np.float32
-    expected = ref.convolution(x, kernel, *problem.where, pad, problem.groups)
-    magnitude = ref.convolution(np.abs(x), np.abs(kernel), *problem.where, abs(pad), problem.groups)
-    assert_sum(y, by_pixel(expected), problem.depth, by_pixel(magnitude))
-
-
-def check_direct(core, problem, rng, pad):
-    x, kernel = floats(rng, problem.input_shape), floats(rng, problem.kernel_shape)
-    y = same_at_each_thread_count(core.direct, x, kernel, problem.geometry, pad)
-    assert y.dtype == np.float32
-    expected = ref.convolution(x, kernel, *problem.where, pad, problem.groups)
-    magnitude = ref.convolution(np.abs(x), np.abs(kernel), *problem.where, abs(pad), problem.groups)
-    assert_sum(y, by_pixel(expected), problem.depth, by_pixel(magnitude))
-
-
-def check_direct_transposed(core, problem, rng):
-    x, kernel = floats(rng, problem.output_shape), floats(rng, problem.kernel_shape)
-    y = same_at_each_thread_count(core.direct, x, turned(kernel, problem.groups), problem.geometry, 0, True)
-    where = (problem.spatial, *problem.where, problem.groups)
-    expected = ref.convolution_input_gradient(x, kernel, *where)
-    magnitude = ref.convolution_input_gradient(np.abs(x), np.abs(kernel), *where)
-    depth = int(np.prod(problem.kernel)) * problem.filters // problem.groups
-    assert_sum(y, by_pixel(expected), depth, by_pixel(magnitude))
-
-
-def check_direct_reduce(core, problem, rng, pad):
-    x, dy = floats(rng, problem.input_shape), floats(rng, problem.output_shape)
-    gradient = same_at_each_thread_count(core.direct_reduce, x, dy, problem.geometry, pad)
-    assert gradient.dtype == np.float32
-    where = (problem.kernel, *problem.where)
-    expected = ref.convolution_kernel_gradient(x, dy, *where, pad, problem.groups)
-    magnitude = ref.convolution_kernel_gradient(np.abs(x), np.abs(dy), *where, abs(pad), problem.groups)
-    depth = problem.batch * problem.pixels
-    assert_sum(gradient, expected.reshape(gradient.shape), depth, magnitude.reshape(gradient.shape))
-
-
-def check_signed_reduce(core, problem, rng, pad):
-    x, dy = signs(rng, problem.input_shape), floats(rng, problem.output_shape)
-    gradient = same_at_each_thread_count(core.signed_reduce, ref.pack(x), dy, problem.geometry, pad)
+def assert_kernel_gradient(gradient, problem, x, dy, pad):
     assert gradient.dtype == np.float32
     taps = int(np.prod(problem.kernel))
     shape = (taps, problem.channels // problem.groups, problem.filters)
@@ -266,6 +220,49 @@ def check_signed_reduce(core, problem, rng, pad):
     magnitude = ref.convolution_kernel_gradient(np.abs(x), np.abs(dy), *where, abs(pad), problem.groups)
     depth = problem.batch * problem.pixels
     assert_sum(gradient, expected.reshape(shape), depth, magnitude.reshape(shape))
+
+
+def check_signed_right(core, problem, rng, pad):
+    x, kernel = floats(rng, problem.input_shape), signs(rng, problem.kernel_shape)
+    y = same_at_each_thread_count(core.signed_right, x, prepared(core, problem, kernel), problem.geometry, pad, False)
+    assert_convolution(y, problem, x, kernel, pad)
+
+
+def check_signed_right_transposed(core, problem, rng):
+    dy, kernel = floats(rng, problem.output_shape), signs(rng, problem.kernel_shape)
+    right = prepared(core, problem, kernel, transposed=True)
+    dx = same_at_each_thread_count(core.signed_right, dy, right, problem.geometry, 0.0, True)
+    assert_input_gradient(dx, problem, dy, kernel)
+
+
+def check_signed_left(core, problem, rng, pad):
+    x, kernel = signs(rng, problem.input_shape), floats(rng, problem.kernel_shape)
+    y = same_at_each_thread_count(core.signed_left, ref.pack(x), kernel, problem.geometry, pad)
+    assert_convolution(y, problem, x, kernel, pad)
+
+
+def check_direct(core, problem, rng, pad):
+    x, kernel = floats(rng, problem.input_shape), floats(rng, problem.kernel_shape)
+    y = same_at_each_thread_count(core.direct, x, kernel, problem.geometry, pad)
+    assert_convolution(y, problem, x, kernel, pad)
+
+
+def check_direct_transposed(core, problem, rng):
+    x, kernel = floats(rng, problem.output_shape), floats(rng, problem.kernel_shape)
+    y = same_at_each_thread_count(core.direct, x, turned(kernel, problem.groups), problem.geometry, 0, True)
+    assert_input_gradient(y, problem, x, kernel)
+
+
+def check_direct_reduce(core, problem, rng, pad):
+    x, dy = floats(rng, problem.input_shape), floats(rng, problem.output_shape)
+    gradient = same_at_each_thread_count(core.direct_reduce, x, dy, problem.geometry, pad)
+    assert_kernel_gradient(gradient, problem, x, dy, pad)
+
+
+def check_signed_reduce(core, problem, rng, pad):
+    x, dy = signs(rng, problem.input_shape), floats(rng, problem.output_shape)
+    gradient = same_at_each_thread_count(core.signed_reduce, ref.pack(x), dy, problem.geometry, pad)
+    assert_kernel_gradient(gradient, problem, x, dy, pad)
 
 
 def turned(kernel, groups):
@@ -278,11 +275,7 @@ def check_signed_left_transposed(core, problem, rng):
     x, kernel = signs(rng, problem.output_shape), floats(rng, problem.kernel_shape)
     right = turned(kernel, problem.groups)
     y = same_at_each_thread_count(core.signed_left, ref.pack(x), right, problem.geometry, 0, True)
-    where = (problem.spatial, *problem.where, problem.groups)
-    expected = ref.convolution_input_gradient(x, kernel, *where)
-    magnitude = ref.convolution_input_gradient(np.abs(x), np.abs(kernel), *where)
-    depth = int(np.prod(problem.kernel)) * problem.filters // problem.groups
-    assert_sum(y, by_pixel(expected), depth, by_pixel(magnitude))
+    assert_input_gradient(y, problem, x, kernel)
 
 
 def check_signed_reduce_transposed(core, problem, rng):
