@@ -6,13 +6,16 @@ Any other array is NumPy's.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 
 import numpy as np
 
 from .. import _core
 from ..geometry import Geometry, convolution, low_pad, output_length
 from ..tape import operation
+from .product import Product, Waiting, read_back, reduce, times
 
 
 class _Windows:
@@ -77,7 +80,7 @@ def _geometry(x, size, strides, padding, first) -> Geometry | None:
         return None
     channels = x.shape[-1]
     return convolution(
-        len(x),
+        x.shape[0],
         spatial,
         channels,
         tuple(size),
@@ -155,6 +158,68 @@ def max_pool(residual, dy, needed):
         else:
             np.multiply(dy[out], winner[out] == tap, out=dx[seen])
     return (dx,)
+
+
+def max_pool_of(x, *, size, strides, padding="valid", first=1):
+    """`max_pool` of an array or of a `Waiting` product, of which then no more than a few images are ever there."""
+    if isinstance(x, Waiting) and (windows := _geometry(x, size, strides, padding, first)) is not None:
+        return x.instead(_pooled, windows=windows, rank=len(size))
+    return max_pool(x, size=size, strides=strides, padding=padding, first=first)
+
+
+# Pixels of a product that are there at a time until they are pooled. Fewer would cost more time: for each part of a
+# batch the gradient of the kernel is added up once.
+_PIXELS = 12288
+
+
+def _images(geometry, windows):
+    """Slices of the batch, at least one and of nearly the same length, and the geometries of each."""
+    batch = max(1, geometry.batch)
+    parts = -(-batch // max(1, _PIXELS // max(1, math.prod(geometry.outputs))))
+    most = -(-batch // parts)
+    for first in range(0, batch, most):
+        count = min(geometry.batch - first, most)
+        yield slice(first, first + count), geometry._replace(batch=count), windows._replace(batch=count)
+
+
+class _Whole:
+    """An array of which the values of some images come at a time."""
+
+    def __init__(self, batch):
+        self._batch, self.array = batch, None
+
+    def put(self, images, values):
+        if len(values) == self._batch:
+            self.array = values
+            return
+        if self.array is None:
+            self.array = np.empty((self._batch, *values.shape[1:]), values.dtype)
+        self.array[images] = values
+
+
+@functools.partial(Product, effort=4)
+def _pooled(x, w, *, geometry, windows, rank, pad, layout, transposed, traced):
+    whole, winners = _Whole(geometry.batch), []
+    for images, some, pooled in _images(geometry, windows):
+        y, winner = _core.max_pool(times(x[images], w, some, pad, transposed), pooled, True in traced)
+        whole.put(images, y)
+        winners.append(winner)
+    residual = winners, *read_back(x, w, traced), w.shape, geometry, windows, pad, layout, transposed
+    return _outputs(whole.array, windows, rank), residual
+
+
+@_pooled.backward
+def _pooled(residual, dy, needed):
+    winners, x, w, shape, geometry, windows, pad, layout, transposed = residual
+    dx, dw = _Whole(geometry.batch), None
+    for winner, (images, some, pooled) in zip(winners, _images(geometry, windows), strict=True):
+        flow = _core.max_pool_grad(dy[images], winner, pooled)
+        if needed[0]:
+            dx.put(images, times(flow, w, some, 0.0, not transposed))
+        if needed[1]:
+            more = reduce(x[images], flow, some, pad, transposed)
+            dw = more if dw is None else np.add(dw, more, out=dw)
+    return layout.back(dx.array, layout.inputs) if needed[0] else None, dw.reshape(shape) if needed[1] else None
 
 
 @operation(recompute=True)

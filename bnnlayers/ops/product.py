@@ -24,10 +24,10 @@ from .. import _core
 from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
-from ..tape import operation, read
+from ..tape import Readable, operation, read
 from .quantize import decode
 
-_FLOAT64 = np.dtype(np.float64)
+_FLOAT, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def operand(x: Any, axis: int) -> Any:
@@ -351,16 +351,16 @@ class Product:
     """A forward with its backward, run on operands whose types choose the arithmetic.
 
     Bits times bits is cheap enough to be run again instead of keeping its float output. The others are where a sum is
-    short, as it is at the large images near the input of a network.
+    short, as it is at the large images near the input of a network. `effort` is how many values are computed for one.
     """
 
     SHORT = 256
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
+    def __init__(self, forward: Callable[..., Any], effort: int = 1) -> None:
         self._operations = {}
         for kind, again in itertools.product(("xnor", "signed", "float"), (False, True)):
-            effort = 1 if kind == "xnor" else 2
-            each = self._operations[kind, again] = operation(forward, recompute=again and effort)
+            once = effort if kind == "xnor" else 2 * effort
+            each = self._operations[kind, again] = operation(forward, recompute=again and once)
             each.__name__ = f"{forward.__module__.rpartition('.')[2]}, {kind}"
 
     def backward(self, function: Callable[..., Any]) -> Product:
@@ -409,10 +409,47 @@ def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:
     return x if traced[1] else None, w if traced[0] else None
 
 
-def _run(x: Any, w: Any, geometry: Geometry, layout: Layout, pad: float = 0.0, transposed: bool = False) -> Any:
+class Waiting(Readable):
+    """A product that is yet to be computed, for a reader that may take it image by image. It reads as its value."""
+
+    def __init__(self, kind: str, x: Any, w: Any, **parameters: Any) -> None:
+        self._operands, self._parameters = (kind, x, w), parameters
+        self._value: Any = None
+        if _ran.names is not None:
+            _ran.names.append(kind)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._parameters["layout"].outputs
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return _FLOAT
+
+    def _read_(self) -> Any:
+        if self._value is None:
+            self._value = _product(*self._operands, **self._parameters)
+        return self._value
+
+    def instead(self, product: Product, **more: Any) -> Any:
+        """What another `product` makes of the operands."""
+        return product(*self._operands, **self._parameters, **more)
+
+
+def _run(
+    x: Any,
+    w: Any,
+    geometry: Geometry,
+    layout: Layout,
+    pad: float = 0.0,
+    transposed: bool = False,
+    later: bool = False,
+) -> Any:
     x, w = admitted(x, w, pad)
     kind = arithmetic(x, w, transposed)
-    return _product(kind, x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
+    later = later and x.dtype == w.dtype == _FLOAT and not layout.first
+    run = Waiting if later else _product
+    return run(kind, x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
 
 
 def matmul(x: Any, w: Any) -> Any:
@@ -459,6 +496,7 @@ def conv(
     dilation_rate: Sequence[int] | int = 1,
     groups: int = 1,
     pad_values: float = 0.0,
+    later: bool = False,
 ) -> Any:
     """Convolution over one, two or three spatial axes.
 
@@ -475,6 +513,8 @@ def conv(
     pad_values : float
         What padding adds to the image: any number, but bits can only be padded with 0, +1 or -1; another value runs on
         floats.
+    later : bool
+        Whether the result may be a `Waiting`.
 
     Returns
     -------
@@ -488,7 +528,7 @@ def conv(
     """
     x, kernel = operands(x, kernel, data_format)
     spread = hashable(strides), padding, hashable(dilation_rate)
-    return _run(x, kernel, *_conv_plan(x.shape, kernel.shape, data_format, groups, *spread), pad_values)
+    return _run(x, kernel, *_conv_plan(x.shape, kernel.shape, data_format, groups, *spread), pad_values, later=later)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...geometry import output_length
 from ...ops import merge, product
 from ...ops import shape as shape_ops
+from .. import activations
 from ..base_layer import InputSpec
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer, arguments, data_format_of, integers, padding_of
@@ -161,8 +162,14 @@ class Conv(ConfiguredLayer):
         """The convolution itself; a subclass may replace or surround it."""
         return product.conv(inputs, kernel, **self._convolution_arguments())
 
-    def call(self, inputs):
+    def call(self, inputs, later=False):
+        if later:
+            return product.conv(inputs, self.kernel, **self._convolution_arguments(), later=True)
         return self._finish(self.convolution_op(inputs, self.kernel))
+
+    def _waits(self):
+        alone = not self.use_bias and self.activation is activations.linear
+        return product.Waiting if alone and type(self).convolution_op is Conv.convolution_op else None
 
     def _finish(self, outputs):
         """Bias and activation."""

@@ -171,8 +171,8 @@ class BatchNormalization(_Normalization):
         count = x.size // mean.size
         return mean, variance, 1 - self.momentum, count / max(count - 1, 1) if self._unbiased else 1.0
 
-    def _can_wait(self):
-        return type(self).call is BatchNormalization.call and self._activity_regularizer is None
+    def _waits(self):
+        return norm.Normalized
 
 
 class LayerNormalization(_Normalization):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...geometry import output_length
-from ...ops import pool
+from ...ops import pool, product
 from ..base_layer import InputSpec
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer, data_format_of, integers, padding_of
@@ -50,6 +50,11 @@ class _Pooling(ConfiguredLayer):
             padding=self.padding,
             first=self._first,
         )
+
+    def _reads_later(self, what):
+        # The product of an image need not outlast its pooling.
+        plain = type(self).call is _Pooling.call and self._dtype == "float32"
+        return plain and what is product.Waiting and type(self).pool_function is pool.max_pool_of
 
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
@@ -105,7 +110,7 @@ def _family(base, name, what, **members):
 
 
 MaxPooling1D, MaxPooling2D, MaxPooling3D = _family(
-    _Pooling, "MaxPooling", "Largest value", pool_function=staticmethod(pool.max_pool)
+    _Pooling, "MaxPooling", "Largest value", pool_function=staticmethod(pool.max_pool_of)
 )
 AveragePooling1D, AveragePooling2D, AveragePooling3D = _family(
     _Pooling, "AveragePooling", "Mean", pool_function=staticmethod(pool.average_pool)

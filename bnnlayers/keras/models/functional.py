@@ -172,7 +172,8 @@ class Graph:
         for step in steps:
             node, plain, _, written, _ = step
             only = readers[written[0]][0] if len(readers[written[0]]) == 1 else None
-            step.append(plain and only is not None and node.layer._can_wait() and only._reads_later())
+            what = node.layer._can_wait() if plain and only is not None else None
+            step.append(what is not None and only._reads_later(what))
 
     def run(self, inputs, call):
         """Values of the outputs.
