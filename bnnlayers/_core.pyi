@@ -150,7 +150,8 @@ def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...
 # uint32[..., C / 32], where C must be whole words; dy counts where it has a bit. moments: mean, biased variance and
 # 1 / sqrt(variance + epsilon) (3, C), those of zeros without rows; then average -= (average - value) * rate, in place,
 # of mean and variance * unbiased. norm_sums (4, C): of dy; of dy * (x - mean) * inverse; the first over the number of
-# rows; the second times inverse over it. normalize: (x - mean) * scale + shift. normalize_sign: that as words
+# rows; the second times inverse over it. Rows may be summed in several calls, of multiples of norm_rows(C) but in the
+# last: `before` (2, C), of zeros at first, is continued in place, and the last result is that of all. normalize: (x - mean) * scale + shift. normalize_sign: that as words
 # uint32[1, ..., C / 32] of signs and, unless clip is None, of magnitudes up to clip; and whether there is a NaN.
 # normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for example.
 def moments(
@@ -161,8 +162,15 @@ def moments(
     rate: float = 0.0,
     unbiased: float = 1.0,
 ) -> NDArray[np.float32]: ...
+def norm_rows(channels: int) -> int: ...
 def norm_sums(
-    x: ArrayLike, dy: ArrayLike, mean: ArrayLike, inverse: ArrayLike, mask: Words | None = None
+    x: ArrayLike,
+    dy: ArrayLike,
+    mean: ArrayLike,
+    inverse: ArrayLike,
+    mask: Words | None = None,
+    before: NDArray[np.float64] | None = None,
+    rows_before: int = 0,
 ) -> NDArray[np.float32]: ...
 def normalize(x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None) -> NDArray[np.float32]: ...
 def normalize_sign(

@@ -145,8 +145,10 @@ typedef struct {
   const float *mean, *inverse, *scale, *shift, *slope; /* [channels] */
   float epsilon;                                       /* is added to a variance */
   float *average[2], rate, unbiased;                   /* moving averages of mean and variance, or NULL */
-  float *parts; /* [blocks][2][channels]: what the sums write and the totals read */
-  float *out;   /* like x; of the totals [3][channels] or [4][channels] */
+  float *parts;        /* [blocks][2][channels]: what the sums write and the totals read */
+  double *before;      /* [2][channels]: sums of the rows before x, to which those of x are added; or NULL */
+  int64_t rows_before; /* whole blocks, if there are rows of x behind them */
+  float *out;          /* like x; of the totals [3][channels] or [4][channels] */
   float clip;
   uint32_t *words, *within; /* like mask: signs, and whether the magnitude is at most `clip`; it may be NULL */
   uint8_t *nan;             /* [blocks] */
@@ -253,6 +255,7 @@ typedef struct {
    * of dy (x - mean) of each block, and of them the gradients of shift and scale, and what is to be taken from dy: the
    * mean of dy, and a slope; (x - mean) scale + shift, where shift may be NULL, and its signs alone, of whole words of
    * channels; and ((dy - shift) - (x - mean) slope) scale. */
+  int64_t (*norm_rows)(int64_t channels); /* of a block */
   int64_t (*norm_blocks)(int64_t rows, int64_t channels);
   bnn_pass norm_moments, norm_moments_total, norm_sums, norm_sums_total, normalize, normalize_sign, normalize_grad;
   bnn_pass max_pool, max_pool_grad, average_pool, average_pool_grad; /* bnn_pool */

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, operation
+from ..tape import Parts, Readable, operation
 
 _FLOAT = np.dtype(np.float32)
 
@@ -145,7 +145,7 @@ def _shape(parameter):
     return None if parameter is None else parameter.shape
 
 
-@operation
+@operation(parts=True)
 def normalize_sign(x, gamma, beta, *, mean, inverse, axes, clip_value, traced):
     """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of what is `packable`."""
     scale = inverse if gamma is None else inverse * gamma
@@ -157,7 +157,42 @@ def normalize_sign(x, gamma, beta, *, mean, inverse, axes, clip_value, traced):
 
 @normalize_sign.backward
 def normalize_sign(residual, dy, needed, spare):
-    return _grad_by_channel(*residual, dy, needed, spare)
+    gradient = _grad_in_parts if isinstance(residual[0], Parts) else _grad_by_channel
+    return gradient(*residual, dy, needed, spare)
+
+
+# Bytes of an input that are computed again at a time.
+_PART = 1 << 21
+
+
+def _grad_in_parts(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare):
+    """The same bits as those of `_grad_by_channel`, of an input that is computed twice and is never there as a whole."""
+    *lead, channels = x.shape
+    rows, each, block = math.prod(lead), math.prod(lead[1:]), _core.norm_rows(channels)
+    most = max(1, _PART // (4 * channels * block)) * block
+    if rows <= most or axes is None:
+        return _grad_by_channel(x[:], gamma, beta, mean, inverse, axes, mask, dy, needed, spare)
+    dy = dy.reshape(rows, channels)
+    mask = None if mask is None else mask.reshape(rows, -1)
+
+    def there(first):
+        """Operands of some rows, whole blocks of a sum."""
+        part = slice(first, min(rows, first + most))
+        images = slice(first // each, -(-part.stop // each))
+        some = x[images].reshape(-1, channels)[first - images.start * each : part.stop - images.start * each]
+        return {"x": some, "dy": dy[part], "mean": mean, "mask": None if mask is None else mask[part]}
+
+    before = np.zeros((2, channels))
+    for first in range(0, rows, most):
+        sums = _core.norm_sums(**there(first), inverse=inverse, before=before, rows_before=first)
+    dbeta, dgamma, shift, slope = sums
+    dx = spare(x) if needed[0] else None
+    if needed[0]:
+        scale, out = inverse if gamma is None else inverse * gamma, dx.reshape(rows, channels)
+        for first in range(0, rows, most):
+            some = slice(first, first + most)
+            _core.normalize_grad(**there(first), scale=scale, shift=shift, slope=slope, out=out[some])
+    return dx, dgamma.reshape(gamma.shape) if needed[1] else None, dbeta.reshape(beta) if needed[2] else None
 
 
 class Normalized(Readable):

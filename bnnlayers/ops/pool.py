@@ -15,7 +15,7 @@ import numpy as np
 from .. import _core
 from ..geometry import Geometry, convolution, low_pad, output_length
 from ..tape import operation
-from .product import Product, Waiting, read_back, reduce, times
+from .product import Product, Waiting, of_images, read_back, reduce, times
 
 
 class _Windows:
@@ -220,6 +220,13 @@ def _pooled(residual, dy, needed):
             more = reduce(x[images], flow, some, pad, transposed)
             dw = more if dw is None else np.add(dw, more, out=dw)
     return layout.back(dx.array, layout.inputs) if needed[0] else None, dw.reshape(shape) if needed[1] else None
+
+
+@_pooled.part
+def _pooled_of_images(images, args, parameters):
+    args, parameters = of_images(images, args, parameters)
+    batch = parameters["geometry"].batch
+    return args, {**parameters, "windows": parameters["windows"]._replace(batch=batch)}
 
 
 @operation(recompute=True)

@@ -369,6 +369,12 @@ class Product:
             each.backward(function)
         return self
 
+    def part(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate what tells how a range of the images is computed, if that may cost more than once."""
+        for (kind, _), each in self._operations.items():
+            each.part = function if kind != "xnor" else None
+        return function
+
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if _ran.names is not None:
             _ran.names.append(kind)
@@ -402,6 +408,20 @@ def _product(residual, dy, needed):
     if needed[1]:
         dw = reduce(layout.last(x), dy, geometry, pad, transposed).reshape(shape)
     return dx, dw
+
+
+@_product.part
+def of_images(images, args, parameters):
+    """The arguments of a product that are those of a range of its first axis."""
+    x, w = args
+    geometry, layout = parameters["geometry"], parameters["layout"]
+    some = x[images]
+    inputs, outputs = ((some.shape[0], *shape[1:]) for shape in (layout.inputs, layout.outputs))
+    if geometry.batch == layout.outputs[0]:
+        geometry = geometry._replace(batch=some.shape[0])
+    else:
+        geometry = geo.dense(math.prod(outputs[:-1]), geometry.channels, geometry.filters)
+    return (some, w), {**parameters, "geometry": geometry, "layout": Layout(inputs, outputs, layout.first)}
 
 
 def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:

@@ -157,15 +157,37 @@ static PyObject *moments(PyObject *self, PyObject *args, PyObject *keywords) {
   return norm_reduce(self, &c, kernels->norm_moments, kernels->norm_moments_total, 3);
 }
 
+/* What was summed before, to be written. */
+static int norm_before(norm_call *c, PyObject *sums, PyObject *rows) {
+  npy_intp shape[] = {2, (npy_intp)c->norm.channels};
+  if (rows && check_int("norm_sums", "rows_before", rows, 0, PTRDIFF_MAX / 64, &c->norm.rows_before) < 0) return -1;
+  if (sums == Py_None) return 0;
+  PyArrayObject *array = check_out("norm_sums", "before", sums, 2, shape, NPY_FLOAT64);
+  if (!array) return -1;
+  c->norm.before = PyArray_DATA(array);
+  Py_DECREF(array); /* the caller has it */
+  return 0;
+}
+
+static PyObject *norm_rows(PyObject *self, PyObject *args) {
+  PyObject *value;
+  int64_t channels;
+  if (!PyArg_ParseTuple(args, "O:norm_rows", &value) ||
+      check_int("norm_rows", "channels", value, 1, INT32_MAX, &channels) < 0)
+    return NULL;
+  return PyLong_FromLongLong(kernels_of(self)->norm_rows(channels));
+}
+
 static PyObject *norm_sums(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", "inverse", "mask", NULL};
+  static char *names[] = {"x", "dy", "mean", "inverse", "mask", "before", "rows_before", NULL};
   const bnn_kernels *kernels = kernels_of(self);
-  PyObject *operand[OPERANDS] = {NULL};
+  PyObject *operand[OPERANDS] = {NULL}, *before = Py_None, *rows = NULL;
   norm_call c;
-  if (!PARSE("OOOO|O:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK]))
+  if (!PARSE("OOOO|OOO:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK],
+             &before, &rows))
     return NULL;
   operand[MASK] = given(operand[MASK]);
-  if (norm_begin(&c, "norm_sums", operand) < 0) return norm_fail(&c);
+  if (norm_begin(&c, "norm_sums", operand) < 0 || norm_before(&c, before, rows) < 0) return norm_fail(&c);
   return norm_reduce(self, &c, kernels->norm_sums, kernels->norm_sums_total, 4);
 }
 
@@ -412,8 +434,11 @@ PyMethodDef network_methods[] = {
     METHOD("moments", moments, "x, epsilon, mean=None, variance=None, rate=0.0, unbiased=1.0",
            "Mean, biased variance and 1 / sqrt(variance + epsilon) of each channel of rows.\n\n"
            "The averages mean and variance move towards them by a rate, where the variance is multiplied by unbiased."),
-    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None",
-           "Gradients of shift and scale, mean of dy, and slope, for each channel of rows."),
+    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None, before=None, rows_before=0",
+           "Gradients of shift and scale, mean of dy, and slope, for each channel of rows.\n\n"
+           "The sums of the rows before are in before, to which those of x are added."),
+    {"norm_rows", norm_rows, METH_VARARGS,
+     "norm_rows($self, channels)\n--\n\nRows of a block of norm_sums; so many, or a multiple, may be summed apart."},
     METHOD("normalize", normalize, "x, mean, scale, shift", "(x - mean) * scale + shift, of numbers per channel."),
     METHOD("normalize_sign", normalize_sign, "x, mean, scale, shift, clip",
            "Signs of normalize() as words, words of where it is within clip, and whether there is a NaN."),
