@@ -88,7 +88,12 @@ def xnor(
 
 # x: float32[batch, ..., C] and prepared signs. pad: any float.
 def signed_right(
-    x: NDArray[np.float32], right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool
+    x: NDArray[np.float32],
+    right: NDArray[np.uint8],
+    geometry: Geometry,
+    pad: float,
+    transposed: bool,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
 
 # x: packed signs, w: float32[taps..., C/groups, F]; pad in {0, 1, -1}.
@@ -190,7 +195,9 @@ def normalize_grad(
 # Windows of float32[batch, ..., C] -> float32[batch, *outputs, C], always with three spatial axes, and back. The
 # geometry has as many filters as channels, no dilation, and every window reaches the input. winner: which tap won, a
 # binary digit in each plane of uint32[ceil(log2(taps)), batch, pixels, ceil(C/32)]; None if not traced.
-def max_pool(x: ArrayLike, geometry: Geometry, traced: bool) -> tuple[NDArray[np.float32], Words | None]: ...
+def max_pool(
+    x: ArrayLike, geometry: Geometry, traced: bool, out: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.float32], Words | None]: ...
 def max_pool_grad(dy: ArrayLike, winner: Words, geometry: Geometry) -> NDArray[np.float32]: ...
 def average_pool(x: ArrayLike, geometry: Geometry) -> NDArray[np.float32]: ...
 def average_pool_grad(dy: ArrayLike, geometry: Geometry) -> NDArray[np.float32]: ...

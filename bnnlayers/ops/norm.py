@@ -162,7 +162,7 @@ def normalize_sign(residual, dy, needed, spare):
 
 
 # Bytes of an input that are computed again at a time.
-_PART = 1 << 21
+_PART = 1 << 20
 
 
 def _grad_in_parts(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare):

@@ -169,7 +169,7 @@ def max_pool_of(x, *, size, strides, padding="valid", first=1):
 
 # Pixels of a product that are there at a time until they are pooled. Fewer would cost more time: for each part of a
 # batch the gradient of the kernel is added up once.
-_PIXELS = 12288
+_PIXELS = 8192
 
 
 def _images(geometry, windows):
@@ -182,44 +182,35 @@ def _images(geometry, windows):
         yield slice(first, first + count), geometry._replace(batch=count), windows._replace(batch=count)
 
 
-class _Whole:
-    """An array of which the values of some images come at a time."""
-
-    def __init__(self, batch):
-        self._batch, self.array = batch, None
-
-    def put(self, images, values):
-        if len(values) == self._batch:
-            self.array = values
-            return
-        if self.array is None:
-            self.array = np.empty((self._batch, *values.shape[1:]), values.dtype)
-        self.array[images] = values
-
-
 @functools.partial(Product, effort=4)
 def _pooled(x, w, *, geometry, windows, rank, pad, layout, transposed, traced):
-    whole, winners = _Whole(geometry.batch), []
+    y = np.empty((geometry.batch, *windows.outputs, windows.channels), np.float32)
+    winners = []
     for images, some, pooled in _images(geometry, windows):
-        y, winner = _core.max_pool(times(x[images], w, some, pad, transposed), pooled, True in traced)
-        whole.put(images, y)
-        winners.append(winner)
+        product = times(x[images], w, some, pad, transposed)
+        winners.append(_core.max_pool(product, pooled, True in traced, y[images])[1])
+        del product  # before there is another
     residual = winners, *read_back(x, w, traced), w.shape, geometry, windows, pad, layout, transposed
-    return _outputs(whole.array, windows, rank), residual
+    return _outputs(y, windows, rank), residual
 
 
 @_pooled.backward
 def _pooled(residual, dy, needed):
     winners, x, w, shape, geometry, windows, pad, layout, transposed = residual
-    dx, dw = _Whole(geometry.batch), None
+    batch, *pixels, channels = layout.inputs
+    dx = np.empty((batch, math.prod(pixels), channels), np.float32) if needed[0] else None
+    dw = None
     for winner, (images, some, pooled) in zip(winners, _images(geometry, windows), strict=True):
         flow = _core.max_pool_grad(dy[images], winner, pooled)
         if needed[0]:
-            dx.put(images, times(flow, w, some, 0.0, not transposed))
+            part = dx[images]
+            if (found := times(flow, w, some, 0.0, not transposed, part)) is not part:
+                part[...] = found
         if needed[1]:
             more = reduce(x[images], flow, some, pad, transposed)
             dw = more if dw is None else np.add(dw, more, out=dw)
-    return layout.back(dx.array, layout.inputs) if needed[0] else None, dw.reshape(shape) if needed[1] else None
+        del flow  # before there is another
+    return layout.back(dx, layout.inputs) if needed[0] else None, dw.reshape(shape) if needed[1] else None
 
 
 @_pooled.part

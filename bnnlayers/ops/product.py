@@ -58,8 +58,8 @@ def arithmetic(x: Any, w: Any, transposed: bool = False) -> str:
 # backwards over the same geometry and kernel: `transposed`. So one function is forward and input gradient of both.
 
 
-def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
-    """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F)."""
+def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any = None) -> Any:
+    """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F); `out` if that can be."""
     scale = None
     if isinstance(w, BitArray) and w.scale is not None:
         if transposed:  # the scale lies on the axis that is summed over
@@ -73,11 +73,11 @@ def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> A
     if not isinstance(x, BitArray) and not isinstance(w, BitArray):
         y = _float_times(x, w, geometry, pad, transposed)
     else:
-        y = _packed_times(x, w, geometry, pad, transposed)
+        y = _packed_times(x, w, geometry, pad, transposed, out)
     return y if scale is None else y * scale
 
 
-def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any) -> Any:
     if isinstance(x, BitArray) and isinstance(w, BitArray):
         y = _integer_times(x, w, geometry, pad, transposed)
         divisor = x.divisor * w.divisor
@@ -93,7 +93,9 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
         if _by_channel(geometry, transposed, x):
             return _by_channel_times(x, w.numpy(), geometry, pad)
         right = w.prepare(geometry.groups, geometry.channels, transposed)
-        return _core.signed_right(x, right, geometry, pad, transposed)
+        return _core.signed_right(x, right, geometry, pad, transposed, only)
+
+    only = out if isinstance(w, BitArray) and w.kind == "sign" and w.planes == 1 else None
 
     def of_ones() -> Any:
         if isinstance(x, BitArray):  # the same for every image

@@ -275,9 +275,10 @@ static int planes_for(int64_t taps) {
   return planes;
 }
 
-/* x of the geometry's inputs to its outputs, or backwards. With `winner`, who won is read; with `traced`, told. */
+/* x of the geometry's inputs to its outputs, or backwards. With `winner`, who won is read; with `traced`, told.
+ * `result` is where to write, or NULL. */
 static PyObject *pool_call(PyObject *self, const char *function, PyObject *value, PyObject *geometry, int back,
-                           bnn_pass pass, PyObject *winner, int traced) {
+                           bnn_pass pass, PyObject *winner, int traced, PyObject *result) {
   bnn_geometry g;
   if (check_geometry(function, geometry, &g) < 0 || check_windows(function, geometry, &g) < 0) return NULL;
   (void)self;
@@ -293,7 +294,7 @@ static PyObject *pool_call(PyObject *self, const char *function, PyObject *value
   if (winner) who = check_array(function, "winner", winner, NPY_UINT32);
   if (winner && (!who || check_exact_shape(function, "winner", who, 4, words) < 0)) goto fail;
   if (traced && !(who = (PyArrayObject *)PyArray_EMPTY(4, words, NPY_UINT32, 0))) goto fail;
-  if (!(out = (PyArrayObject *)PyArray_EMPTY(5, shape, NPY_FLOAT32, 0))) goto fail;
+  if (!(out = check_out(function, "out", result, 5, shape, NPY_FLOAT32))) goto fail;
   bnn_pool pool = {&g, data_of(in), data_of(out), who ? PyArray_DATA(who) : NULL, (int)length[0]};
   int64_t rows = g.batch * to[0] * to[1];
   double work = (double)g.batch * (double)g.channels * (double)(volume(g.in) + volume(g.out));
@@ -313,11 +314,11 @@ fail:
 }
 
 static PyObject *max_pool(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "geometry", "traced", NULL};
-  PyObject *x, *geometry;
+  static char *names[] = {"x", "geometry", "traced", "out", NULL};
+  PyObject *x, *geometry, *out = NULL;
   int traced;
-  if (!PARSE("OOp:max_pool", &x, &geometry, &traced)) return NULL;
-  PyObject *y = pool_call(self, "max_pool", x, geometry, 0, kernels_of(self)->max_pool, NULL, traced);
+  if (!PARSE("OOp|O:max_pool", &x, &geometry, &traced, &out)) return NULL;
+  PyObject *y = pool_call(self, "max_pool", x, geometry, 0, kernels_of(self)->max_pool, NULL, traced, out);
   return !y || traced ? y : Py_BuildValue("NO", y, Py_None);
 }
 
@@ -325,21 +326,21 @@ static PyObject *max_pool_grad(PyObject *self, PyObject *args, PyObject *keyword
   static char *names[] = {"dy", "winner", "geometry", NULL};
   PyObject *dy, *winner, *geometry;
   if (!PARSE("OOO:max_pool_grad", &dy, &winner, &geometry)) return NULL;
-  return pool_call(self, "max_pool_grad", dy, geometry, 1, kernels_of(self)->max_pool_grad, winner, 0);
+  return pool_call(self, "max_pool_grad", dy, geometry, 1, kernels_of(self)->max_pool_grad, winner, 0, NULL);
 }
 
 static PyObject *average_pool(PyObject *self, PyObject *args, PyObject *keywords) {
   static char *names[] = {"x", "geometry", NULL};
   PyObject *x, *geometry;
   if (!PARSE("OO:average_pool", &x, &geometry)) return NULL;
-  return pool_call(self, "average_pool", x, geometry, 0, kernels_of(self)->average_pool, NULL, 0);
+  return pool_call(self, "average_pool", x, geometry, 0, kernels_of(self)->average_pool, NULL, 0, NULL);
 }
 
 static PyObject *average_pool_grad(PyObject *self, PyObject *args, PyObject *keywords) {
   static char *names[] = {"dy", "geometry", NULL};
   PyObject *dy, *geometry;
   if (!PARSE("OO:average_pool_grad", &dy, &geometry)) return NULL;
-  return pool_call(self, "average_pool_grad", dy, geometry, 1, kernels_of(self)->average_pool_grad, NULL, 0);
+  return pool_call(self, "average_pool_grad", dy, geometry, 1, kernels_of(self)->average_pool_grad, NULL, 0, NULL);
 }
 
 /* ---- rectifier ------------------------------------------------------------------------------------------------- */
@@ -444,7 +445,8 @@ PyMethodDef network_methods[] = {
            "Signs of normalize() as words, words of where it is within clip, and whether there is a NaN."),
     METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope, mask=None, out=None",
            "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel; out may be x or dy."),
-    METHOD("max_pool", max_pool, "x, geometry, traced", "Largest value of each window, and bits of which tap it was."),
+    METHOD("max_pool", max_pool, "x, geometry, traced, out=None",
+           "Largest value of each window, and bits of which tap it was."),
     METHOD("max_pool_grad", max_pool_grad, "dy, winner, geometry", "Gradient of max_pool."),
     METHOD("average_pool", average_pool, "x, geometry", "Mean of each window."),
     METHOD("average_pool_grad", average_pool_grad, "dy, geometry", "Gradient of average_pool."),
