@@ -156,9 +156,10 @@ def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...
 # 1 / sqrt(variance + epsilon) (3, C), those of zeros without rows; then average -= (average - value) * rate, in place,
 # of mean and variance * unbiased. norm_sums (4, C): of dy; of dy * (x - mean) * inverse; the first over the number of
 # rows; the second times inverse over it. Rows may be summed in several calls, of multiples of norm_rows(C) but in the
-# last: `before` (2, C), of zeros at first, is continued in place, and the last result is that of all. normalize: (x - mean) * scale + shift. normalize_sign: that as words
-# uint32[1, ..., C / 32] of signs and, unless clip is None, of magnitudes up to clip; and whether there is a NaN.
-# normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for example.
+# last: `before` (2, C), of zeros at first, is continued in place, and the last result is that of all. normalize:
+# (x - mean) * scale + shift. normalize_sign: that as words uint32[1, ..., C / 32] of signs and, unless clip is None, of
+# magnitudes up to clip; and whether there is a NaN. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out`
+# as in select, x or dy for example.
 def moments(
     x: ArrayLike,
     epsilon: float,

@@ -166,7 +166,7 @@ _PART = 1 << 20
 
 
 def _grad_in_parts(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare):
-    """The same bits as those of `_grad_by_channel`, of an input that is computed twice and is never there as a whole."""
+    """The same bits as those of `_grad_by_channel`, of an input that is computed twice and never there as a whole."""
     *lead, channels = x.shape
     rows, each, block = math.prod(lead), math.prod(lead[1:]), _core.norm_rows(channels)
     most = max(1, _PART // (4 * channels * block)) * block

@@ -455,7 +455,7 @@ class Waiting(Readable):
 
     def instead(self, product: Product, **more: Any) -> Any:
         """What another `product` makes of the operands."""
-        return product(*self._operands, **self._parameters, **more)
+        return product(*self._operands, **{**self._parameters, **more})
 
 
 def _run(
