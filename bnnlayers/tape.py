@@ -941,6 +941,10 @@ class Spare:
     def __init__(self, arrays: list[np.ndarray]) -> None:
         self._arrays = arrays
 
+    def keep(self, array: np.ndarray) -> None:
+        """Somebody will read this one."""
+        self._arrays = [a for a in self._arrays if a is not array]
+
     def __call__(self, like: np.ndarray) -> np.ndarray:
         """An array for a result of the shape and dtype of `like`, perhaps dy or a value of the residual.
 

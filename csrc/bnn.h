@@ -140,7 +140,9 @@ typedef void (*bnn_pass)(const void *what, int64_t begin, int64_t end);
 typedef struct {
   int64_t rows, channels; /* channels positive; rows too, but in the totals */
   int64_t stride;         /* floats from a row of x to the next */
+  int rectified;          /* whether x counts as 0 unless it is positive or NaN */
   const float *x, *dy;
+  const float *addend;  /* like dy: is added to what is normalized; it may be NULL */
   const uint32_t *mask; /* [rows][channels / BNN_WORD]: where it has no bit, dy counts as 0; NULL: all count */
   const float *mean, *inverse, *scale, *shift, *slope; /* [channels] */
   float epsilon;                                       /* is added to a variance */
@@ -251,8 +253,9 @@ typedef struct {
   /* bnn_norm: the mean and the sum of squared differences from it of each block, and of them mean, variance and
    * 1 / sqrt(variance + epsilon), with which the averages move: average -= (average - value) rate; the sums of dy and
    * of dy (x - mean) of each block, and of them the gradients of shift and scale, and what is to be taken from dy: the
-   * mean of dy, and a slope; (x - mean) scale + shift, where shift may be NULL, and its signs alone, of whole words of
-   * channels; and ((dy - shift) - (x - mean) slope) scale. */
+   * mean of dy, and a slope; (x - mean) scale + shift + addend, where the last two may be NULL, and its signs, of whole
+   * words of channels, where `out` may be NULL; and ((dy - shift) - (x - mean) slope) scale, or 0 where a rectified x
+   * is not positive. */
   int64_t (*norm_blocks)(int64_t rows, int64_t channels);
   bnn_pass norm_moments, norm_moments_total, norm_sums, norm_sums_total, normalize, normalize_sign, normalize_grad;
   bnn_pass max_pool, max_pool_grad, average_pool, average_pool_grad; /* bnn_pool */

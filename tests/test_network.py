@@ -167,10 +167,10 @@ def test_normalize_sign(variant, each_thread_count, rng, channels, clip):
         mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
         shift[:3], x[:, :, :3] = [-0.0, 0.0, clip or 1], mean[:3]
         for offset in (shift, None):
-            words, within, nan = each_thread_count(variant.normalize_sign, x, mean, scale, offset, clip)
+            words, within, nan, floats = each_thread_count(variant.normalize_sign, x, mean, scale, offset, clip)
             expected = variant.pack(variant.normalize(x, mean, scale, offset), -1, clip)
             np.testing.assert_array_equal(words, expected[0])
-            assert nan is False and (within is None) == (clip is None)
+            assert nan is False and floats is None and (within is None) == (clip is None)
             np.testing.assert_array_equal(within, expected[1])
     x[-1, 0, 5] = np.nan
     assert variant.normalize_sign(x, mean, scale, None, clip)[2] is True
@@ -233,7 +233,7 @@ def test_norm_of_nothing(variant, shape):
     assert variant.normalize(x, channel, channel, None).shape == shape
     assert variant.normalize_grad(x, x, channel, channel, channel, channel).shape == shape
     if shape[-1] % 32 == 0:
-        words, within, nan = variant.normalize_sign(x, channel, channel, None, 1.0)
+        words, within, nan, _ = variant.normalize_sign(x, channel, channel, None, 1.0)
         assert words.shape == (1, *shape[:-1], shape[-1] // 32) and within.shape == words.shape[1:] and not nan
 
 

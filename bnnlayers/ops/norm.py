@@ -12,12 +12,13 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, operation
+from ..tape import Readable, operation, read
+from .quantize import ste_sign
 
 _FLOAT = np.dtype(np.float32)
 
 
-def _by_channel(x, *parameters):
+def by_channel(x, *parameters):
     """Whether kernels take `x`, and the parameters hold a number for each of its channels."""
     if x.dtype != _FLOAT or x.ndim < 2:
         return False
@@ -38,7 +39,7 @@ def _count(x, axes):
     return x.dtype.type(max(1, math.prod(x.shape[a] for a in axes)))
 
 
-def moments(x, axes, epsilon, average=None):
+def moments(x, axes, epsilon, average=None, rectified=False):
     """Mean and ``1 / sqrt(variance + epsilon)`` over `axes`, as they broadcast to `x`.
 
     Parameters
@@ -49,9 +50,11 @@ def moments(x, axes, epsilon, average=None):
     average : tuple, optional
         ``(mean, variance, rate, unbiased)``: moving averages, which move in place by `rate` towards the mean and
         towards the variance times `unbiased`.
+    rectified : bool
+        Whether they are those of ``relu(x)``; only where `by_channel`.
     """
-    if axes == tuple(range(x.ndim - 1)) and _by_channel(x, *(average or ())[:2]):
-        mean, _, inverse = _core.moments(x, epsilon, *(average or ()))
+    if axes == tuple(range(x.ndim - 1)) and by_channel(x, *(average or ())[:2]):
+        mean, _, inverse = _core.moments(x, epsilon, *(average or ()), rectified=rectified)
         return mean, inverse
     count = _count(x, axes)
     mean = _total(x, axes) / count
@@ -69,19 +72,26 @@ def inverse_deviation(variance, epsilon):
 
 
 @operation(recompute=True)
-def normalize(x, gamma, beta, *, mean, inverse, axes=None):
-    """``(x - mean) * inverse * gamma + beta``.
+def normalize(x, gamma, beta, addend=None, *, mean, inverse, axes=None, rectified=False, signs=()):
+    """``(x - mean) * inverse * gamma + beta``; where kernels take it, of ``relu(x)`` and with an addend.
 
     Parameters
     ----------
     x : array
     gamma, beta : array or None
         Broadcastable to `x`.
+    addend : array, optional
+        Of the shape of `x`, and added; only where `by_channel`.
     mean, inverse : array
         Of `moments` or of constants; broadcastable to `x`.
     axes : tuple of int, optional
         The axes over which `mean` and `inverse` were computed from `x` itself: the gradient then goes through them.
         None if they are constants, as at inference.
+    rectified : bool
+        Whether ``relu(x)`` stands in the place of `x`; only where `by_channel`.
+    signs : list, optional
+        The clip value of `ste_sign`, replaced by what that packs along the last axis: a BitArray, None if there
+        is a NaN, and the mask. Once: who runs this again finds it empty.
 
     References
     ----------
@@ -89,8 +99,13 @@ def normalize(x, gamma, beta, *, mean, inverse, axes=None):
     Covariate Shift", 2015.
     """
     scale = inverse if gamma is None else inverse * gamma
-    if _by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1))):
-        return _core.normalize(x, mean, scale, beta), (x, gamma, _shape(beta), mean, inverse, axes, None)
+    if by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1))):
+        if signs:
+            words, mask, nan, y = _core.normalize_sign(x, mean, scale, beta, signs.pop(), addend, rectified, True)
+            signs += [None if nan else BitArray(words, x.shape, -1), mask]
+        else:
+            y = _core.normalize(x, mean, scale, beta, addend, rectified)
+        return y, (x, gamma, _shape(beta), mean, inverse, axes, rectified, None)
     y = x - mean
     y *= scale
     if beta is not None:
@@ -128,17 +143,25 @@ def normalize(residual, dy, needed, spare):
     return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
 
 
-def _grad_by_channel(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare):
+def _grad_by_channel(x, gamma, beta, mean, inverse, axes, rectified, mask, dy, needed, spare):
     """Gradients where `mask`, of bits, says which of dy count; `beta` is its shape."""
     scale = inverse if gamma is None else inverse * gamma
     dx = dgamma = dbeta = None
+    added = len(needed) > 3 and needed[3]
+    if mask is not None and (added or axes is None):
+        dy, mask = _core.select(dy, mask, -1), None
+    elif added:
+        spare.keep(dy)
     if axes is not None or needed[1] or needed[2]:
-        dbeta, dgamma, shift, slope = _core.norm_sums(x, dy, mean, inverse, mask)
+        dbeta, dgamma, shift, slope = _core.norm_sums(x, dy, mean, inverse, mask, rectified)
     if needed[0] and axes is None:
-        dx = (dy if mask is None else _core.select(dy, mask, -1)) * scale
+        dx = dy * scale
+        dx = np.where(x > 0, dx, _FLOAT.type(0)) if rectified else dx
     elif needed[0]:
-        dx = _core.normalize_grad(x, dy, mean, scale, shift, slope, mask, spare(x))
-    return dx, dgamma.reshape(gamma.shape) if needed[1] else None, dbeta.reshape(beta) if needed[2] else None
+        dx = _core.normalize_grad(x, dy, mean, scale, shift, slope, mask, spare(x), rectified)
+    dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
+    dbeta = dbeta.reshape(beta) if needed[2] else None
+    return (dx, dgamma, dbeta, dy if added else None)[: len(needed)]
 
 
 def _shape(parameter):
@@ -146,13 +169,16 @@ def _shape(parameter):
 
 
 @operation
-def normalize_sign(x, gamma, beta, *, mean, inverse, axes, clip_value, traced):
-    """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of what is `packable`."""
+def normalize_sign(x, gamma, beta, addend=None, *, mean, inverse, axes, rectified=False, clip_value, traced):
+    """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of whole words of channels."""
     scale = inverse if gamma is None else inverse * gamma
     clip = float(clip_value) if clip_value is not None and True in traced else None
-    words, mask, nan = _core.normalize_sign(x, mean, scale, beta, clip)
-    value = _core.ste_sign(_core.normalize(x, mean, scale, beta)) if nan else BitArray(words, x.shape, -1)
-    return value, (x, gamma, _shape(beta), mean, inverse, axes, mask)
+    words, mask, nan, y = _core.normalize_sign(x, mean, scale, beta, clip, addend, rectified)
+    if nan:
+        y = _core.ste_sign(_core.normalize(x, mean, scale, beta, addend, rectified))
+    else:
+        y = BitArray(words, x.shape, -1)
+    return y, (x, gamma, _shape(beta), mean, inverse, axes, rectified, mask)
 
 
 @normalize_sign.backward
@@ -161,37 +187,59 @@ def normalize_sign(residual, dy, needed, spare):
 
 
 class Normalized(Readable):
-    """``normalize(*args, **parameters)`` that is yet to be computed, for a reader that may want nothing but its signs.
+    """``normalize(*args, **parameters)`` that is yet to be computed, where `by_channel`, for readers that may want its
+    signs, or a sum with it.
 
-    It reads as floats. The signs are made without them, in one pass over what is normalized, and backward keeps one bit
-    per value in their place.
+    It reads as floats. The signs are made in the same pass, and if they have the only reader there are no floats.
+    Backward then keeps one bit per value in their place.
+
+    Parameters
+    ----------
+    readers : int
+        How many will read it.
     """
 
-    def __init__(self, *args, **parameters):
+    def __init__(self, *args, readers, **parameters):
         self._args, self._parameters = args, parameters
+        self._readers = readers
+        self._shape = args[0].shape
         self._floats = None
-
-    @staticmethod
-    def packable(x):
-        """Whether kernels can take the signs of `x`, normalized over all axes but the last."""
-        return _by_channel(x) and x.shape[-1] % 32 == 0
 
     @property
     def shape(self):
-        return self._args[0].shape
+        return self._shape
 
     @property
     def dtype(self):
-        return self._args[0].dtype
+        return _FLOAT
 
     def _read_(self):
         if self._floats is None:
-            self._floats = normalize(*self._args, **self._parameters)
+            self._compute()
         return self._floats
 
-    def signs(self, clip_value):
-        """As bits along the last axis, with the gradient of `ste_sign`."""
-        return normalize_sign(*self._args, **self._parameters, clip_value=clip_value)
+    def _compute(self, **more):
+        self._floats = normalize(*self._args, **self._parameters, **more)
+        self._args = ()
+
+    def signs(self, clip_value, axis):
+        """`ste_sign` along `axis`."""
+        packed = None
+        if self._floats is None and axis % self.ndim == self.ndim - 1 and self._shape[-1] % 32 == 0:
+            if self._readers == 1:
+                return normalize_sign(*self._args, **self._parameters, clip_value=clip_value)
+            clip = None if clip_value is None else float(clip_value)
+            signs = [clip]
+            self._compute(signs=signs)
+            packed = {(axis, clip, "sign"): tuple(signs)}
+            signs.clear()
+        return ste_sign(self, clip_value=clip_value, axis=axis, memo=packed)
+
+    def plus(self, addend, readers):
+        """The sum, which is to have so many readers, or None if it takes a pass of its own."""
+        if self._readers > 1 or len(self._args) != 3 or addend.shape != self._shape or addend.dtype != _FLOAT:
+            return None
+        return Normalized(*self._args, read(addend), **self._parameters, readers=readers)
 
 
 def _constant_over(parameter, axes, ndim):

@@ -69,51 +69,68 @@ static void norm_fold(const norm_block *b, const float *wide, float *sum) {
   }
 }
 
-static void norm_add(const float *restrict x, int64_t count, int64_t width, int64_t stride, float *restrict sum) {
+/* What x counts as: rectified, it is 0 unless positive; a NaN stays. */
+BNN_INLINE float norm_of(int rectified, float x) { return rectified && x <= 0 ? 0 : x; }
+
+BNN_INLINE void norm_add(int rectified, const float *restrict x, int64_t count, int64_t width, int64_t stride,
+                         float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
   for (; count >= 4 * width; count -= 4 * width, x += 4 * stride) {
     const float *restrict y = x + stride, *restrict z = y + stride, *restrict w = z + stride;
-    for (int64_t j = 0; j < width; j++) sum[j] += (x[j] + y[j]) + (z[j] + w[j]);
+    for (int64_t j = 0; j < width; j++)
+      sum[j] +=
+          (norm_of(rectified, x[j]) + norm_of(rectified, y[j])) + (norm_of(rectified, z[j]) + norm_of(rectified, w[j]));
   }
   for (; count > 0; count -= width, x += stride) {
     int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) sum[j] += x[j];
+    for (int64_t j = 0; j < here; j++) sum[j] += norm_of(rectified, x[j]);
   }
 }
 
-BNN_INLINE float norm_square(float x, float mean) { return (x - mean) * (x - mean); }
+BNN_INLINE float norm_square(int rectified, float x, float mean) {
+  float off = norm_of(rectified, x) - mean;
+  return off * off;
+}
 
 /* The squares of what has just been read; the block behind it is read next. */
-static void norm_add_squares(const float *restrict x, int64_t count, int64_t width, int64_t stride,
-                             const float *restrict mean, float *restrict sum) {
+BNN_INLINE void norm_add_squares(int rectified, const float *restrict x, int64_t count, int64_t width, int64_t stride,
+                                 const float *restrict mean, float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
   for (int64_t block = count / width * stride; count >= 4 * width; count -= 4 * width, x += 4 * stride) {
     const float *restrict y = x + stride, *restrict z = y + stride, *restrict w = z + stride;
     for (int64_t i = 0; i < 4; i++) fetch_ahead(x + block + i * stride, (size_t)width * sizeof *x);
     for (int64_t j = 0; j < width; j++) {
       float m = mean[j];
-      sum[j] += (norm_square(x[j], m) + norm_square(y[j], m)) + (norm_square(z[j], m) + norm_square(w[j], m));
+      sum[j] += (norm_square(rectified, x[j], m) + norm_square(rectified, y[j], m)) +
+                (norm_square(rectified, z[j], m) + norm_square(rectified, w[j], m));
     }
   }
   for (; count > 0; count -= width, x += stride) {
     int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) sum[j] += norm_square(x[j], mean[j]);
+    for (int64_t j = 0; j < here; j++) sum[j] += norm_square(rectified, x[j], mean[j]);
+  }
+}
+
+BNN_INLINE void norm_moments_of(int rectified, const bnn_norm *n, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i++) {
+    norm_block b = norm_block_of(n, i);
+    float several[2][NORM_MOST], *mean = n->parts + 2 * i * b.channels, *squares = mean + b.channels;
+    float *wide = b.group > 1 ? several[0] : mean;
+    norm_add(rectified, b.x, b.count, b.width, b.stride, wide);
+    norm_fold(&b, wide, mean);
+    for (int64_t c = 0; c < b.channels; c++) mean[c] /= (float)b.rows;
+    float *sums = b.group > 1 ? several[1] : squares;
+    norm_add_squares(rectified, b.x, b.count, b.width, b.stride, norm_widen(&b, mean, wide), sums);
+    norm_fold(&b, sums, squares);
   }
 }
 
 static void norm_moments(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
-  for (int64_t i = begin; i < end; i++) {
-    norm_block b = norm_block_of(n, i);
-    float several[2][NORM_MOST], *mean = n->parts + 2 * i * b.channels, *squares = mean + b.channels;
-    float *wide = b.group > 1 ? several[0] : mean;
-    norm_add(b.x, b.count, b.width, b.stride, wide);
-    norm_fold(&b, wide, mean);
-    for (int64_t c = 0; c < b.channels; c++) mean[c] /= (float)b.rows;
-    float *sums = b.group > 1 ? several[1] : squares;
-    norm_add_squares(b.x, b.count, b.width, b.stride, norm_widen(&b, mean, wide), sums);
-    norm_fold(&b, sums, squares);
-  }
+  if (n->rectified)
+    norm_moments_of(1, n, begin, end);
+  else
+    norm_moments_of(0, n, begin, end);
 }
 
 BNN_INLINE void norm_move(float *average, int64_t c, float value, float rate) {
@@ -155,6 +172,12 @@ BNN_INLINE vf32 norm_load(int whole, const float *row, int64_t j, int64_t here) 
   return whole ? v_load_f32(row + j) : v_load_part_f32(row + j, here - j);
 }
 
+/* Likewise of x, rectified where that is asked for. */
+BNN_INLINE vf32 norm_load_x(int rectified, int whole, const float *row, int64_t j, int64_t here) {
+  vf32 x = norm_load(whole, row, j, here), zero = v_set_f32(0);
+  return rectified ? v_choose_f32(v_mask_or(v_less_f32(zero, x), v_nan_f32(x)), x, zero) : x;
+}
+
 /* Likewise of dy: 0 where the mask of the row has no bit. */
 BNN_INLINE vf32 norm_flow(int whole, const float *dy, const uint32_t *mask, int64_t j, int64_t here) {
   vf32 flow = norm_load(whole, dy, j, here);
@@ -168,15 +191,15 @@ BNN_INLINE void norm_ask(const float *x, const float *dy) {
 }
 
 /* One or four wide rows that end at `here`. */
-BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const float *dy, const uint32_t *mask,
-                                     int64_t width, int64_t stride, int64_t j, int64_t here, const float *mean,
-                                     float *sum, float *products) {
+BNN_INLINE void norm_add_products_at(int rectified, int whole, int rows, const float *x, const float *dy,
+                                     const uint32_t *mask, int64_t width, int64_t stride, int64_t j, int64_t here,
+                                     const float *mean, float *sum, float *products) {
   vf32 m = norm_load(whole, mean, j, here), flow[4], product[4];
   BNN_UNROLL
   for (int i = 0; i < rows; i++) {
     norm_ask(x + i * stride + j, dy + i * width + j);
     flow[i] = norm_flow(whole, dy + i * width, mask ? mask + i * (width / BNN_WORD) : NULL, j, here);
-    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load(whole, x + i * stride, j, here), m));
+    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load_x(rectified, whole, x + i * stride, j, here), m));
   }
   for (int i = 1; i < rows; i += 2) {
     flow[i - 1] = v_add_f32(flow[i - 1], flow[i]);
@@ -197,24 +220,26 @@ BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const 
   }
 }
 
-BNN_INLINE void norm_add_products_of(int rows, const float *x, const float *dy, const uint32_t *mask, int64_t width,
-                                     int64_t stride, int64_t here, const float *mean, float *sum, float *products) {
+BNN_INLINE void norm_add_products_of(int rectified, int rows, const float *x, const float *dy, const uint32_t *mask,
+                                     int64_t width, int64_t stride, int64_t here, const float *mean, float *sum,
+                                     float *products) {
   int64_t j = 0;
   for (; j + BNN_LANES <= here; j += BNN_LANES)
-    norm_add_products_at(1, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
-  if (j < here) norm_add_products_at(0, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
+    norm_add_products_at(rectified, 1, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
+  if (j < here) norm_add_products_at(rectified, 0, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
 }
 
-static void norm_add_products(const float *x, const float *dy, const uint32_t *mask, int64_t count, int64_t width,
-                              int64_t stride, const float *mean, float *sum, float *products) {
+static void norm_add_products(int rectified, const float *x, const float *dy, const uint32_t *mask, int64_t count,
+                              int64_t width, int64_t stride, const float *mean, float *sum, float *products) {
   for (int64_t j = 0; j < width; j++) sum[j] = products[j] = 0;
   for (int64_t at = 0; at < count;) {
     int64_t left = count - at, rows = left >= 4 * width ? 4 : 1;
     const uint32_t *bits = mask ? mask + at / BNN_WORD : NULL;
     if (rows == 4)
-      norm_add_products_of(4, x, dy + at, bits, width, stride, width, mean, sum, products);
+      norm_add_products_of(rectified, 4, x, dy + at, bits, width, stride, width, mean, sum, products);
     else
-      norm_add_products_of(1, x, dy + at, bits, width, stride, left < width ? left : width, mean, sum, products);
+      norm_add_products_of(rectified, 1, x, dy + at, bits, width, stride, left < width ? left : width, mean, sum,
+                           products);
     at += rows * width;
     x += rows * stride;
   }
@@ -231,7 +256,7 @@ static void norm_sums(const void *what, int64_t begin, int64_t end) {
     norm_block b = norm_block_of(n, i);
     float several[3][NORM_MOST], *sum = n->parts + 2 * i * b.channels, *products = sum + b.channels;
     float *sums = b.group > 1 ? several[0] : sum, *all = b.group > 1 ? several[1] : products;
-    norm_add_products(b.x, n->dy + b.first, norm_mask(n, b.first), b.count, b.width, b.stride,
+    norm_add_products(n->rectified, b.x, n->dy + b.first, norm_mask(n, b.first), b.count, b.width, b.stride,
                       norm_widen(&b, n->mean, several[2]), sums, all);
     norm_fold(&b, sums, sum);
     norm_fold(&b, all, products);
@@ -258,42 +283,54 @@ static void norm_sums_total(const void *what, int64_t begin, int64_t end) {
   }
 }
 
+/* What is read per channel; of rows that are taken together, widened. */
+typedef struct {
+  const float *mean, *scale, *shift;
+} norm_line;
+
+BNN_INLINE vf32 norm_normal(int rectified, int whole, const norm_line *l, const float *x, const float *addend,
+                            int64_t j, int64_t here) {
+  vf32 y = v_sub_f32(norm_load_x(rectified, whole, x, j, here), norm_load(whole, l->mean, j, here));
+  y = v_mul_f32(y, norm_load(whole, l->scale, j, here));
+  if (l->shift) y = v_add_f32(y, norm_load(whole, l->shift, j, here));
+  return addend ? v_add_f32(y, norm_load(whole, addend, j, here)) : y;
+}
+
 static void normalize(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
   norm_block b = norm_block_of(n, begin);
   float several[3][NORM_MOST];
-  const float *restrict mean = norm_widen(&b, n->mean, several[0]);
-  const float *restrict scale = norm_widen(&b, n->scale, several[1]);
-  const float *restrict shift = norm_widen(&b, n->shift, several[2]);
-  const float *restrict x = b.x;
-  float *restrict out = n->out + b.first;
+  norm_line line = {norm_widen(&b, n->mean, several[0]), norm_widen(&b, n->scale, several[1]),
+                    norm_widen(&b, n->shift, several[2])};
   int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
-  for (int64_t count = rows * b.channels - b.first; count > 0; count -= b.width, x += b.stride, out += b.width) {
-    int64_t here = count < b.width ? count : b.width;
-    if (shift)
-      for (int64_t j = 0; j < here; j++) out[j] = (x[j] - mean[j]) * scale[j] + shift[j];
-    else
-      for (int64_t j = 0; j < here; j++) out[j] = (x[j] - mean[j]) * scale[j];
+  const float *x = b.x;
+  for (int64_t first = b.first, last = rows * b.channels; first < last; first += b.width, x += b.stride) {
+    int64_t here = last - first < b.width ? last - first : b.width, j = 0;
+    const float *addend = n->addend ? n->addend + first : NULL;
+    for (; j + BNN_LANES <= here; j += BNN_LANES)
+      v_store_f32(n->out + first + j, norm_normal(n->rectified, 1, &line, x, addend, j, here));
+    if (j < here)
+      v_store_part_f32(n->out + first + j, norm_normal(n->rectified, 0, &line, x, addend, j, here), here - j);
   }
 }
 
 static void normalize_sign(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
   int64_t most = norm_rows(n->channels), words = n->channels / BNN_WORD;
+  norm_line line = {n->mean, n->scale, n->shift};
   vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
   for (int64_t i = begin; i < end; i++) {
     vmask nan = v_mask_none();
-    for (int64_t row = i * most; row < (i + 1) * most && row < n->rows; row++)
+    for (int64_t row = i * most; row < (i + 1) * most && row < n->rows; row++) {
+      const float *x = n->x + row * n->stride, *addend = n->addend ? n->addend + row * n->channels : NULL;
       for (int64_t w = 0; w < words; w++) {
-        const float *x = n->x + row * n->stride + w * BNN_WORD;
         uint32_t sign = 0, within = 0;
-        fetch_ahead(x + NORM_AHEAD, BNN_WORD * sizeof *x);
+        fetch_ahead(x + w * BNN_WORD + NORM_AHEAD, BNN_WORD * sizeof *x);
         BNN_UNROLL
         for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
           int64_t c = w * BNN_WORD + lane;
-          vf32 y = v_sub_f32(v_load_f32(x + lane), v_load_f32(n->mean + c));
-          y = v_mul_f32(y, v_load_f32(n->scale + c));
-          if (n->shift) y = v_add_f32(y, v_load_f32(n->shift + c));
+          vf32 y = norm_normal(n->rectified, 1, &line, x, addend, c, n->channels);
+          if (n->out) v_store_f32(n->out + row * n->channels + c, y);
           sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
           within |= v_mask_bits(v_within_f32(y, clip)) << lane;
           nan = v_mask_or(nan, v_nan_f32(y));
@@ -301,19 +338,22 @@ static void normalize_sign(const void *what, int64_t begin, int64_t end) {
         n->words[row * words + w] = sign;
         if (n->within) n->within[row * words + w] = within;
       }
+    }
     n->nan[i] = v_mask_bits(nan) != 0;
   }
 }
 
 /* x and dy may be `out` itself: a vector of each is read before it is written. */
-BNN_INLINE void norm_grad_at(int whole, const float *x, const float *dy, const uint32_t *mask, int64_t j, int64_t here,
-                             const float *mean, const float *scale, const float *shift, const float *slope,
-                             float *out) {
+BNN_INLINE void norm_grad_at(int rectified, int whole, const float *x, const float *dy, const uint32_t *mask, int64_t j,
+                             int64_t here, const float *mean, const float *scale, const float *shift,
+                             const float *slope, float *out) {
   norm_ask(x + j, dy + j);
   vf32 flow = v_sub_f32(norm_flow(whole, dy, mask, j, here), norm_load(whole, shift, j, here));
-  vf32 normal = v_sub_f32(norm_load(whole, x, j, here), norm_load(whole, mean, j, here));
+  vf32 value = norm_load_x(rectified, whole, x, j, here);
+  vf32 normal = v_sub_f32(value, norm_load(whole, mean, j, here));
   flow = v_sub_f32(flow, v_mul_f32(normal, norm_load(whole, slope, j, here)));
   flow = v_mul_f32(flow, norm_load(whole, scale, j, here));
+  if (rectified) flow = v_choose_f32(v_less_f32(v_set_f32(0), value), flow, v_set_f32(0));
   if (whole)
     v_store_f32(out + j, flow);
   else
@@ -332,8 +372,9 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
     int64_t here = last - first < b.width ? last - first : b.width, j = 0;
     const float *dy = n->dy + first;
     for (; j + BNN_LANES <= here; j += BNN_LANES)
-      norm_grad_at(1, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
-    if (j < here) norm_grad_at(0, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
+      norm_grad_at(n->rectified, 1, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
+    if (j < here)
+      norm_grad_at(n->rectified, 0, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
   }
 }
 

@@ -17,7 +17,7 @@ static PyArrayObject *empty_like(PyArrayObject *x) {
 
 /* ---- batch norm ------------------------------------------------------------------------------------------------ */
 
-enum { X, DY, MASK, MEAN, INVERSE, SCALE, SHIFT, SLOPE, OPERANDS };
+enum { X, DY, ADDEND, MASK, MEAN, INVERSE, SCALE, SHIFT, SLOPE, OPERANDS };
 
 typedef struct {
   PyArrayObject *array[OPERANDS];
@@ -50,12 +50,13 @@ static npy_intp norm_stride(PyObject *value) {
   return stride > 0 && stride % (npy_intp)sizeof(float) == 0 ? stride / (npy_intp)sizeof(float) : 0;
 }
 
-/* Reads the operands that are given; the others are NULL. x has a row per item of all axes but the last, dy is like it,
- * the mask has its words, and the rest has a number per channel. */
-static int norm_begin(norm_call *c, const char *function, PyObject *const *operand) {
-  static const char *const names[] = {"x", "dy", "mask", "mean", "inverse", "scale", "shift", "slope"};
+/* Reads the operands that are given; the others are NULL. x has a row per item of all axes but the last, dy and what is
+ * added are like it, the mask has its words, and the rest has a number per channel. */
+static int norm_begin(norm_call *c, const char *function, PyObject *const *operand, int rectified) {
+  static const char *const names[] = {"x", "dy", "addend", "mask", "mean", "inverse", "scale", "shift", "slope"};
   memset(c, 0, sizeof *c);
   bnn_norm *n = &c->norm;
+  n->rectified = rectified;
   for (int i = 0; i < OPERANDS; i++) {
     if (!operand[i]) continue;
     npy_intp stride = i == X ? norm_stride(operand[i]) : 0;
@@ -73,12 +74,13 @@ static int norm_begin(norm_call *c, const char *function, PyObject *const *opera
     }
     check_shape_of row = {.middle = 1, .sizes = 1, .size = {n->channels}};
     check_shape_of words = {.middle = n->rows, .sizes = 1, .size = {bnn_words(n->channels)}};
-    int wrong = i == DY     ? check_exact_shape(function, names[i], c->array[i], PyArray_NDIM(x), PyArray_DIMS(x))
+    int like_x = i == DY || i == ADDEND;
+    int wrong = like_x      ? check_exact_shape(function, names[i], c->array[i], PyArray_NDIM(x), PyArray_DIMS(x))
                 : i == MASK ? check_shape(function, names[i], c->array[i], &words) || norm_whole_words(function, c)
                             : check_shape(function, names[i], c->array[i], &row);
     if (wrong) return -1;
   }
-  const float **at[] = {&n->x, &n->dy, NULL, &n->mean, &n->inverse, &n->scale, &n->shift, &n->slope};
+  const float **at[] = {&n->x, &n->dy, &n->addend, NULL, &n->mean, &n->inverse, &n->scale, &n->shift, &n->slope};
   for (int i = 0; i < OPERANDS; i++)
     if (i != MASK) *at[i] = c->array[i] ? data_of(c->array[i]) : NULL;
   if (c->array[MASK]) n->mask = PyArray_DATA(c->array[MASK]);
@@ -143,13 +145,14 @@ static int norm_average(norm_call *c, const char *name, PyObject *value, float *
 }
 
 static PyObject *moments(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "epsilon", "mean", "variance", "rate", "unbiased", NULL};
+  static char *names[] = {"x", "epsilon", "mean", "variance", "rate", "unbiased", "rectified", NULL};
   const bnn_kernels *kernels = kernels_of(self);
   PyObject *operand[OPERANDS] = {NULL}, *mean = Py_None, *variance = Py_None;
   float epsilon, rate = 0, unbiased = 1;
+  int rectified = 0;
   norm_call c;
-  if (!PARSE("Of|OOff:moments", &operand[X], &epsilon, &mean, &variance, &rate, &unbiased)) return NULL;
-  if (norm_begin(&c, "moments", operand) < 0) return norm_fail(&c);
+  if (!PARSE("Of|OOffp:moments", &operand[X], &epsilon, &mean, &variance, &rate, &unbiased, &rectified)) return NULL;
+  if (norm_begin(&c, "moments", operand, rectified) < 0) return norm_fail(&c);
   if (norm_average(&c, "mean", mean, &c.norm.average[0]) < 0 ||
       norm_average(&c, "variance", variance, &c.norm.average[1]) < 0)
     return norm_fail(&c);
@@ -158,54 +161,66 @@ static PyObject *moments(PyObject *self, PyObject *args, PyObject *keywords) {
 }
 
 static PyObject *norm_sums(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", "inverse", "mask", NULL};
+  static char *names[] = {"x", "dy", "mean", "inverse", "mask", "rectified", NULL};
   const bnn_kernels *kernels = kernels_of(self);
   PyObject *operand[OPERANDS] = {NULL};
+  int rectified = 0;
   norm_call c;
-  if (!PARSE("OOOO|O:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK]))
+  if (!PARSE("OOOO|Op:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK],
+             &rectified))
     return NULL;
   operand[MASK] = given(operand[MASK]);
-  if (norm_begin(&c, "norm_sums", operand) < 0) return norm_fail(&c);
+  if (norm_begin(&c, "norm_sums", operand, rectified) < 0) return norm_fail(&c);
   return norm_reduce(self, &c, kernels->norm_sums, kernels->norm_sums_total, 4);
 }
 
 static PyObject *normalize(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "mean", "scale", "shift", NULL};
+  static char *names[] = {"x", "mean", "scale", "shift", "addend", "rectified", NULL};
   PyObject *operand[OPERANDS] = {NULL};
+  int rectified = 0;
   norm_call c;
-  if (!PARSE("OOOO:normalize", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT])) return NULL;
-  operand[SHIFT] = given(operand[SHIFT]);
-  if (norm_begin(&c, "normalize", operand) < 0) return norm_fail(&c);
+  if (!PARSE("OOOO|Op:normalize", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT], &operand[ADDEND],
+             &rectified))
+    return NULL;
+  operand[SHIFT] = given(operand[SHIFT]), operand[ADDEND] = given(operand[ADDEND]);
+  if (norm_begin(&c, "normalize", operand, rectified) < 0) return norm_fail(&c);
   return norm_map(self, &c, kernels_of(self)->normalize, "normalize", NULL);
 }
 
 static PyObject *normalize_sign(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "mean", "scale", "shift", "clip", NULL};
-  PyObject *operand[OPERANDS] = {NULL}, *clip, *signs = NULL, *within = NULL;
+  static char *names[] = {"x", "mean", "scale", "shift", "clip", "addend", "rectified", "floats", NULL};
+  PyObject *operand[OPERANDS] = {NULL}, *clip, *signs = NULL, *within = NULL, *out = NULL;
   npy_intp shape[NPY_MAXDIMS + 1] = {1};
   uint8_t *nan = NULL;
   double limit = 0;
+  int rectified = 0, floats = 0, found = 0;
   norm_call c;
-  if (!PARSE("OOOOO:normalize_sign", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT], &clip)) return NULL;
-  operand[SHIFT] = given(operand[SHIFT]);
-  if (norm_begin(&c, "normalize_sign", operand) < 0 || norm_whole_words("normalize_sign", &c) < 0) return norm_fail(&c);
+  if (!PARSE("OOOOO|Opp:normalize_sign", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT], &clip,
+             &operand[ADDEND], &rectified, &floats))
+    return NULL;
+  operand[SHIFT] = given(operand[SHIFT]), operand[ADDEND] = given(operand[ADDEND]);
+  if (norm_begin(&c, "normalize_sign", operand, rectified) < 0 || norm_whole_words("normalize_sign", &c) < 0)
+    return norm_fail(&c);
   if (clip != Py_None && check_float("normalize_sign", "clip", clip, &limit) < 0) return norm_fail(&c);
-  int axes = PyArray_NDIM(c.array[X]), found = 0;
+  int axes = PyArray_NDIM(c.array[X]);
   memcpy(shape + 1, PyArray_DIMS(c.array[X]), (size_t)axes * sizeof *shape);
   shape[axes] = (npy_intp)bnn_words(c.norm.channels);
   bnn_norm *n = &c.norm;
   int64_t blocks = n->channels > 0 ? kernels_of(self)->norm_blocks(n->rows, n->channels) : 0;
   signs = PyArray_EMPTY(axes + 1, shape, NPY_UINT32, 0);
   within = clip == Py_None ? Py_NewRef(Py_None) : PyArray_EMPTY(axes, shape + 1, NPY_UINT32, 0);
-  if (!signs || !within || !(nan = run_alloc(blocks))) {
-    if (signs && within) PyErr_NoMemory();
+  out = floats ? (PyObject *)empty_like(c.array[X]) : Py_NewRef(Py_None);
+  if (!signs || !within || !out || !(nan = run_alloc(blocks))) {
+    if (signs && within && out) PyErr_NoMemory();
     Py_XDECREF(signs);
     Py_XDECREF(within);
+    Py_XDECREF(out);
     return norm_fail(&c);
   }
   n->clip = (float)limit;
   n->words = PyArray_DATA((PyArrayObject *)signs);
   n->within = clip == Py_None ? NULL : PyArray_DATA((PyArrayObject *)within);
+  n->out = floats ? data_of((PyArrayObject *)out) : NULL;
   n->nan = nan;
   Py_BEGIN_ALLOW_THREADS;
   if (blocks > 0) run_pass(kernels_of(self)->normalize_sign, n, blocks, (double)n->rows * (double)n->channels);
@@ -213,18 +228,19 @@ static PyObject *normalize_sign(PyObject *self, PyObject *args, PyObject *keywor
   free(nan);
   Py_END_ALLOW_THREADS;
   norm_end(&c);
-  return Py_BuildValue("NNN", signs, within, PyBool_FromLong(found));
+  return Py_BuildValue("NNNN", signs, within, PyBool_FromLong(found), out);
 }
 
 static PyObject *normalize_grad(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", "mask", "out", NULL};
+  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", "mask", "out", "rectified", NULL};
   PyObject *operand[OPERANDS] = {NULL}, *out = NULL;
+  int rectified = 0;
   norm_call c;
-  if (!PARSE("OOOOOO|OO:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
-             &operand[SLOPE], &operand[MASK], &out))
+  if (!PARSE("OOOOOO|OOp:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
+             &operand[SLOPE], &operand[MASK], &out, &rectified))
     return NULL;
   operand[MASK] = given(operand[MASK]);
-  if (norm_begin(&c, "normalize_grad", operand) < 0) return norm_fail(&c);
+  if (norm_begin(&c, "normalize_grad", operand, rectified) < 0) return norm_fail(&c);
   return norm_map(self, &c, kernels_of(self)->normalize_grad, "normalize_grad", out);
 }
 
@@ -409,16 +425,19 @@ static PyObject *update(PyObject *self, PyObject *args) {
   }
 
 PyMethodDef network_methods[] = {
-    METHOD("moments", moments, "x, epsilon, mean=None, variance=None, rate=0.0, unbiased=1.0",
+    METHOD("moments", moments, "x, epsilon, mean=None, variance=None, rate=0.0, unbiased=1.0, rectified=False",
            "Mean, biased variance and 1 / sqrt(variance + epsilon) of each channel of rows.\n\n"
-           "The averages mean and variance move towards them by a rate, where the variance is multiplied by unbiased."),
-    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None",
+           "The averages mean and variance move towards them by a rate, where the variance is multiplied by unbiased.\n"
+           "Rectified, here and in what follows, x counts as 0 unless it is positive or NaN."),
+    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None, rectified=False",
            "Gradients of shift and scale, mean of dy, and slope, for each channel of rows."),
-    METHOD("normalize", normalize, "x, mean, scale, shift", "(x - mean) * scale + shift, of numbers per channel."),
-    METHOD("normalize_sign", normalize_sign, "x, mean, scale, shift, clip",
-           "Signs of normalize() as words, words of where it is within clip, and whether there is a NaN."),
-    METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope, mask=None, out=None",
-           "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel; out may be x or dy."),
+    METHOD("normalize", normalize, "x, mean, scale, shift, addend=None, rectified=False",
+           "(x - mean) * scale + shift + addend, of numbers per channel and an addend like x."),
+    METHOD("normalize_sign", normalize_sign, "x, mean, scale, shift, clip, addend=None, rectified=False, floats=False",
+           "Signs of normalize() as words, words of where it is within clip, whether there is a NaN, and its floats."),
+    METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope, mask=None, out=None, rectified=False",
+           "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel; out may be x or dy.\n\n"
+           "Rectified, it is 0 where x is not positive."),
     METHOD("max_pool", max_pool, "x, geometry, traced", "Largest value of each window, and bits of which tap it was."),
     METHOD("max_pool_grad", max_pool_grad, "dy, winner, geometry", "Gradient of max_pool."),
     METHOD("average_pool", average_pool, "x, geometry", "Mean of each window."),
