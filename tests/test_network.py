@@ -212,6 +212,62 @@ def test_a_gradient_of_norm_may_overwrite_what_it_reads(variant, rng, each_threa
         np.testing.assert_array_equal(each_thread_count(into, which), expected)
 
 
+def assert_same_bits(found, expected):
+    """Also of zeros; one NaN is like another."""
+    np.testing.assert_array_equal(found, expected)
+    number = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(found)[number], np.signbit(expected)[number])
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("special", [[-0.0, 0, -1e-45, 1e-45], [np.nan, -np.inf, np.inf]])
+def test_norm_of_what_is_rectified(variant, each_thread_count, rng, channels, special):
+    """The same bits as after a pass of the rectifier."""
+    for rows in ROWS[channels][:5]:
+        x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        x.flat[rng.integers(0, x.size, 5)] = rng.choice(np.float32(special), 5)
+        mean, scale, shift, slope = rng.normal(size=(4, channels)).astype(np.float32)
+        y, positive = variant.rectify(x, np.inf, np.inf, True)
+        for function, *args in (
+            ("moments", EPSILON, None, None, 0.0, 1.0),
+            ("norm_sums", dy, mean, scale, None),
+            ("normalize", mean, scale, shift, None),
+            ("normalize", mean, scale, None, dy),
+        ):
+            found = each_thread_count(getattr(variant, function), x, *args, True)
+            assert_same_bits(found, getattr(variant, function)(y, *args))
+        expected = variant.normalize_grad(y, dy, mean, scale, shift, slope)
+        expected = variant.select(expected.reshape(-1), positive, 0).reshape(x.shape)
+        found = each_thread_count(variant.normalize_grad, x, dy, mean, scale, shift, slope, None, None, True)
+        assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_normalize_adds(variant, each_thread_count, rng, channels):
+    for rows in ROWS[channels]:
+        x, addend = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
+        y = each_thread_count(variant.normalize, x, mean, scale, shift, addend)
+        np.testing.assert_array_equal(y, (x - mean) * scale + shift + addend)
+
+
+@pytest.mark.parametrize("channels", WORDS)
+@pytest.mark.parametrize("rectified", [False, True])
+def test_signs_and_floats_of_a_sum(variant, each_thread_count, rng, channels, rectified):
+    for rows in WORDS[channels]:
+        x, addend = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
+        expected = variant.normalize(x, mean, scale, shift, addend, rectified)
+        for floats in (False, True):
+            args = x, mean, scale, shift, 0.7, addend, rectified, floats
+            words, within, nan, y = each_thread_count(variant.normalize_sign, *args)
+            np.testing.assert_array_equal(words, variant.pack(expected, -1, 0.7)[0])
+            np.testing.assert_array_equal(within, variant.pack(expected, -1, 0.7)[1])
+            assert nan is False and (y is None) == (not floats)
+            if floats:
+                np.testing.assert_array_equal(y, expected)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("shape", "axis"), [((7, 65), 1), ((33, 20), 0), ((3, 40, 5), 1), ((300,), 0), ((0, 4), 1)])
 def test_select_may_overwrite_what_it_reads(variant, rng, dtype, shape, axis):
@@ -370,6 +426,72 @@ def test_who_reads_what_is_normalized():
             model(x, training=True)
         assert "normalize_sign" not in [name for name, _ in tape.kept()]
         assert isinstance(model.layers[0](x), lq.Tensor)
+
+
+def residual_blocks(kind, channels, between, **arguments):
+    """Blocks of a rectified product, its norm, and the sum with what the block reads; `between`, all are outputs."""
+    keras.utils.set_random_seed(5)
+    layers = keras.layers
+    binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "padding": "same", "use_bias": False}
+    x = y = layers.Input((6, 6, channels))
+    parts = []
+    for _ in range(3):
+        new = y
+        if kind == "norm first":
+            parts.append(new := layers.BatchNormalization(**arguments)(new))
+        activation = None if kind in ("ReLU", "Activation") else "relu"
+        parts.append(new := lq.layers.QuantConv2D(channels, 3, activation=activation, **binary)(new))
+        if activation is None:
+            parts.append(new := (layers.ReLU() if kind == "ReLU" else layers.Activation("relu"))(new))
+        if kind != "norm first":
+            parts.append(new := layers.BatchNormalization(**arguments)(new))
+        if kind == "both sides":
+            parts.append(y := layers.BatchNormalization()(y))
+        parts.append(y := y + new if kind == "operator" else layers.Add()([new, y]))
+    y = layers.Dense(3)(layers.Flatten()(y))
+    return keras.models.Model(x, [y, *parts] if between else y)
+
+
+def train(model, x):
+    """Outputs, gradients and weights after a step, outputs then, and what was kept."""
+    with lq.GradientTape() as tape:
+        y = model(x, training=True)
+        y = y[0] if isinstance(y, list) else y
+        loss = np.sum(y * np.cos(np.arange(y.size).reshape(y.shape).astype(np.float32)))
+    kept = tape.kept()
+    gradients = tape.gradient(loss, model.trainable_variables)
+    after = model(x, training=False)
+    return [y, *gradients, *model.get_weights(), after[0] if isinstance(after, list) else after], kept
+
+
+KINDS = ["Add", "operator", "both sides", "ReLU", "Activation", "norm first"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [8, 32, 65])
+@pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"center": False}, {"trainable": False}, {"axis": [1, 3]}])
+def test_residual_blocks(rng, kind, channels, arguments):
+    """The same bits in few passes as in many, which are made where someone else reads what is in between."""
+    x = lq.constant(rng.normal(size=(3, 6, 6, channels)).astype(np.float32))
+    (one, kept), (other, kept_between) = (
+        train(residual_blocks(kind, channels, between, **arguments), x) for between in (False, True)
+    )
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert sum(size for _, size in kept) <= sum(size for _, size in kept_between)
+    names, between = ([name for name, _ in k] for k in (kept, kept_between))
+    assert "add" in between and "relu" in between
+    if "axis" not in arguments and kind != "norm first":
+        assert "relu" not in names and names.count("add") == 1
+
+
+def test_a_residual_block_of_nan(rng):
+    x = rng.normal(size=(3, 6, 6, 32)).astype(np.float32)
+    x[1, 2, 3] = np.nan
+    for kind in KINDS:
+        one, other = (train(residual_blocks(kind, 32, between), lq.constant(x))[0] for between in (False, True))
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 # ---- pooling -------------------------------------------------------------------------------------

@@ -276,8 +276,14 @@ class ReLU(_Elementwise):
             threshold=float(threshold),
         )
 
-    def call(self, inputs):
+    def call(self, inputs, later=0):
+        if later and self._waits(later):
+            return activate(activations.relu, inputs, later)
         return activations.relu(inputs, alpha=self.negative_slope, max_value=self.max_value, threshold=self.threshold)
+
+    def _waits(self, readers):
+        plain = self.max_value is None and not self.negative_slope and not self.threshold
+        return plain and waits_to_rectify(activations.relu, readers)
 
 
 class LeakyReLU(_Elementwise):
