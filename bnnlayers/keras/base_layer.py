@@ -329,12 +329,17 @@ class Layer:
     # Whether a configuration tells one input from a list of one.
     _keeps_structure = False
 
-    def _can_wait(self):
-        """Whether ``call(inputs, later=True)`` may return a Readable that computes the output when it is read."""
+    def _can_wait(self, readers):
+        """Whether ``call(inputs, later=True)`` may return a Readable that computes the output when it is read, if it
+        is an input of these layers only."""
         return False
 
     def _reads_later(self):
-        """Whether `call` gains by such an input."""
+        """Whether `call` gains by an input that is yet to be normalized."""
+        return False
+
+    def _reads_pieces(self):
+        """Whether `call` gains by an input that is yet to be joined."""
         return False
 
     # Another object after every change of what belongs to what, anywhere: what was found while it

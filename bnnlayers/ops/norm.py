@@ -12,7 +12,8 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, operation
+from ..tape import Readable, operation, plain
+from .shape import Joined
 
 _FLOAT = np.dtype(np.float32)
 
@@ -43,24 +44,35 @@ def moments(x, axes, epsilon, average=None):
 
     Parameters
     ----------
-    x : array
+    x : array or Joined
+        Each piece of a Joined is measured once; `axes` must then be all but the last.
     axes : tuple of int
     epsilon : float
     average : tuple, optional
         ``(mean, variance, rate, unbiased)``: moving averages, which move in place by `rate` towards the mean and
         towards the variance times `unbiased`.
     """
-    if axes == tuple(range(x.ndim - 1)) and _by_channel(x, *(average or ())[:2]):
+    if type(x) is Joined:
+        mean, variance = _moments_of_pieces(x)
+    elif axes == tuple(range(x.ndim - 1)) and _by_channel(x, *(average or ())[:2]):
         mean, _, inverse = _core.moments(x, epsilon, *(average or ()))
         return mean, inverse
-    count = _count(x, axes)
-    mean = _total(x, axes) / count
-    variance = _total(np.square(x - mean), axes) / count
+    else:
+        count = _count(x, axes)
+        mean = _total(x, axes) / count
+        variance = _total(np.square(x - mean), axes) / count
     if average is not None:
         *moving, rate, unbiased = average
         for old, new in zip(moving, (mean, variance * variance.dtype.type(unbiased)), strict=True):
             old -= (old - new.reshape(old.shape)) * old.dtype.type(rate)
     return mean, inverse_deviation(variance, epsilon)
+
+
+def _moments_of_pieces(x):
+    for piece in x.pieces:
+        if piece.moments is None:
+            piece.moments = _core.moments(plain(piece.array), 0.0)[:2]
+    return np.concatenate([piece.moments for piece in x.pieces], axis=1)
 
 
 def inverse_deviation(variance, epsilon):
@@ -69,7 +81,7 @@ def inverse_deviation(variance, epsilon):
 
 
 @operation(recompute=True)
-def normalize(x, gamma, beta, *, mean, inverse, axes=None):
+def normalize(x, gamma, beta, *more, mean, inverse, axes=None):
     """``(x - mean) * inverse * gamma + beta``.
 
     Parameters
@@ -77,6 +89,8 @@ def normalize(x, gamma, beta, *, mean, inverse, axes=None):
     x : array
     gamma, beta : array or None
         Broadcastable to `x`.
+    *more : array
+        What follows `x` along the last axis; of the pieces of a `Joined`.
     mean, inverse : array
         Of `moments` or of constants; broadcastable to `x`.
     axes : tuple of int, optional
@@ -89,8 +103,9 @@ def normalize(x, gamma, beta, *, mean, inverse, axes=None):
     Covariate Shift", 2015.
     """
     scale = inverse if gamma is None else inverse * gamma
-    if _by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1))):
-        return _core.normalize(x, mean, scale, beta), (x, gamma, _shape(beta), mean, inverse, axes, None)
+    if more or (_by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1)))):
+        y = _core.normalize((x, *more), mean, scale, beta)
+        return y, (x, gamma, _shape(beta), mean, inverse, axes, None, *more)
     y = x - mean
     y *= scale
     if beta is not None:
@@ -102,7 +117,7 @@ def normalize(x, gamma, beta, *, mean, inverse, axes=None):
 @normalize.backward
 def normalize(residual, dy, needed, spare):
     if len(residual) > 6:
-        return _grad_by_channel(*residual, dy, needed, spare)
+        return _grad_by_channel(residual, dy, needed, spare)
     x, gamma, mean, inverse, axes, apart = residual
     normal = x - mean
     normal *= inverse
@@ -128,17 +143,28 @@ def normalize(residual, dy, needed, spare):
     return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
 
 
-def _grad_by_channel(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare):
-    """Gradients where `mask`, of bits, says which of dy count; `beta` is its shape."""
+def _grad_by_channel(residual, dy, needed, spare):
+    """Gradients where a mask, of bits, says which of dy count; of beta the residual has the shape."""
+    x, gamma, beta, mean, inverse, axes, mask, *more = residual
+    pieces, at = (x, *more), [0, *range(3, len(needed))]
     scale = inverse if gamma is None else inverse * gamma
-    dx = dgamma = dbeta = None
+    dx = [None] * len(pieces)
+    dgamma = dbeta = None
+    wanted = any([needed[i] for i in at])
     if axes is not None or needed[1] or needed[2]:
-        dbeta, dgamma, shift, slope = _core.norm_sums(x, dy, mean, inverse, mask)
-    if needed[0] and axes is None:
+        dbeta, dgamma, shift, slope = _core.norm_sums(pieces, dy, mean, inverse, mask)
+        dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
+        dbeta = dbeta.reshape(beta) if needed[2] else None
+    if wanted and axes is None:
         dx = (dy if mask is None else _core.select(dy, mask, -1)) * scale
-    elif needed[0]:
-        dx = _core.normalize_grad(x, dy, mean, scale, shift, slope, mask, spare(x))
-    return dx, dgamma.reshape(gamma.shape) if needed[1] else None, dbeta.reshape(beta) if needed[2] else None
+        dx = np.split(dx, np.cumsum([p.shape[-1] for p in pieces])[:-1], -1)
+    elif wanted:
+        out = tuple([spare.begun(i) for i in at])
+        add = all([o is not None for o in out])
+        if not add:
+            out = tuple([spare.same(p) for p in pieces]) if more else (spare(x),)
+        dx = _core.normalize_grad(pieces, dy, mean, scale, shift, slope, mask, out, add)
+    return dx[0], dgamma, dbeta, *dx[1:]
 
 
 def _shape(parameter):
@@ -146,18 +172,26 @@ def _shape(parameter):
 
 
 @operation
-def normalize_sign(x, gamma, beta, *, mean, inverse, axes, clip_value, traced):
+def normalize_sign(x, gamma, beta, *more, mean, inverse, axes, clip_value, traced):
     """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of what is `packable`."""
     scale = inverse if gamma is None else inverse * gamma
     clip = float(clip_value) if clip_value is not None and True in traced else None
-    words, mask, nan = _core.normalize_sign(x, mean, scale, beta, clip)
-    value = _core.ste_sign(_core.normalize(x, mean, scale, beta)) if nan else BitArray(words, x.shape, -1)
-    return value, (x, gamma, _shape(beta), mean, inverse, axes, mask)
+    pieces = (x, *more)
+    words, mask, nan = _core.normalize_sign(pieces, mean, scale, beta, clip)
+    if nan:
+        value = _core.ste_sign(_core.normalize(pieces, mean, scale, beta))
+    else:
+        value = BitArray(words, _joined_shape(pieces), -1)
+    return value, (x, gamma, _shape(beta), mean, inverse, axes, mask, *more)
 
 
 @normalize_sign.backward
 def normalize_sign(residual, dy, needed, spare):
-    return _grad_by_channel(*residual, dy, needed, spare)
+    return _grad_by_channel(residual, dy, needed, spare)
+
+
+def _joined_shape(pieces):
+    return (*pieces[0].shape[:-1], sum([p.shape[-1] for p in pieces]))
 
 
 class Normalized(Readable):
@@ -178,7 +212,8 @@ class Normalized(Readable):
 
     @property
     def shape(self):
-        return self._args[0].shape
+        x, _, _, *more = self._args
+        return _joined_shape((x, *more))
 
     @property
     def dtype(self):

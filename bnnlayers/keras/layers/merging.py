@@ -119,8 +119,19 @@ class Concatenate(_Merge):
         super().__init__(**kwargs)
         self._configure(axis=axis)
 
-    def call(self, inputs):
+    def call(self, inputs, later=False):
+        if later and self.axis % len(inputs[0].shape) == len(inputs[0].shape) - 1:
+            joined = shape_ops.Joined.of(inputs)
+            if joined is not None:
+                return joined
         return shape_ops.concatenate(*inputs, axis=self.axis)
+
+    def _can_wait(self, readers):
+        ours = type(self).call is Concatenate.call and self._activity_regularizer is None
+        return ours and all([r._reads_pieces() for r in readers])
+
+    def _reads_pieces(self):
+        return type(self).call is Concatenate.call
 
     def compute_output_shape(self, input_shape):
         self._check(input_shape)

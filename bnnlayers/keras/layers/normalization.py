@@ -148,19 +148,22 @@ class BatchNormalization(_Normalization):
         super().build(input_shape)
 
     def call(self, inputs, training=None, later=False):
-        inputs = read(inputs)
+        if type(inputs) is shape_ops.Joined and self._as_it_is and self.moving_mean.dtype == inputs.dtype:
+            x, (first, *more) = inputs, inputs.arrays
+        else:
+            first, more = read(inputs), ()
+            x = plain(first)
         if training and self._trainable:
             axes = self._reduced
-            x = plain(inputs)
             mean, inverse = observed("forward", "moments", norm.moments)(x, axes, self.epsilon, self._average(x))
         else:
             axes = None
             mean, variance = (plain(v).reshape(self._broadcast) for v in (self.moving_mean, self.moving_variance))
             inverse = norm.inverse_deviation(variance, self.epsilon)
-        later = later and self._as_it_is and norm.Normalized.packable(inputs)
+        later = later and self._as_it_is and norm.Normalized.packable(x)
         normalize = norm.Normalized if later else norm.normalize
         return normalize(
-            inputs, self._spread(self.gamma), self._spread(self.beta), mean=mean, inverse=inverse, axes=axes
+            first, self._spread(self.gamma), self._spread(self.beta), *more, mean=mean, inverse=inverse, axes=axes
         )
 
     def _average(self, x):
@@ -171,8 +174,12 @@ class BatchNormalization(_Normalization):
         count = x.size // mean.size
         return mean, variance, 1 - self.momentum, count / max(count - 1, 1) if self._unbiased else 1.0
 
-    def _can_wait(self):
-        return type(self).call is BatchNormalization.call and self._activity_regularizer is None
+    def _can_wait(self, readers):
+        ours = type(self).call is BatchNormalization.call and self._activity_regularizer is None
+        return ours and len(readers) == 1 and readers[0]._reads_later()
+
+    def _reads_pieces(self):
+        return type(self).call is BatchNormalization.call
 
 
 class LayerNormalization(_Normalization):
