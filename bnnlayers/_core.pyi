@@ -198,6 +198,7 @@ def normalize_grad(
     slope: ArrayLike,
     mask: Words | None = None,
     out: NDArray[np.float32] | None = None,
+    add: bool = False,
     rectified: bool = False,
 ) -> NDArray[np.float32]: ...
 

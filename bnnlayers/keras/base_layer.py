@@ -331,15 +331,21 @@ class Layer:
     _keeps_structure = False
 
     def _can_wait(self, readers):
-        """Whether ``call(inputs, later=readers)`` may return a Readable that computes the output when it is read."""
-        return self._waits(readers) and _spec_of(type(self)).expects_later and self._activity_regularizer is None
+        """Whether ``call(inputs, later=count)`` may return a Readable that computes the output when it is read, if
+        these layers, so many, are all that read it.
+        """
+        return _spec_of(type(self)).expects_later and self._activity_regularizer is None and self._waits(readers)
 
     def _waits(self, readers):
-        """Likewise, if that is how it is called."""
+        """Whether it would, if that is how it is called."""
         return False
 
     def _reads_later(self):
-        """Whether `call` gains by such an input."""
+        """Whether `call` gains by an input that is yet to be normalized."""
+        return False
+
+    def _reads_pieces(self):
+        """Whether `call` gains by an input that is yet to be joined."""
         return False
 
     # Another object after every change of what belongs to what, anywhere: what was found while it

@@ -12,8 +12,9 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, operation, read
+from ..tape import Readable, operation, plain, read
 from .quantize import ste_sign
+from .shape import Joined
 
 _FLOAT = np.dtype(np.float32)
 
@@ -44,7 +45,8 @@ def moments(x, axes, epsilon, average=None, rectified=False):
 
     Parameters
     ----------
-    x : array
+    x : array or Joined
+        Each piece of a Joined is measured once; `axes` must then be all but the last.
     axes : tuple of int
     epsilon : float
     average : tuple, optional
@@ -53,17 +55,27 @@ def moments(x, axes, epsilon, average=None, rectified=False):
     rectified : bool
         Whether they are those of ``relu(x)``; only where `by_channel`.
     """
-    if axes == tuple(range(x.ndim - 1)) and by_channel(x, *(average or ())[:2]):
+    if type(x) is Joined:
+        mean, variance = _moments_of_pieces(x)
+    elif axes == tuple(range(x.ndim - 1)) and by_channel(x, *(average or ())[:2]):
         mean, _, inverse = _core.moments(x, epsilon, *(average or ()), rectified=rectified)
         return mean, inverse
-    count = _count(x, axes)
-    mean = _total(x, axes) / count
-    variance = _total(np.square(x - mean), axes) / count
+    else:
+        count = _count(x, axes)
+        mean = _total(x, axes) / count
+        variance = _total(np.square(x - mean), axes) / count
     if average is not None:
         *moving, rate, unbiased = average
         for old, new in zip(moving, (mean, variance * variance.dtype.type(unbiased)), strict=True):
             old -= (old - new.reshape(old.shape)) * old.dtype.type(rate)
     return mean, inverse_deviation(variance, epsilon)
+
+
+def _moments_of_pieces(x):
+    for piece in x.pieces:
+        if piece.moments is None:
+            piece.moments = _core.moments(plain(piece.array), 0.0)[:2]
+    return np.concatenate([piece.moments for piece in x.pieces], axis=1)
 
 
 def inverse_deviation(variance, epsilon):
@@ -72,7 +84,7 @@ def inverse_deviation(variance, epsilon):
 
 
 @operation(recompute=True)
-def normalize(x, gamma, beta, addend=None, *, mean, inverse, axes=None, rectified=False, signs=()):
+def normalize(x, gamma, beta, addend=None, *more, mean, inverse, axes=None, rectified=False, signs=()):
     """``(x - mean) * inverse * gamma + beta``; where kernels take it, of ``relu(x)`` and with an addend.
 
     Parameters
@@ -81,7 +93,9 @@ def normalize(x, gamma, beta, addend=None, *, mean, inverse, axes=None, rectifie
     gamma, beta : array or None
         Broadcastable to `x`.
     addend : array, optional
-        Of the shape of `x`, and added; only where `by_channel`.
+        Of the shape of the result, and added; only where `by_channel`.
+    *more : array
+        What follows `x` along the last axis; of the pieces of a `Joined`.
     mean, inverse : array
         Of `moments` or of constants; broadcastable to `x`.
     axes : tuple of int, optional
@@ -99,13 +113,14 @@ def normalize(x, gamma, beta, addend=None, *, mean, inverse, axes=None, rectifie
     Covariate Shift", 2015.
     """
     scale = inverse if gamma is None else inverse * gamma
-    if by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1))):
+    if more or (by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1)))):
+        pieces = (x, *more)
         if signs:
-            words, mask, nan, y = _core.normalize_sign(x, mean, scale, beta, signs.pop(), addend, rectified, True)
-            signs += [None if nan else BitArray(words, x.shape, -1), mask]
+            words, mask, nan, y = _core.normalize_sign(pieces, mean, scale, beta, signs.pop(), addend, rectified, True)
+            signs += [None if nan else BitArray(words, y.shape, -1), mask]
         else:
-            y = _core.normalize(x, mean, scale, beta, addend, rectified)
-        return y, (x, gamma, _shape(beta), mean, inverse, axes, rectified, None)
+            y = _core.normalize(pieces, mean, scale, beta, addend, rectified)
+        return y, (x, gamma, _shape(beta), mean, inverse, axes, rectified, None, *more)
     y = x - mean
     y *= scale
     if beta is not None:
@@ -117,13 +132,14 @@ def normalize(x, gamma, beta, addend=None, *, mean, inverse, axes=None, rectifie
 @normalize.backward
 def normalize(residual, dy, needed, spare):
     if len(residual) > 6:
-        return _grad_by_channel(*residual, dy, needed, spare)
+        return _grad_by_channel(residual, dy, needed, spare)
     x, gamma, mean, inverse, axes, apart = residual
+    others = [None] * (len(needed) - 3)
     normal = x - mean
     normal *= inverse
     if axes is None:
         dx = dy * (inverse if gamma is None else inverse * gamma) if needed[0] else None
-        return dx, dy * normal if needed[1] else None, dy if needed[2] else None
+        return dx, dy * normal if needed[1] else None, dy if needed[2] else None, *others
     if apart:
         shift, slope = _total(dy, axes), _total(dy * normal, axes)
         dgamma, dbeta = slope, shift
@@ -140,28 +156,35 @@ def normalize(residual, dy, needed, spare):
         dx += flow
         dx -= shift / count
         dx *= scale
-    return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
+    return dx, dgamma if needed[1] else None, dbeta if needed[2] else None, *others
 
 
-def _grad_by_channel(x, gamma, beta, mean, inverse, axes, rectified, mask, dy, needed, spare):
-    """Gradients where `mask`, of bits, says which of dy count; `beta` is its shape."""
+def _grad_by_channel(residual, dy, needed, spare):
+    """Gradients where a mask, of bits, says which of dy count; of beta the residual has the shape."""
+    x, gamma, beta, mean, inverse, axes, rectified, mask, *more = residual
+    pieces, at = (x, *more), [0, *range(4, len(needed))]
     scale = inverse if gamma is None else inverse * gamma
-    dx = dgamma = dbeta = None
+    dx = [None] * len(pieces)
+    dgamma = dbeta = None
+    wanted = any(needed[i] for i in at)
     added = len(needed) > 3 and needed[3]
     if mask is not None and (added or axes is None):
         dy, mask = _core.select(dy, mask, -1), None
-    elif added:
-        spare.keep(dy)
     if axes is not None or needed[1] or needed[2]:
-        dbeta, dgamma, shift, slope = _core.norm_sums(x, dy, mean, inverse, mask, rectified)
-    if needed[0] and axes is None:
-        dx = dy * scale
-        dx = np.where(x > 0, dx, _FLOAT.type(0)) if rectified else dx
-    elif needed[0]:
-        dx = _core.normalize_grad(x, dy, mean, scale, shift, slope, mask, spare(x), rectified)
-    dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
-    dbeta = dbeta.reshape(beta) if needed[2] else None
-    return (dx, dgamma, dbeta, dy if added else None)[: len(needed)]
+        dbeta, dgamma, shift, slope = _core.norm_sums(pieces, dy, mean, inverse, mask, rectified)
+        dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
+        dbeta = dbeta.reshape(beta) if needed[2] else None
+    if wanted and axes is None:
+        dx = np.split(dy * scale, np.cumsum([p.shape[-1] for p in pieces])[:-1], -1)
+        if rectified:
+            dx = [np.where(p > 0, d, _FLOAT.type(0)) for p, d in zip(pieces, dx, strict=True)]
+    elif wanted:
+        out = tuple([spare.begun(i) for i in at])
+        add = all(o is not None for o in out)
+        if not add:
+            out = tuple([spare.same(p) for p in pieces]) if more or added else (spare(x),)
+        dx = _core.normalize_grad(pieces, dy, mean, scale, shift, slope, mask, out, add, rectified)
+    return (dx[0], dgamma, dbeta, dy if added else None, *dx[1:])[: len(needed)]
 
 
 def _shape(parameter):
@@ -169,21 +192,26 @@ def _shape(parameter):
 
 
 @operation
-def normalize_sign(x, gamma, beta, addend=None, *, mean, inverse, axes, rectified=False, clip_value, traced):
+def normalize_sign(x, gamma, beta, addend=None, *more, mean, inverse, axes, rectified=False, clip_value, traced):
     """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of whole words of channels."""
     scale = inverse if gamma is None else inverse * gamma
     clip = float(clip_value) if clip_value is not None and True in traced else None
-    words, mask, nan, y = _core.normalize_sign(x, mean, scale, beta, clip, addend, rectified)
+    pieces = (x, *more)
+    words, mask, nan, _ = _core.normalize_sign(pieces, mean, scale, beta, clip, addend, rectified)
     if nan:
-        y = _core.ste_sign(_core.normalize(x, mean, scale, beta, addend, rectified))
+        value = _core.ste_sign(_core.normalize(pieces, mean, scale, beta, addend, rectified))
     else:
-        y = BitArray(words, x.shape, -1)
-    return y, (x, gamma, _shape(beta), mean, inverse, axes, rectified, mask)
+        value = BitArray(words, _joined_shape(pieces), -1)
+    return value, (x, gamma, _shape(beta), mean, inverse, axes, rectified, mask, *more)
 
 
 @normalize_sign.backward
 def normalize_sign(residual, dy, needed, spare):
-    return _grad_by_channel(*residual, dy, needed, spare)
+    return _grad_by_channel(residual, dy, needed, spare)
+
+
+def _joined_shape(pieces):
+    return (*pieces[0].shape[:-1], sum([p.shape[-1] for p in pieces]))
 
 
 class Normalized(Readable):
@@ -202,7 +230,8 @@ class Normalized(Readable):
     def __init__(self, *args, readers, **parameters):
         self._args, self._parameters = args, parameters
         self._readers = readers
-        self._shape = args[0].shape
+        x, _, _, _, *more = args
+        self._shape = _joined_shape((x, *more))
         self._floats = None
 
     @property
@@ -237,9 +266,11 @@ class Normalized(Readable):
 
     def plus(self, addend, readers):
         """The sum, which is to have so many readers, or None if it takes a pass of its own."""
-        if self._readers > 1 or len(self._args) != 3 or addend.shape != self._shape or addend.dtype != _FLOAT:
+        fits = getattr(addend, "shape", None) == self._shape and addend.dtype == _FLOAT
+        if not fits or self._readers > 1 or self._floats is not None or self._args[3] is not None:
             return None
-        return Normalized(*self._args, read(addend), **self._parameters, readers=readers)
+        x, gamma, beta, _, *more = self._args
+        return Normalized(x, gamma, beta, read(addend), *more, **self._parameters, readers=readers)
 
 
 def _constant_over(parameter, axes, ndim):

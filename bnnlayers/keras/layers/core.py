@@ -214,14 +214,14 @@ def activate(activation, outputs, later=0):
     """The activation of `outputs`; none costs nothing."""
     if activation is None or activation is activations.linear:
         return outputs
-    if later and waits_to_rectify(activation, later) and outputs.dtype == np.float32:
+    if later and activation is activations.relu and outputs.dtype == np.float32:
         return Rectified(outputs)
     return activation(outputs)
 
 
 def waits_to_rectify(activation, readers):
-    """Whether a reader may make the activation."""
-    return activation is activations.relu and readers == 1
+    """Whether the only reader may make the activation."""
+    return activation is activations.relu and len(readers) == 1 and readers[0]._reads_later()
 
 
 class _Elementwise(ConfiguredLayer):
@@ -277,13 +277,15 @@ class ReLU(_Elementwise):
         )
 
     def call(self, inputs, later=0):
-        if later and self._waits(later):
+        if later and self._plain():
             return activate(activations.relu, inputs, later)
         return activations.relu(inputs, alpha=self.negative_slope, max_value=self.max_value, threshold=self.threshold)
 
+    def _plain(self):
+        return self.max_value is None and not self.negative_slope and not self.threshold
+
     def _waits(self, readers):
-        plain = self.max_value is None and not self.negative_slope and not self.threshold
-        return plain and waits_to_rectify(activations.relu, readers)
+        return self._plain() and waits_to_rectify(activations.relu, readers)
 
 
 class LeakyReLU(_Elementwise):
@@ -648,7 +650,7 @@ class TFOpLambda(Layer):
         return self.function is np.add or self.function is merge.add
 
     def _waits(self, readers):
-        return self._adds()
+        return self._adds() and all(r._reads_later() for r in readers)
 
     def _reads_later(self):
         return self._adds()

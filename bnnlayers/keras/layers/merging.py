@@ -80,7 +80,7 @@ class Add(_Merge):
         return merge.total(self._merge(others), last, later) if others else read(last)
 
     def _waits(self, readers):
-        return True
+        return all(r._reads_later() for r in readers)
 
     def _reads_later(self):
         return type(self).call is Add.call
@@ -134,8 +134,18 @@ class Concatenate(_Merge):
         super().__init__(**kwargs)
         self._configure(axis=axis)
 
-    def call(self, inputs):
+    def call(self, inputs, later=0):
+        if later and self.axis % len(inputs[0].shape) == len(inputs[0].shape) - 1:
+            joined = shape_ops.Joined.of(inputs)
+            if joined is not None:
+                return joined
         return shape_ops.concatenate(*inputs, axis=self.axis)
+
+    def _waits(self, readers):
+        return all(r._reads_pieces() for r in readers)
+
+    def _reads_pieces(self):
+        return type(self).call is Concatenate.call
 
     def compute_output_shape(self, input_shape):
         self._check(input_shape)

@@ -149,20 +149,24 @@ class BatchNormalization(_Normalization):
         super().build(input_shape)
 
     def call(self, inputs, training=None, later=0):
-        rectified = type(inputs) is Rectified and self._as_it_is and norm.by_channel(inputs.source)
-        inputs = read(inputs.source if rectified else inputs)
+        more, rectified = (), False
+        if type(inputs) is shape_ops.Joined and self._as_it_is and self.moving_mean.dtype == inputs.dtype:
+            x, (first, *more) = inputs, inputs.arrays
+        else:
+            rectified = type(inputs) is Rectified and self._as_it_is and norm.by_channel(inputs.source)
+            first = read(inputs.source if rectified else inputs)
+            x = plain(first)
         if training and self._trainable:
             axes = self._reduced
-            x = plain(inputs)
             moments = observed("forward", "moments", norm.moments)
             mean, inverse = moments(x, axes, self.epsilon, self._average(x), rectified)
         else:
             axes = None
             mean, variance = (plain(v).reshape(self._broadcast) for v in (self.moving_mean, self.moving_variance))
             inverse = norm.inverse_deviation(variance, self.epsilon)
-        args = inputs, self._spread(self.gamma), self._spread(self.beta)
+        args = first, self._spread(self.gamma), self._spread(self.beta), None, *more
         parameters = {"mean": mean, "inverse": inverse, "axes": axes, "rectified": rectified}
-        if later and self._as_it_is and norm.by_channel(inputs):
+        if later and self._as_it_is and norm.by_channel(x):
             return norm.Normalized(*args, **parameters, readers=later)
         return norm.normalize(*args, **parameters)
 
@@ -175,10 +179,13 @@ class BatchNormalization(_Normalization):
         return mean, variance, 1 - self.momentum, count / max(count - 1, 1) if self._unbiased else 1.0
 
     def _waits(self, readers):
-        return True
+        return all(r._reads_later() for r in readers)
 
     def _reads_later(self):
         # It can rectify what it reads.
+        return type(self).call is BatchNormalization.call
+
+    def _reads_pieces(self):
         return type(self).call is BatchNormalization.call
 
 

@@ -170,9 +170,9 @@ class Graph:
         for output in self.outputs:
             readers[slots[id(output)]].append(None)
         for step in steps:
-            layers = readers[step[3][0]]
-            gain = None not in layers and all(x._dtype == "float32" and x._reads_later() for x in layers)
-            step.append(len(layers) if gain and step[0].layer._can_wait(len(layers)) else 0)
+            known = readers[step[3][0]]
+            waits = None not in known and all(r._dtype == "float32" for r in known)
+            step.append(len(known) if waits and step[0].layer._can_wait(known) else 0)
 
     def run(self, inputs, call):
         """Values of the outputs.
