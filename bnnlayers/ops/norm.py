@@ -150,7 +150,7 @@ def _grad_by_channel(residual, dy, needed, spare):
     scale = inverse if gamma is None else inverse * gamma
     dx = [None] * len(pieces)
     dgamma = dbeta = None
-    wanted = any([needed[i] for i in at])
+    wanted = any(needed[i] for i in at)
     if axes is not None or needed[1] or needed[2]:
         dbeta, dgamma, shift, slope = _core.norm_sums(pieces, dy, mean, inverse, mask)
         dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
@@ -160,7 +160,7 @@ def _grad_by_channel(residual, dy, needed, spare):
         dx = np.split(dx, np.cumsum([p.shape[-1] for p in pieces])[:-1], -1)
     elif wanted:
         out = tuple([spare.begun(i) for i in at])
-        add = all([o is not None for o in out])
+        add = all(o is not None for o in out)
         if not add:
             out = tuple([spare.same(p) for p in pieces]) if more else (spare(x),)
         dx = _core.normalize_grad(pieces, dy, mean, scale, shift, slope, mask, out, add)

@@ -128,7 +128,7 @@ class Concatenate(_Merge):
 
     def _can_wait(self, readers):
         ours = type(self).call is Concatenate.call and self._activity_regularizer is None
-        return ours and all([r._reads_pieces() for r in readers])
+        return ours and all(r._reads_pieces() for r in readers)
 
     def _reads_pieces(self):
         return type(self).call is Concatenate.call
