@@ -272,18 +272,18 @@ static PyObject *normalize_sign(PyObject *self, PyObject *args, PyObject *keywor
   return Py_BuildValue("NNNN", signs, within, PyBool_FromLong(found), out);
 }
 
-/* Where the gradient of each piece goes, as a tuple. */
+/* Where the gradient of each piece goes, as a tuple: new arrays if `value` is NULL or None. */
 static PyObject *norm_outs(norm_call *c, const char *function, PyObject *value) {
   Py_ssize_t count = PyTuple_GET_SIZE(c->x);
-  int several = value && PyTuple_Check(value);
-  if (several && PyTuple_GET_SIZE(value) != count) {
+  int several = value && value != Py_None && (count > 1 || PyTuple_Check(value));
+  if (several && (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != count)) {
     check_raise(PyExc_ValueError, function, "out", value, "a tuple like x");
     return NULL;
   }
   PyObject *outs = PyTuple_New(count);
   for (Py_ssize_t i = 0; outs && i < count; i++) {
     PyArrayObject *x = (PyArrayObject *)PyTuple_GET_ITEM(c->x, i);
-    PyObject *out = several ? PyTuple_GET_ITEM(value, i) : count == 1 ? value : NULL;
+    PyObject *out = several ? PyTuple_GET_ITEM(value, i) : value;
     PyArrayObject *to = check_out(function, "out", out, c->axes, PyArray_DIMS(x), NPY_FLOAT32);
     if (to) {
       PyTuple_SET_ITEM(outs, i, (PyObject *)to);
