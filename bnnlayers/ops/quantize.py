@@ -57,10 +57,9 @@ def _selected(spare: Spare, dy: Any, mask: Any, axis: int | None) -> Any:
     """`dy` where the mask bit is 1. A mask without an axis was packed in the order of memory."""
     if mask is None:
         return dy
-    dx = spare.begun(0)
-    add = dx is not None and dx.dtype == dy.dtype
-    if not add:
-        dx = spare(dy)
+    begun = spare.begun(0)
+    add = begun is not None and begun.dtype == dy.dtype
+    dx: Any = begun if add else spare(dy)
     if axis is None:
         _core.select(dy.reshape(-1), mask, 0, dx.reshape(-1), add)
     else:
