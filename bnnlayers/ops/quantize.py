@@ -54,7 +54,7 @@ def _ste(x: Any, value: Any, clip: float | None, axis: int | None, memo: Memo | 
 
 
 def _selected(spare: Spare, dy: Any, mask: Any, axis: int | None) -> Any:
-    """`dy` where the mask bit is 1. A mask without an axis was packed in the order of memory."""
+    """`dy` where the mask bit is 1, added to what others gave. A mask without an axis is in the order of memory."""
     if mask is None:
         return dy
     begun = spare.begun(0)
