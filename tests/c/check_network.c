@@ -101,7 +101,7 @@ static void check_norm_rectified(bnn_norm n, int64_t blocks, int ranges) {
     if (totals[i]) run(totals[i], &n, n.channels, ranges);
     run(pass[i], &plain, blocks, ranges);
     if (totals[i]) run(totals[i], &plain, n.channels, ranges);
-    int64_t count = totals[i] ? (i + 3) * n.channels : size;
+    int64_t count = totals[i] ? (i ? 4 : 2) * n.channels : size; /* the root of no variance is infinite */
     for (int64_t k = 0; k < count; k++) expect("rectified", k, n.out[k], i < 3 || y[k] > 0 ? plain.out[k] : 0);
   }
   free(y), free(expected), free(total), free(other);
