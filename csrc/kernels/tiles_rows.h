@@ -11,11 +11,12 @@
  *
  * Three limbs, four, or the kernel of signed_rows.h? A sum of n terms of typical size h has a rounding error of about
  * 0.29 sqrt(n) u here, and of 0.41 n h 2^-24 in a running float32 sum, as in a BLAS, whose blocks make n TILES_CHAIN
- * at most. The first number of limbs will do whose error is no larger: 2^23 u / h <= sqrt(n / 2). Of a row, h is the
- * mean magnitude, or 1/64 of the largest if that is more: where zeros prevail, they are exact in both sums. Of an
- * image it is the harmonic mean over the rows that are not zero, which few rows far above the others cannot lift; so
- * results that read only small rows of an image keep their accuracy. Where four limbs do not suffice, magnitudes are
- * extreme, or not finite, the image or the row is left to signed_rows.h.
+ * at most. The first number of limbs will do whose error is at most sqrt(TILES_EXCESS) times that of the float32 sum:
+ * 2 (2^23 u / h)^2 <= TILES_EXCESS n. Of a row, h is the root of the mean square, but at most four times the mean
+ * magnitude, as an outlier alone is not typical, and at least 1/64 of the largest: where zeros prevail, they are exact
+ * in both sums. Of an image it is the harmonic mean over the rows that are not zero, which few rows far above the
+ * others cannot lift; so results that read only small rows of an image keep their accuracy. Where four limbs do not
+ * suffice, or squares may leave the range of floats, the image or the row is left to signed_rows.h.
  *
  * Sources are staged in lines of 64 bytes per limb, in a flat image: between rows lie so many lines of zeros, shared by
  * the end of one row and the beginning of the next, that whatever a tap reads beyond a border is among them; likewise
@@ -24,6 +25,7 @@
  * products as there are remainders of a target by the stride, each with the taps that meet it. */
 
 #define TILES_CHAIN 384
+#define TILES_EXCESS 2
 #define TILES_STAGED (1 << 20) /* bytes of lines to aim at: they are read once per panel, from the second cache */
 #define TILES_MOST (4 << 20)   /* the most bytes of lines and of signs */
 #define TILES_LIMBS 4
@@ -263,48 +265,46 @@ static size_t tiles_rows_scratch(const bnn_product *p) {
 /* ---- scales ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-  float largest, sum;
+  float largest, squares;
   float rows, inverses; /* rows that are not zero, and the sum of their 1 / h */
 } tiles_range;
 
 static void tiles_measure(const float *row, int64_t depth, tiles_range *range) {
-  vf32 sum = v_set_f32(0), largest = v_set_f32(0);
-  int64_t k = 0;
-  for (; k + BNN_LANES <= depth; k += BNN_LANES) {
-    vf32 x = v_abs_f32(v_load_f32(row + k));
-    sum = v_add_f32(sum, x);
+  vf32 sums = v_set_f32(0), squares = v_set_f32(0), largest = v_set_f32(0);
+  for (int64_t k = 0; k < depth; k += BNN_LANES) {
+    vf32 x = depth - k < BNN_LANES ? v_load_part_f32(row + k, depth - k) : v_load_f32(row + k);
+    squares = v_fma_f32(x, x, squares);
+    x = v_abs_f32(x);
+    sums = v_add_f32(sums, x);
     largest = v_max_f32(largest, x);
   }
-  if (k < depth) {
-    vf32 x = v_abs_f32(v_load_part_f32(row + k, depth - k));
-    sum = v_add_f32(sum, x);
-    largest = v_max_f32(largest, x);
-  }
-  float total = v_total_f32(sum), peak = v_peak_f32(largest);
-  range->sum += total;
+  float total = v_total_f32(squares), peak = v_peak_f32(largest);
+  range->squares += total;
   if (peak > range->largest) range->largest = peak;
   if (peak > 0) {
-    float size = total / (float)depth;
+    float size = __builtin_sqrtf(total / (float)depth), mean = v_total_f32(sums) / (float)depth;
+    if (size > 4 * mean) size = 4 * mean;
     range->rows += 1;
     range->inverses += 1 / (size > peak / 64 ? size : peak / 64);
   }
 }
 
 static tiles_scale tiles_scale_of(const tiles_range *range, int64_t terms) {
-  const float smallest = 0x1p-90f, largest = 0x1p90f;
-  if (range->sum == 0) return (tiles_scale){0, 0, 0};
-  if (!(range->largest >= smallest && range->sum <= largest)) return (tiles_scale){-1, 0, 0};
+  const float smallest = 0x1p-56f, largest = 0x1p50f;
+  /* NaN is in no maximum, but in the squares. */
+  if (range->largest == 0 && range->squares == 0) return (tiles_scale){0, 0, 0};
+  int plain = range->largest >= smallest && range->largest <= largest && range->squares >= 0;
+  if (!plain) return (tiles_scale){-1, 0, 0};
   /* The power of two above the largest, but for a little room */
   union {
     float x;
     uint32_t bits;
   } power = {.x = range->largest * 1.0078125f};
   power.bits &= 0x7f800000;
-  float unit = power.x * 0x1p-30f;
-  float size = range->rows / range->inverses, chain = (float)(terms < TILES_CHAIN ? terms : TILES_CHAIN);
-  float ratio = unit * 0x1p23f / size;
-  if (ratio * ratio * 0x1p16f * 2 <= chain) return (tiles_scale){3, 1 / (unit * 256), unit};
-  return (tiles_scale){ratio * ratio * 2 <= chain ? 4 : -1, 1 / unit, unit};
+  float unit = power.x * 0x1p-30f, chain = (float)(terms < TILES_CHAIN ? terms : TILES_CHAIN);
+  float ratio = unit * 0x1p23f * range->inverses / range->rows, excess = ratio * ratio * 2 / chain;
+  if (excess * 0x1p16f <= TILES_EXCESS) return (tiles_scale){3, 1 / (unit * 256), unit};
+  return (tiles_scale){excess <= TILES_EXCESS ? 4 : -1, 1 / unit, unit};
 }
 
 /* ---- staging --------------------------------------------------------------------------------------------------- */
