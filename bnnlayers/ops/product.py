@@ -25,6 +25,7 @@ from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
 from ..tape import operation, read
+from . import blas
 from .quantize import decode
 
 _FLOAT64 = np.dtype(np.float64)
@@ -173,15 +174,15 @@ def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: boo
     if transposed:
         w = w.transpose(0, 2, 1)
     if _one_tap(geometry):
-        return np.matmul(_split_groups(x, 1), w)
+        return blas.matmul(_split_groups(x, 1), w)
     inputs, outputs = _shapes(geometry)
     x = x.reshape(outputs if transposed else inputs)
     y = np.empty(inputs if transposed else outputs, np.result_type(x, w))
     for part, images in _parts(geometry, x):
         if transposed:
-            y[part] = _core.col2im(np.matmul(_split_groups(x[part], groups), w), images)
+            y[part] = _core.col2im(blas.matmul(_split_groups(x[part], groups), w), images)
         else:
-            rows = _join_groups(np.matmul(_core.im2col(x[part], images, pad), w))
+            rows = _join_groups(blas.matmul(_core.im2col(x[part], images, pad), w))
             y[part] = rows.reshape(y[part].shape)
     return y
 
@@ -198,7 +199,7 @@ def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) ->
         dw: Any = None
         for part, images in _parts(geometry, inputs):
             columns = _split_groups(inputs, 1) if _one_tap(geometry) else _core.im2col(inputs[part], images, pad)
-            some = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs[part], geometry.groups)))
+            some = _join_groups(blas.matmul(columns.transpose(0, 2, 1), _split_groups(outputs[part], geometry.groups)))
             dw = some if dw is None else np.add(dw, some, out=dw)
         return dw.reshape(-1, geometry.channels // geometry.groups, geometry.filters)
 
