@@ -8,6 +8,7 @@ thread.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,6 +37,17 @@ def _to_one_thread() -> Any:
 def _workers(count: int) -> ThreadPoolExecutor:
     # Where BLAS runs on OpenMP, each thread has a number of its own.
     return ThreadPoolExecutor(count, "bnnlayers", _to_one_thread)
+
+
+def _forget() -> None:
+    """A forked child has none of the threads, nor the one that may have been in a product."""
+    global _alone
+    _alone = threading.Lock()
+    _workers.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def matmul(a: Any, b: Any) -> Any:
