@@ -199,6 +199,7 @@ typedef struct {
   int64_t *step;       /* [taps * blocks] bytes from the line of a position to the one a tap reads */
   int64_t *target;     /* [lines] which target a position is, or -1 */
   float *unit;         /* [lines] of its scale */
+  int8_t *limbs;       /* [lines] likewise */
   tiles_scale *scales; /* [images] of the images staged together */
   int32_t *sums;       /* [limbs][2 tiles][2 tiles][16][16] */
   uint8_t *staged;     /* [blocks][limbs][lines][64] */
@@ -232,29 +233,31 @@ static size_t tiles_rows_areas(const bnn_product *p, const tiles_plan *plan, voi
       plan->taps * plan->blocks * (int64_t)sizeof(int64_t),
       plan->lines * (int64_t)sizeof(int64_t),
       plan->lines * (int64_t)sizeof(float),
+      plan->lines,
       plan->images * (int64_t)sizeof(tiles_scale),
       TILES_LIMBS * 4 * TILES_TILE,
       plan->blocks * TILES_LIMBS * plan->lines * TILES_LINE,
       plan->blocks * plan->taps * TILES_PANEL,
   };
-  size_t at[8] = {0};
-  for (int i = 0; i < 7; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
+  size_t at[9] = {0};
+  for (int i = 0; i < 8; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
   if (base) {
     char *start = base;
     *areas = (tiles_areas){
         .step = (int64_t *)(start + at[0]),
         .target = (int64_t *)(start + at[1]),
         .unit = (float *)(start + at[2]),
-        .scales = (tiles_scale *)(start + at[3]),
-        .sums = (int32_t *)(start + at[4]),
-        .staged = (uint8_t *)(start + at[5]),
-        .signs = (int8_t *)(start + at[6]),
-        .rest = start + at[5],
+        .limbs = (int8_t *)(start + at[3]),
+        .scales = (tiles_scale *)(start + at[4]),
+        .sums = (int32_t *)(start + at[5]),
+        .staged = (uint8_t *)(start + at[6]),
+        .signs = (int8_t *)(start + at[7]),
+        .rest = start + at[6],
     };
   }
   bnn_product alone = tiles_part(p, plan, &tiles_row_schedule, 0);
-  size_t rest = at[5] + signed_right_scratch(&alone);
-  return rest > at[7] ? rest : at[7];
+  size_t rest = at[6] + signed_right_scratch(&alone);
+  return rest > at[8] ? rest : at[8];
 }
 
 static size_t tiles_rows_scratch(const bnn_product *p) {
@@ -316,7 +319,6 @@ typedef struct {
   tiles_areas areas;
   int64_t group, first_panel, end_panel;
   int64_t begin, end; /* rows of lines whose targets are staged together */
-  int limbs;          /* the most that one of their scales has */
   int special;        /* one of them has none */
   int64_t image;      /* the first of which rows are staged */
   int64_t measured;   /* the image that `scale` was last measured of, or -1 */
@@ -338,11 +340,6 @@ static void tiles_scale_image(tiles_work *work, int64_t image) {
   for (int64_t i = 0; i < sources; i++) tiles_measure(tiles_source(work, image * sources + i), p->depth, &range);
   if (work->plan.constant) tiles_measure(p->constant, p->depth, &range);
   work->scale = tiles_scale_of(&range, work->plan.terms);
-}
-
-static void tiles_note_scale(tiles_work *work) {
-  if (work->scale.limbs > work->limbs) work->limbs = work->scale.limbs;
-  if (work->scale.limbs < 0) work->special = 1;
 }
 
 /* A line of `depth` floats for each limb. */
@@ -375,15 +372,16 @@ static void tiles_stage_zeros(const tiles_work *work, int64_t line, int64_t coun
 static void tiles_stage_rows(tiles_work *work) {
   const bnn_product *p = work->product;
   const tiles_plan *plan = &work->plan;
-  work->limbs = work->special = 0;
+  work->special = 0;
   for (int64_t row = work->begin; row < work->end; row++) {
     tiles_range range = {0};
     tiles_measure(tiles_source(work, row), p->depth, &range);
     work->scale = tiles_scale_of(&range, plan->terms);
-    tiles_note_scale(work);
+    if (work->scale.limbs < 0) work->special = 1;
     if (work->scale.limbs < 0) work->scale.inverse = 0; /* the line is not used, but lies in a tile with others */
     tiles_stage_line(work, tiles_source(work, row), row - work->begin);
     work->areas.unit[row - work->begin] = work->scale.unit;
+    work->areas.limbs[row - work->begin] = (int8_t)work->scale.limbs;
     work->areas.target[row - work->begin] = work->scale.limbs < 0 ? -1 : row;
   }
 }
@@ -414,7 +412,7 @@ static void tiles_stage_images(tiles_work *work) {
   const tiles_plan *plan = &work->plan;
   int64_t rows = plan->image_rows, from = work->begin - plan->before, to = work->end + plan->after;
   int64_t image = work->image = work->begin / rows, last = (work->end - 1) / rows, lines = plan->axis[2].lines;
-  work->limbs = work->special = 0;
+  work->special = 0;
   if (from < image * rows) {
     tiles_stage_zeros(work, 0, (image * rows - from) * lines);
     from = image * rows;
@@ -422,7 +420,7 @@ static void tiles_stage_images(tiles_work *work) {
   for (; image <= last; image++) {
     int64_t end = to < (image + 1) * rows ? to : (image + 1) * rows;
     tiles_scale_image(work, image);
-    tiles_note_scale(work);
+    if (work->scale.limbs < 0) work->special = 1;
     work->areas.scales[image - work->image] = work->scale;
     tiles_stage_image(work, image, from - image * rows, end - image * rows);
     from = end;
@@ -436,7 +434,8 @@ static void tiles_list_targets(const tiles_work *work, const int64_t phase[3]) {
   const tiles_axis *z = &plan->axis[0], *y = &plan->axis[1], *x = &plan->axis[2];
   int64_t *target = work->areas.target;
   float *unit = work->areas.unit;
-  for (int64_t row = work->begin; row < work->end; row++, target += x->lines, unit += x->lines) {
+  int8_t *limbs = work->areas.limbs;
+  for (int64_t row = work->begin; row < work->end; row++, target += x->lines, unit += x->lines, limbs += x->lines) {
     int64_t image = row / plan->image_rows, at = row % plan->image_rows;
     int64_t tz = at / y->lines * z->phases + phase[0], ty = at % y->lines * y->phases + phase[1];
     const tiles_scale *scale = work->areas.scales + image - work->image;
@@ -445,6 +444,7 @@ static void tiles_list_targets(const tiles_work *work, const int64_t phase[3]) {
     for (int64_t i = 0; i < x->lines; i++) {
       target[i] = inside && i * x->phases + phase[2] < x->targets ? first + i * x->phases : -1;
       unit[i] = scale->unit;
+      limbs[i] = (int8_t)scale->limbs;
     }
   }
 }
@@ -512,7 +512,7 @@ BNN_INLINE void tiles_sum(const tiles_work *work, const uint8_t *upper, const ui
   if (tall && wide) t_store(3, sums + 768, TILES_LINE);
 }
 
-static void tiles_combine(const tiles_work *work, int64_t position, const int32_t *sums, int64_t column) {
+static void tiles_combine(const tiles_work *work, int64_t position, const int32_t *sums, int limbs, int64_t column) {
   const bnn_product *p = work->product;
   const vf32 byte = v_set_f32(0x1p8f), pair = v_set_f32(0x1p16f);
   int64_t columns = p->columns - column;
@@ -526,7 +526,7 @@ static void tiles_combine(const tiles_work *work, int64_t position, const int32_
       const int32_t *sum = sums + half * 256;
       vf32 high = v_fma_f32(v_float(v_load(sum)), byte, v_float(v_load(sum + limb)));
       vf32 low = v_mul_f32(v_float(v_load(sum + 2 * limb)), byte);
-      if (work->limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3 * limb)));
+      if (limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3 * limb)));
       v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit), columns - half * BNN_LANES);
     }
   }
@@ -549,7 +549,10 @@ static void tiles_panel(const tiles_work *work, int64_t column) {
     }
     if (!tiles) break;
     if (tiles < 2) at[1] = at[0];
-    for (int limb = 0; limb < (plan->joined ? 1 : work->limbs); limb++) {
+    int limbs = 3;
+    for (int i = 0; i < 32; i++)
+      if (areas->limbs[at[i / 16] + i % 16] > limbs) limbs = areas->limbs[at[i / 16] + i % 16];
+    for (int limb = 0; limb < (plan->joined ? 1 : limbs); limb++) {
       const uint8_t *first = staged + limb * plan->lines * TILES_LINE;
       const uint8_t *upper = first + at[0] * line, *lower = first + at[1] * line;
       int32_t *sums = areas->sums + limb * 1024;
@@ -562,8 +565,8 @@ static void tiles_panel(const tiles_work *work, int64_t column) {
       else
         tiles_sum(work, upper, lower, sums, 0, 0);
     }
-    tiles_combine(work, at[0], areas->sums, column);
-    if (tiles == 2) tiles_combine(work, at[1], areas->sums + 512, column);
+    tiles_combine(work, at[0], areas->sums, limbs, column);
+    if (tiles == 2) tiles_combine(work, at[1], areas->sums + 512, limbs, column);
   }
 }
 
@@ -593,9 +596,11 @@ static void tiles_rectangle(tiles_work *work) {
     tiles_stage_rows(work);
   else
     tiles_stage_images(work);
-  if (work->limbs < 3) work->limbs = 3;
   int64_t lines = (work->end - work->begin) * plan->axis[2].lines;
-  for (int64_t i = lines; i < lines + 16; i++) work->areas.target[i] = -1;
+  for (int64_t i = lines; i < lines + 16; i++) {
+    work->areas.target[i] = -1;
+    work->areas.limbs[i] = 0;
+  }
   for (int64_t i = 0; i < plan->phases; i++) {
     int64_t last = plan->axis[2].phases, next = plan->axis[1].phases;
     const int64_t phase[3] = {i / last / next, i / last % next, i % last};
