@@ -48,7 +48,7 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   int64_t sources = plan.together * s->sources, reads = plan.chunk * s->taps;
   plan.slots = 1 + (sources < reads ? sources : reads);
   int64_t block = p->depth < SIGNED_BLOCK ? p->depth : SIGNED_BLOCK;
-  plan.stride = plan.table ? (block + 3) / 4 * 16 : block;
+  plan.stride = plan.table ? (block + 3) / 4 * BNN_LANES : block;
   return plan;
 }
 
@@ -179,7 +179,7 @@ static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
 static void signed_stage_floats(const signed_work *work, const float *row, float *staged) {
 #if SIGNED_TABLE
   int64_t k = 0;
-  for (; k + 4 <= work->depth; k += 4, staged += 16)
+  for (; k + 4 <= work->depth; k += 4, staged += BNN_LANES)
     v_store_f32(staged, v_table_f32(row[k], row[k + 1], row[k + 2], row[k + 3]));
   if (k < work->depth)
     v_store_f32(staged,
@@ -247,8 +247,8 @@ static void signed_position_tile(const signed_work *work, signed_tile *tile, int
   tile->add = work->block > 0;
 #if SIGNED_TABLE
   if (work->plan.table) {
-    tile->step = 16;
-    tile->right = signed_prepared(work, column / BNN_PANEL);
+    tile->step = BNN_LANES;
+    tile->right = signed_prepared(work, column / BNN_PANEL) + column % BNN_PANEL;
     tile->tap_stride = work->plan.words * BNN_PANEL;
     signed_look_up_tile(tile);
     return;

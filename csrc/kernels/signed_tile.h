@@ -1,15 +1,16 @@
 /* The register tiles of the signed products: a few rows by two vectors of results, all in registers.
  *
  * A tile adds, for each of its taps, a number of terms. With signs as +-1 floats a term is one multiply-add per vector,
- * exact because the product is; either operand may be the signs. With register tables (BNN_REGISTER_TABLE) a term is
- * a group of four: the left row holds their 16 signed sums, the right operand the nibbles that pick one per lane.
+ * exact because the product is; either operand may be the signs. With register tables (BNN_TABLE_ROWS) a term is a
+ * group of four: the left row holds their signed sums, a vector, and the right operand the nibbles that choose one per
+ * lane.
  *
  * Each result is one running sum over taps, then terms. Where a result stands in a tile, and in which tile, cannot
  * change its bits. */
 
-#ifdef BNN_REGISTER_TABLE
+#ifdef BNN_TABLE_ROWS
 #define SIGNED_TABLE 1
-#define SIGNED_ROWS 8
+#define SIGNED_ROWS BNN_TABLE_ROWS
 #else
 #define SIGNED_TABLE 0
 #define SIGNED_ROWS 6 /* 12 sums, two vectors and a broadcast: 15 of 16 registers */
@@ -79,7 +80,7 @@ static void signed_multiply_add_tile(const signed_tile *t) {
 }
 
 #if SIGNED_TABLE
-/* left: rows of [length] tables of 16 floats, right: [length / 8][SIGNED_WIDTH] words of 8 nibbles. */
+/* left: rows of [length] tables, right: [length / 8][BNN_PANEL] words of 8 nibbles. */
 BNN_INLINE void signed_look_up(const signed_tile *t, const int rows) {
   vf32 sum[SIGNED_ROWS][2];
   for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set_f32(0);
@@ -88,13 +89,14 @@ BNN_INLINE void signed_look_up(const signed_tile *t, const int rows) {
     const uint32_t *right = (const uint32_t *)t->right + t->tap[i] * t->tap_stride;
     int64_t length = t->length[i];
     for (int r = 0; r < rows; r++) left[r] = t->left + t->row[i * SIGNED_ROWS + r];
-    for (int64_t k = 0, at = 0; k < length; right += SIGNED_WIDTH) {
-      vu32 low = v_load(right), high = v_load(right + BNN_LANES);
+    for (int64_t k = 0, at = 0; k < length; right += BNN_PANEL) {
+      vu32 low = v_nibbles(v_load(right)), high = v_nibbles(v_load(right + BNN_LANES));
       for (int64_t end = k + 8 < length ? k + 8 : length; k < end; k++, at += t->step) {
+        vchoice first = v_choice(low), second = v_choice(high);
         for (int r = 0; r < rows; r++) {
           vf32 table = v_load_f32(left[r] + at);
-          sum[r][0] = v_add_f32(sum[r][0], v_look_up_f32(table, low));
-          sum[r][1] = v_add_f32(sum[r][1], v_look_up_f32(table, high));
+          sum[r][0] = v_add_choice_f32(sum[r][0], table, first);
+          sum[r][1] = v_add_choice_f32(sum[r][1], table, second);
         }
         low = v_next_nibble(low);
         high = v_next_nibble(high);
