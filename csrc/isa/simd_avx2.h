@@ -198,7 +198,7 @@ BNN_INLINE vu32 v_level_f64(vf64 x, vf64 levels) {
 
 /* A register table holds the eight sums +-a +-b +-c + d of four floats. The other eight are these with all signs
  * turned. */
-#define BNN_TABLE_ROWS 6
+#define BNN_TABLE_VECTORS 1
 
 typedef struct {
   __m256i entry;

@@ -107,8 +107,8 @@ BNN_INLINE vu32 v_level_f64(vf64 x, vf64 levels) {
 /* ---- register tables and bit transposes: the signed kernels ------------------------------------------------------ */
 
 /* A register table holds the signed sums of four floats, of which the low nibble of a lane, sign bits, picks one: all
- * 16 of them here. BNN_TABLE_ROWS is how many rows a tile looks up. */
-#define BNN_TABLE_ROWS 8
+ * 16 of them here. A tile looks up in eight of them, for BNN_TABLE_VECTORS of columns. */
+#define BNN_TABLE_VECTORS 2
 
 typedef vu32 vchoice;
 
