@@ -150,9 +150,10 @@ def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...
 # uint32[..., C / 32], where C must be whole words; dy counts where it has a bit. moments: mean, biased variance and
 # 1 / sqrt(variance + epsilon) (3, C), those of zeros without rows; then average -= (average - value) * rate, in place,
 # of mean and variance * unbiased. norm_sums (4, C): of dy; of dy * (x - mean) * inverse; the first over the number of
-# rows; the second times inverse over it. normalize: (x - mean) * scale + shift. normalize_sign: that as words
-# uint32[1, ..., C / 32] of signs and, unless clip is None, of magnitudes up to clip; and whether there is a NaN.
-# normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for example.
+# rows; the second times inverse over it. normalize: (x - mean) * scale + shift + addend. normalize_sign: that as words
+# uint32[1, ..., C / 32] of signs and, unless clip is None, of magnitudes up to clip; whether there is a NaN; and, if
+# asked for, the floats. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for
+# example. Rectified, x counts as 0 unless it is positive or NaN, and the gradient is 0 unless it is positive.
 def moments(
     x: ArrayLike,
     epsilon: float,
@@ -160,14 +161,34 @@ def moments(
     variance: NDArray[np.float32] | None = None,
     rate: float = 0.0,
     unbiased: float = 1.0,
+    rectified: bool = False,
 ) -> NDArray[np.float32]: ...
 def norm_sums(
-    x: ArrayLike, dy: ArrayLike, mean: ArrayLike, inverse: ArrayLike, mask: Words | None = None
+    x: ArrayLike,
+    dy: ArrayLike,
+    mean: ArrayLike,
+    inverse: ArrayLike,
+    mask: Words | None = None,
+    rectified: bool = False,
 ) -> NDArray[np.float32]: ...
-def normalize(x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None) -> NDArray[np.float32]: ...
+def normalize(
+    x: ArrayLike,
+    mean: ArrayLike,
+    scale: ArrayLike,
+    shift: ArrayLike | None,
+    addend: ArrayLike | None = None,
+    rectified: bool = False,
+) -> NDArray[np.float32]: ...
 def normalize_sign(
-    x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None, clip: float | None
-) -> tuple[Words, Words | None, bool]: ...
+    x: ArrayLike,
+    mean: ArrayLike,
+    scale: ArrayLike,
+    shift: ArrayLike | None,
+    clip: float | None,
+    addend: ArrayLike | None = None,
+    rectified: bool = False,
+    floats: bool = False,
+) -> tuple[Words, Words | None, bool, NDArray[np.float32] | None]: ...
 def normalize_grad(
     x: ArrayLike,
     dy: ArrayLike,
@@ -177,6 +198,8 @@ def normalize_grad(
     slope: ArrayLike,
     mask: Words | None = None,
     out: NDArray[np.float32] | None = None,
+    add: bool = False,
+    rectified: bool = False,
 ) -> NDArray[np.float32]: ...
 
 # Windows of float32[batch, ..., C] -> float32[batch, *outputs, C], always with three spatial axes, and back. The

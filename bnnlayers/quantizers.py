@@ -208,8 +208,8 @@ class SteSign(_BaseQuantizer):
         return super().call(ste_sign(inputs, clip_value=self.clip_value))
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
-        if isinstance(x, Normalized) and axis % x.ndim == x.ndim - 1:
-            return x.signs(self.clip_value)
+        if isinstance(x, Normalized):
+            return x.signs(self.clip_value, axis)
         return ops.quantize.ste_sign(x, clip_value=self.clip_value, axis=axis, memo=memo)
 
     def get_config(self) -> dict[str, Any]:

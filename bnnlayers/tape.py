@@ -936,10 +936,12 @@ if getattr(sys, "_is_gil_enabled", lambda: True)():
 class Spare:
     """Arrays of a backward that nobody will read again."""
 
-    __slots__ = ("_arrays",)
+    __slots__ = ("_arrays", "_gradients", "_parents")
 
-    def __init__(self, arrays: list[np.ndarray]) -> None:
-        self._arrays = arrays
+    def __init__(
+        self, arrays: list[np.ndarray], gradients: dict[Node, Any] | None = None, parents: tuple[Any, ...] = ()
+    ) -> None:
+        self._arrays, self._gradients, self._parents = arrays, gradients, parents
 
     def __call__(self, like: np.ndarray) -> np.ndarray:
         """An array for a result of the shape and dtype of `like`, perhaps dy or a value of the residual.
@@ -951,6 +953,21 @@ class Spare:
             if array.shape == like.shape and array.dtype == like.dtype:
                 return self._arrays.pop(i)
         return np.empty(like.shape, like.dtype)
+
+    def same(self, x: np.ndarray) -> np.ndarray:
+        """A value of the residual itself, if it may be written over, else a new array like it."""
+        for i, array in enumerate(self._arrays):
+            if array is x:
+                return self._arrays.pop(i)
+        return np.empty(x.shape, x.dtype)
+
+    def begun(self, index: int) -> np.ndarray | None:
+        """The sum of what others gave as gradient of a positional argument, if there is one that nobody else has.
+
+        A backward may add its own to it and return it.
+        """
+        gradient = self._gradients.get(self._parents[index]) if self._gradients else None
+        return gradient if gradient is not None and _alone(gradient, 1) else None
 
 
 def operation(
@@ -1735,7 +1752,7 @@ def _walk(
         if dy is not None and not leading.isdisjoint(node.parents):
             needed = tuple([parent in leading for parent in node.parents])
             owned = type(node.backward) is _Sparing and _alone(dy)
-            pulled = list(_pull(node, dy, needed, values, outer, owned))[::-1]
+            pulled = list(_pull(node, dy, needed, values, outer, owned, gradients))[::-1]
             dy = None
             for parent, need in zip(node.parents, needed, strict=True):
                 # Popped, since one that nobody else has may be written to.
@@ -1753,7 +1770,15 @@ def _walk(
     return gradients
 
 
-def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer: frozenset, owned: bool) -> Any:
+def _pull(
+    node: Node,
+    dy: Any,
+    needed: tuple[bool, ...],
+    values: _Values,
+    outer: frozenset,
+    owned: bool,
+    found: dict[Node, Any],
+) -> Any:
     if isinstance(node.shape, list):
         parts = zip(dy, node.shape, strict=True)
         dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
@@ -1767,7 +1792,7 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer:
         arrays = [dy] if owned else []
         if type(residual) is tuple:
             arrays += [r for r in residual if _alone(r, 1)]
-        gradients = backward(residual, dy, needed, Spare(arrays))
+        gradients = backward(residual, dy, needed, Spare(arrays, found, node.parents))
     elif outer:
         with _recording_on(_NONE):
             gradients = backward(residual, dy, needed)
@@ -1825,7 +1850,7 @@ def _accumulate(gradients: dict[Node, Any], node: Node, gradient: Any, name: str
     if gradient.dtype != node.dtype and node.dtype.kind in "fc":
         gradient = (gradient.real if node.dtype.kind == "f" else gradient).astype(node.dtype)
     before = gradients.pop(node, None)
-    if before is not None:
+    if before is not None and before is not gradient:  # it may have been added to that one
         out = None
         if type(before) is type(gradient) is np.ndarray and before.dtype == gradient.dtype:
             out = gradient if _alone(gradient) else before if _alone(before) else None

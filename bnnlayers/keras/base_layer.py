@@ -158,18 +158,19 @@ class _CallSpec:
         names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
         self.first = names[0] if names else None
         self.training_index = names.index("training") if "training" in names else None
-        self.expects_training = _expects_training(cls)
+        self.expects_training = _expects(cls, "training")
+        self.expects_later = _expects(cls, "later")
         default = next((p.default for p in parameters if p.name == "training"), None)
         self.training_default = False if default in (None, inspect.Parameter.empty) else default
 
 
-def _expects_training(cls):
-    """Whether `call` takes `training`; one that takes any keyword passes it on to the next class."""
+def _expects(cls, name):
+    """Whether `call` takes an argument; one that takes any keyword passes it on to the next class."""
     for base in cls.__mro__:
         call = vars(base).get("call")
         if call is not None:
             parameters = inspect.signature(call).parameters
-            if "training" in parameters:
+            if name in parameters:
                 return True
             if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
                 return False
@@ -329,12 +330,22 @@ class Layer:
     # Whether a configuration tells one input from a list of one.
     _keeps_structure = False
 
-    def _can_wait(self):
-        """Whether ``call(inputs, later=True)`` may return a Readable that computes the output when it is read."""
+    def _can_wait(self, readers):
+        """Whether ``call(inputs, later=count)`` may return a Readable that computes the output when it is read, if
+        these layers, so many, are all that read it.
+        """
+        return _spec_of(type(self)).expects_later and self._activity_regularizer is None and self._waits(readers)
+
+    def _waits(self, readers):
+        """Whether it would, if that is how it is called."""
         return False
 
     def _reads_later(self):
-        """Whether `call` gains by such an input."""
+        """Whether `call` gains by an input that is yet to be normalized."""
+        return False
+
+    def _reads_pieces(self):
+        """Whether `call` gains by an input that is yet to be joined."""
         return False
 
     # Another object after every change of what belongs to what, anywhere: what was found while it

@@ -54,7 +54,37 @@ static void check_norm_bits(bnn_norm n, int64_t blocks, int ranges) {
     float dy = within[i / BNN_WORD] >> i % BNN_WORD & 1 ? n.dy[i] : 0;
     expect("masked gradient", i, n.out[i], (dy - n.shift[c] - (n.x[i] - n.mean[c]) * n.slope[c]) * n.scale[c]);
   }
+  n.rectified = 1, n.addend = n.dy;
+  run(kernels->normalize_sign, &n, blocks, ranges);
+  for (int64_t i = 0, c; i < size; i++) {
+    c = i % n.channels;
+    float y = ((n.x[i] > 0 ? n.x[i] : 0) - n.mean[c]) * n.scale[c] + n.shift[c] + n.dy[i];
+    expect("sum", i, n.out[i], y);
+    expect("sign of a sum", i, sign[i / BNN_WORD] >> i % BNN_WORD & 1, y < 0);
+  }
   free(sign), free(within), free(nan);
+}
+
+/* The sums and maps of a rectified x are those of what the rectifier writes. */
+static void check_norm_rectified(bnn_norm n, int64_t blocks, int ranges) {
+  int64_t size = n.rows * n.channels;
+  float *y = array(size, sizeof *y), *out = n.out, *expected = array(size, sizeof *expected);
+  float *total = array(4 * n.channels, sizeof *total), *other = array(4 * n.channels, sizeof *other);
+  for (int64_t i = 0; i < size; i++) y[i] = n.x[i] > 0 ? n.x[i] : 0;
+  bnn_norm plain = n;
+  n.rectified = 1, plain.x = y;
+  const bnn_pass pass[] = {kernels->norm_moments, kernels->norm_sums, kernels->normalize, kernels->normalize_grad};
+  const bnn_pass totals[] = {kernels->norm_moments_total, kernels->norm_sums_total, NULL, NULL};
+  for (int i = 0; i < 4; i++) {
+    n.out = totals[i] ? total : out, plain.out = totals[i] ? other : expected;
+    run(pass[i], &n, blocks, ranges);
+    if (totals[i]) run(totals[i], &n, n.channels, ranges);
+    run(pass[i], &plain, blocks, ranges);
+    if (totals[i]) run(totals[i], &plain, n.channels, ranges);
+    int64_t count = totals[i] ? (i + 3) * n.channels : size;
+    for (int64_t k = 0; k < count; k++) expect("rectified", k, n.out[k], i < 3 || y[k] > 0 ? plain.out[k] : 0);
+  }
+  free(y), free(expected), free(total), free(other);
 }
 
 static void check_norm(int64_t rows, int64_t channels, int ranges) {
@@ -98,6 +128,7 @@ static void check_norm(int64_t rows, int64_t channels, int ranges) {
   for (int64_t i = 0, c; i < size; i++)
     c = i % channels, expect("gradient", i, out[i], (dy[i] - shift[c] - (x[i] - mean[c]) * slope[c]) * scale[c]);
   if (channels % BNN_WORD == 0) check_norm_bits(n, blocks, ranges);
+  check_norm_rectified(n, blocks, ranges);
   n.shift = NULL;
   run(kernels->normalize, &n, blocks, ranges);
   for (int64_t i = 0, c; i < size; i++)

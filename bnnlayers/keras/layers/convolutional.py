@@ -8,7 +8,7 @@ from ...ops import shape as shape_ops
 from ..base_layer import InputSpec
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer, arguments, data_format_of, integers, padding_of
-from .core import activate
+from .core import activate, waits_to_rectify
 
 
 class Conv(ConfiguredLayer):
@@ -161,17 +161,20 @@ class Conv(ConfiguredLayer):
         """The convolution itself; a subclass may replace or surround it."""
         return product.conv(inputs, kernel, **self._convolution_arguments())
 
-    def call(self, inputs):
-        return self._finish(self.convolution_op(inputs, self.kernel))
+    def call(self, inputs, later=0):
+        return self._finish(self.convolution_op(inputs, self.kernel), later)
 
-    def _finish(self, outputs):
+    def _waits(self, readers):
+        return waits_to_rectify(self.activation, readers)
+
+    def _finish(self, outputs, later=0):
         """Bias and activation."""
         if self.use_bias:
             bias = self.bias
             if self.data_format == "channels_first":
                 bias = shape_ops.reshape(bias, shape=(-1,) + (1,) * self.rank)
             outputs = merge.add(outputs, bias)
-        return activate(self.activation, outputs)
+        return activate(self.activation, outputs, later)
 
     def _output_length(self, length, axis):
         return output_length(

@@ -162,17 +162,17 @@ class Graph:
         self._steps, self._size = steps, next(numbers)
 
     def _let_wait(self, steps, slots):
-        """Mark the calls whose output can be computed by the only layer that reads it."""
+        """Mark the calls whose output can be computed by the layers that read it, with how many they are."""
         readers = defaultdict(list)
-        for node, plain, read, _, _ in steps:
+        for node, _, read, _, _ in steps:
             for slot in read:
-                readers[slot].append(node.layer if plain else None)
+                readers[slot].append(node.layer)
         for output in self.outputs:
             readers[slots[id(output)]].append(None)
         for step in steps:
-            node, plain, _, written, _ = step
-            only = readers[written[0]][0] if len(readers[written[0]]) == 1 else None
-            step.append(plain and only is not None and node.layer._can_wait() and only._reads_later())
+            known = readers[step[3][0]]
+            waits = None not in known and all(r._dtype == "float32" for r in known)
+            step.append(len(known) if waits and step[0].layer._can_wait(known) else 0)
 
     def run(self, inputs, call):
         """Values of the outputs.
@@ -187,17 +187,16 @@ class Graph:
         values = [None] * self._size
         values[: len(inputs)] = inputs
         for node, plain, read, written, free, waits in self._steps:
-            if waits:
-                result = call(node.layer, values[read[0]], later=True)
-            elif plain:
-                result = call(node.layer, values[read[0]])
+            later = {"later": waits} if waits else {}
+            if plain:
+                result = call(node.layer, values[read[0]], **later)
             else:
                 supply = iter(read)
                 args, kwargs = map_structure(
                     lambda t, supply=supply: values[next(supply)] if isinstance(t, KerasTensor) else t,
                     (node.args, node.kwargs),
                 )
-                result = call(node.layer, *args, **kwargs)
+                result = call(node.layer, *args, **kwargs, **later)
             if len(written) == 1 and (type(result) is Tensor or not is_nested(result)):
                 values[written[0]] = result
             else:
