@@ -706,59 +706,56 @@ class Operation:
         return self
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if not _state.tapes and _observer is None and _parameters.issuperset(map(type, params.values())):
-            values = [x.view(np.ndarray) if type(x) is Tensor else x for x in args]
-            if _operands.issuperset(map(type, values)):
-                if self._wants_traced:
-                    params["traced"] = (False,) * len(values)
-                return _wrap(self._forward(*values, **params)[0])
-        values = []
-        nodes: list[Any] = []
+        values: list[Any] = []
+        parents: list[Any] = []
+        traced = False
         for x in args:
             node = None
             if type(x) is Tensor:
                 node, x = x._node, x.view(np.ndarray)
             elif type(x) not in _ATOMS:
-                x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
-                if not isinstance(x, np.ndarray) and type(x) not in _operands:
-                    if hasattr(type(x), "_record_"):
-                        return x._record_(self, args, params)  # a tensor that is yet to come
-                    _operands.add(type(x))
+                if type(x) not in _operands:
+                    x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
+                    if not isinstance(x, np.ndarray):
+                        if hasattr(type(x), "_record_"):
+                            return x._record_(self, args, params)  # a tensor that is yet to come
+                        _operands.add(type(x))
                 node = getattr(x, "_node", None)
-                x = x.view(np.ndarray) if isinstance(x, Tensor) else x
-            nodes.append(node if node is None else _parent(node, self.__name__))
+                if isinstance(x, Tensor):
+                    x = x.view(np.ndarray)
+            if node is not None:
+                node = _parent(node, self.__name__)
+                traced = traced or node is not None
             values.append(x)
+            parents.append(node)
         for key, x in params.items():
-            if type(x) in _parameters:
-                continue
-            if not isinstance(x, Tensor) and not hasattr(type(x), "_read_"):
-                _parameters.add(type(x))
-            else:
-                if is_traced(x):
-                    raise TypeError(
-                        f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "
-                        "expected an untraced value, received a traced Tensor (stop_gradient it)"
-                    )
-                params[key] = plain(x)
-        parents = tuple(nodes)
-        traced = tuple([p is not None for p in parents])
+            if type(x) not in _parameters:
+                params[key] = self._parameter(key, x)
         forward = self._forward if _observer is None else _observer("forward", self.__name__, self._forward)
-        if self._wants_traced:
-            value, residual = forward(*values, **params, traced=traced)
-        else:
+        if not self._wants_traced:
             value, residual = forward(*values, **params)
-        if True not in traced:
+        else:
+            value, residual = forward(*values, **params, traced=tuple([p is not None for p in parents]))
+        if not traced:
             return _wrap(value)
         if self._backward is None:
             raise NotImplementedError(f"{self.__name__} has no derivative")
-        return _attach(
-            value,
-            self.__name__,
-            parents,
-            self._backward,
-            _without_arguments(residual, values, parents),
-            self._again(values, parents, params) if self.effort else None,
-        )
+        if residual is not None:
+            residual = _without_arguments(residual, values, parents)
+        again = self._again(values, parents, params) if self.effort else None
+        return _attach(value, self.__name__, tuple(parents), self._backward, residual, again)
+
+    def _parameter(self, key: str, x: Any) -> Any:
+        """A parameter as `forward` gets it."""
+        if not isinstance(x, Tensor) and not hasattr(type(x), "_read_"):
+            _parameters.add(type(x))
+            return x
+        if is_traced(x):
+            raise TypeError(
+                f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "
+                "expected an untraced value, received a traced Tensor (stop_gradient it)"
+            )
+        return plain(x)
 
     def _again(self, values: list[Any], parents: Any, params: dict[str, Any]) -> Any:
         """How to get the value again. An array stands there as its node, which may not have it then."""
