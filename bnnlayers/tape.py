@@ -732,10 +732,9 @@ class Operation:
             if type(x) not in _parameters:
                 params[key] = self._parameter(key, x)
         forward = self._forward if _observer is None else _observer("forward", self.__name__, self._forward)
-        if not self._wants_traced:
-            value, residual = forward(*values, **params)
-        else:
-            value, residual = forward(*values, **params, traced=tuple([p is not None for p in parents]))
+        if self._wants_traced:
+            params["traced"] = tuple([p is not None for p in parents]) if traced else (False,) * len(parents)
+        value, residual = forward(*values, **params)
         if not traced:
             return _wrap(value)
         if self._backward is None:
@@ -797,13 +796,12 @@ def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     if type(residual) is not tuple:
         return _without_arguments((residual,), values, parents)[0]
     kept = None
-    for i, r in enumerate(residual):
-        if type(r) is np.ndarray:
-            for x, parent in zip(values, parents, strict=True):
-                if x is r and parent is not None:
+    for x, parent in zip(values, parents, strict=True):
+        if parent is not None and type(x) is np.ndarray:
+            for i, r in enumerate(residual):
+                if r is x:
                     kept = kept or list(residual)
-                    kept[i] = _keep(r, parent)
-                    break
+                    kept[i] = _keep(x, parent)
     return residual if kept is None else tuple(kept)
 
 
@@ -853,7 +851,8 @@ class _Values:
         self._wanted: collections.Counter[Node] = collections.Counter()
         self._asking: set[Node] = set()
         for node in nodes:
-            for r in node.residual if type(node.residual) is tuple else (node.residual,):
+            residual = node.residual
+            for r in residual if type(residual) is tuple else (residual,):
                 if type(r) is _Later:
                     self._wanted[r.node] += 1
                     self._asking.add(node)
@@ -1718,19 +1717,22 @@ def _walk(
                 pending.append(parent)
     order = sorted(reached, key=_BY_ORDER)
     reached.clear()
-    leading: set[Any] = set()
+    # Which of its parents a node passes gradients to: those that lead to a source.
+    leading = set(sources)
+    needs: dict[Node, tuple[bool, ...]] = {}
     for node in order:
-        if node in sources or not leading.isdisjoint(node.parents):
+        if not leading.isdisjoint(node.parents):
+            needs[node] = tuple([parent in leading for parent in node.parents])
             leading.add(node)
     gradients: dict[Node, Any] = {}
     for node, dy in seeds:
         _accumulate(gradients, node, dy, "output_gradients")
-    values = _Values(order)
+    values = _Values(needs)
     while order:
         node = order.pop()
+        needed = needs.pop(node, None)
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
-        if dy is not None and not leading.isdisjoint(node.parents):
-            needed = tuple([parent in leading for parent in node.parents])
+        if dy is not None and needed is not None:
             owned = type(node.backward) is _Sparing and _alone(dy)
             pulled = list(_pull(node, dy, needed, values, outer, owned))[::-1]
             dy = None
