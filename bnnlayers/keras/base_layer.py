@@ -424,7 +424,8 @@ class Layer:
 
     def _check_inputs(self, inputs):
         # What fitted fits again.
-        what = (self._input_spec, inputs.shape, inputs.dtype) if type(inputs) is Tensor else None
+        one = type(inputs) is Tensor or hasattr(inputs, "_read_")
+        what = (self._input_spec, inputs.shape, inputs.dtype) if one else None
         if what is None or what != self._fitted:
             check_inputs(self._input_spec, inputs, self._name)
             self.__dict__["_fitted"] = what
