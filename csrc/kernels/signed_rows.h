@@ -10,7 +10,7 @@
 
 #define SIGNED_BLOCK 64
 #define SIGNED_SEGMENT 24 /* positions of an item: whole tiles */
-#define SIGNED_CHUNK 384  /* positions staged together: tables, at most 1 KB per source pixel, stay in the second cache */
+#define SIGNED_CHUNK 384  /* positions staged together: tables, 1 KB per source pixel or less, fit the second cache */
 
 typedef struct {
   int bits;         /* the left operand is packed */
