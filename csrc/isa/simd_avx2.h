@@ -103,7 +103,10 @@ BNN_INLINE void v_split_bytes(__m256i bytes[4], __m256i a, __m256i b, __m256i c,
 BNN_INLINE void v_store_nibbles(uint8_t *out, const uint32_t *words) {
   __m256i bytes[4];
   v_split_bytes(bytes, v_load(words), v_load(words + 8), v_load(words + 16), v_load(words + 24));
-  for (int i = 0; i < 4; i++) v_store_byte_nibbles(out + 64 * i, bytes[i]);
+  v_store_byte_nibbles(out, bytes[0]);
+  v_store_byte_nibbles(out + 64, bytes[1]);
+  v_store_byte_nibbles(out + 128, bytes[2]);
+  v_store_byte_nibbles(out + 192, bytes[3]);
 }
 
 /* ---- floats ---------------------------------------------------------------------------------------------------- */
@@ -228,15 +231,26 @@ BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice) {
 BNN_INLINE vu32 v_load_halves(const uint32_t *low, const uint32_t *high) {
   return _mm256_loadu2_m128i((const __m128i *)high, (const __m128i *)low);
 }
+/* Bit j of 32 bytes to words[j]. */
+BNN_INLINE void v_store_bits(uint32_t *words, __m256i bytes) {
+  words[0] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 7));
+  words[1] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 6));
+  words[2] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 5));
+  words[3] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 4));
+  words[4] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 3));
+  words[5] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 2));
+  words[6] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 1));
+  words[7] = (uint32_t)_mm256_movemask_epi8(bytes);
+}
 /* Of 32 words in place: bit j of word i becomes bit i of word j. */
 BNN_INLINE void v_transpose_bits(uint32_t *words) {
   __m256i bytes[4]; /* [i] is byte i of every word */
   v_split_bytes(bytes, v_load_halves(words, words + 16), v_load_halves(words + 4, words + 20),
                 v_load_halves(words + 8, words + 24), v_load_halves(words + 12, words + 28));
-  for (int i = 0; i < 32; i++) {
-    words[i / 8 * 8 + 7 - i % 8] = (uint32_t)_mm256_movemask_epi8(bytes[i / 8]);
-    bytes[i / 8] = _mm256_add_epi8(bytes[i / 8], bytes[i / 8]);
-  }
+  v_store_bits(words, bytes[0]);
+  v_store_bits(words + 8, bytes[1]);
+  v_store_bits(words + 16, bytes[2]);
+  v_store_bits(words + 24, bytes[3]);
 }
 /* Lane i of a, b, c and d to out[i * stride] .. [+ 3]. */
 BNN_INLINE void v_store_halves_f32(float *out, int64_t stride, vf32 x) {

@@ -10,7 +10,7 @@
 
 #define SIGNED_BLOCK 64
 #define SIGNED_SEGMENT 24 /* positions of an item: whole tiles */
-#define SIGNED_CHUNK 384  /* positions staged together: tables of 1 KB per source pixel stay in the second cache */
+#define SIGNED_CHUNK 384  /* positions staged together: tables, 1 KB per source pixel or less, fit the second cache */
 
 typedef struct {
   int bits;         /* the left operand is packed */
@@ -242,7 +242,7 @@ static void signed_stage_right(const signed_work *work, int64_t column) {
       }
 }
 
-/* Results of one tile of positions by SIGNED_WIDTH columns. */
+/* Results of one tile of positions by the columns of a tile. */
 static void signed_position_tile(const signed_work *work, signed_tile *tile, int64_t column) {
   tile->column = column;
   tile->columns = work->product->columns - column;

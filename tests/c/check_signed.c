@@ -1,7 +1,7 @@
 /* What the signed kernels promise beyond being right (check.c): the bits of a float sum depend neither on how the items
- * are split, nor on what the scratch held, nor on the batch, nor on the level among those with register tables, nor, where
- * no level has them, on the level at all; infinities and NaN come out where the sum has them; and kernel gradients are as
- * accurate as a product of floats, whatever the data. Every array is a malloc of exactly its size. */
+ * are split, nor on what the scratch held, nor on the batch, nor on the level, among those with register tables and
+ * where no level has them; infinities and NaN come out where the sum has them; and kernel gradients are as accurate as
+ * a product of floats, whatever the data. Every array is a malloc of exactly its size. */
 #include "bnn.h"
 
 #include <math.h>
