@@ -104,12 +104,12 @@ class BaseLayer(layers.Layer):
 def _build_quantizer(quantizer: Any, shape: Any) -> None:
     """A quantizer that is a layer is built with its user: its weights and metrics exist before the first call."""
     if isinstance(quantizer, layers.Layer) and not quantizer.built:
-        outer = calling.scope
-        calling.scope = f"{outer}/{quantizer.name}" if outer else quantizer.name
+        outer = calling.call
+        calling.call = (quantizer.name, None, outer)
         try:
             quantizer._build(shape)
         finally:
-            calling.scope = outer
+            calling.call = outer
 
 
 class QuantizerBase(BaseLayer):

@@ -706,59 +706,55 @@ class Operation:
         return self
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if not _state.tapes and _observer is None and _parameters.issuperset(map(type, params.values())):
-            values = [x.view(np.ndarray) if type(x) is Tensor else x for x in args]
-            if _operands.issuperset(map(type, values)):
-                if self._wants_traced:
-                    params["traced"] = (False,) * len(values)
-                return _wrap(self._forward(*values, **params)[0])
-        values = []
-        nodes: list[Any] = []
+        values: list[Any] = []
+        parents: list[Any] = []
+        traced = False
         for x in args:
             node = None
             if type(x) is Tensor:
                 node, x = x._node, x.view(np.ndarray)
             elif type(x) not in _ATOMS:
-                x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
-                if not isinstance(x, np.ndarray) and type(x) not in _operands:
-                    if hasattr(type(x), "_record_"):
-                        return x._record_(self, args, params)  # a tensor that is yet to come
-                    _operands.add(type(x))
+                if type(x) not in _operands:
+                    x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
+                    if not isinstance(x, np.ndarray):
+                        if hasattr(type(x), "_record_"):
+                            return x._record_(self, args, params)  # a tensor that is yet to come
+                        _operands.add(type(x))
                 node = getattr(x, "_node", None)
-                x = x.view(np.ndarray) if isinstance(x, Tensor) else x
-            nodes.append(node if node is None else _parent(node, self.__name__))
+                if isinstance(x, Tensor):
+                    x = x.view(np.ndarray)
+            if node is not None:
+                node = _parent(node, self.__name__)
+                traced = traced or node is not None
             values.append(x)
+            parents.append(node)
         for key, x in params.items():
-            if type(x) in _parameters:
-                continue
-            if not isinstance(x, Tensor) and not hasattr(type(x), "_read_"):
-                _parameters.add(type(x))
-            else:
-                if is_traced(x):
-                    raise TypeError(
-                        f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "
-                        "expected an untraced value, received a traced Tensor (stop_gradient it)"
-                    )
-                params[key] = plain(x)
-        parents = tuple(nodes)
-        traced = tuple([p is not None for p in parents])
+            if type(x) not in _parameters:
+                params[key] = self._parameter(key, x)
         forward = self._forward if _observer is None else _observer("forward", self.__name__, self._forward)
         if self._wants_traced:
-            value, residual = forward(*values, **params, traced=traced)
-        else:
-            value, residual = forward(*values, **params)
-        if True not in traced:
+            params["traced"] = tuple([p is not None for p in parents]) if traced else (False,) * len(parents)
+        value, residual = forward(*values, **params)
+        if not traced:
             return _wrap(value)
         if self._backward is None:
             raise NotImplementedError(f"{self.__name__} has no derivative")
-        return _attach(
-            value,
-            self.__name__,
-            parents,
-            self._backward,
-            _without_arguments(residual, values, parents),
-            self._again(values, parents, params) if self.effort else None,
-        )
+        if residual is not None:
+            residual = _without_arguments(residual, values, parents)
+        again = self._again(values, parents, params) if self.effort else None
+        return _attach(value, self.__name__, tuple(parents), self._backward, residual, again)
+
+    def _parameter(self, key: str, x: Any) -> Any:
+        """A parameter as `forward` gets it."""
+        if not isinstance(x, Tensor) and not hasattr(type(x), "_read_"):
+            _parameters.add(type(x))
+            return x
+        if is_traced(x):
+            raise TypeError(
+                f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "
+                "expected an untraced value, received a traced Tensor (stop_gradient it)"
+            )
+        return plain(x)
 
     def _again(self, values: list[Any], parents: Any, params: dict[str, Any]) -> Any:
         """How to get the value again. An array stands there as its node, which may not have it then."""
@@ -800,13 +796,12 @@ def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     if type(residual) is not tuple:
         return _without_arguments((residual,), values, parents)[0]
     kept = None
-    for i, r in enumerate(residual):
-        if type(r) is np.ndarray:
-            for x, parent in zip(values, parents, strict=True):
-                if x is r and parent is not None:
+    for x, parent in zip(values, parents, strict=True):
+        if parent is not None and type(x) is np.ndarray:
+            for i, r in enumerate(residual):
+                if r is x:
                     kept = kept or list(residual)
-                    kept[i] = _keep(r, parent)
-                    break
+                    kept[i] = _keep(x, parent)
     return residual if kept is None else tuple(kept)
 
 
@@ -856,7 +851,8 @@ class _Values:
         self._wanted: collections.Counter[Node] = collections.Counter()
         self._asking: set[Node] = set()
         for node in nodes:
-            for r in node.residual if type(node.residual) is tuple else (node.residual,):
+            residual = node.residual
+            for r in residual if type(residual) is tuple else (residual,):
                 if type(r) is _Later:
                     self._wanted[r.node] += 1
                     self._asking.add(node)
@@ -1738,19 +1734,22 @@ def _walk(
                 pending.append(parent)
     order = sorted(reached, key=_BY_ORDER)
     reached.clear()
-    leading: set[Any] = set()
+    # Which of its parents a node passes gradients to: those that lead to a source.
+    leading = set(sources)
+    needs: dict[Node, tuple[bool, ...]] = {}
     for node in order:
-        if node in sources or not leading.isdisjoint(node.parents):
+        if not leading.isdisjoint(node.parents):
+            needs[node] = tuple([parent in leading for parent in node.parents])
             leading.add(node)
     gradients: dict[Node, Any] = {}
     for node, dy in seeds:
         _accumulate(gradients, node, dy, "output_gradients")
-    values = _Values(order)
+    values = _Values(needs)
     while order:
         node = order.pop()
+        needed = needs.pop(node, None)
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
-        if dy is not None and not leading.isdisjoint(node.parents):
-            needed = tuple([parent in leading for parent in node.parents])
+        if dy is not None and needed is not None:
             owned = type(node.backward) is _Sparing and _alone(dy)
             pulled = list(_pull(node, dy, needed, values, outer, owned, gradients))[::-1]
             dy = None

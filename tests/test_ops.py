@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import bnnlayers as lq
 from bnnlayers import ops
 from bnnlayers.bits import BitArray
-from bnnlayers.ops import product, quantize, shape
+from bnnlayers.ops import blas, product, quantize, shape
 
 
 def operands(rng, x_shape, w_shape, x_axis=-1):
@@ -222,6 +223,26 @@ def test_a_memo_serves_reads_with_and_without_a_tape(rng):
     assert second.words is first.words
     gradient = tape.gradient(second, w, output_gradients=np.ones((40, 8), np.float32))
     np.testing.assert_array_equal(gradient, np.abs(w.numpy()) <= 1)
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("groups, rows, depth, columns", [(1, 500, 70, 90), (3, 70, 500, 301), (1, 2, 4000, 1)])
+def test_float_products_are_shared_by_threads(rng, monkeypatch, threads, groups, rows, depth, columns, dtype):
+    monkeypatch.setattr(blas, "_LARGE", 0)
+    a, b = (rng.standard_normal((groups, *shape)).astype(dtype) for shape in ((rows, depth), (depth, columns)))
+    transposed = np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2)
+    before = blas_threads()
+    for left in (a, transposed):
+        y = blas.matmul(left, b)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y, a @ b, 0, 4 * depth * np.finfo(dtype).eps)
+    with pytest.raises(ValueError, match="mismatch"):
+        blas.matmul(a, b[:, 1:])
+    assert blas_threads() == before
 
 
 class TestJoinedArraysThatGrow:

@@ -274,17 +274,12 @@ class Model(Trainer, Layer):
         """Create the weights by running the model on zeros of a shape, unless it runs anyway."""
         self.__dict__["_build_input_shape"] = as_shapes(input_shape)
         self.built = True
-        if self._graph is None and not context.depth:
+        if self._graph is None and context.call is None:
             try:
                 inputs = map_shapes(lambda s: KerasTensor(s, self._dtype), as_shapes(input_shape))
-                outer = vars(context).copy()
                 # Keras names the variables that `build` makes without the model's own name.
-                context.scope, context.depth, context.training = "", 1, False
-                try:
+                with context.symbolic(""):
                     self._run_on_zeros(0, inputs, (), {})
-                finally:
-                    vars(context).clear()
-                    vars(context).update(outer)
             except BaseException:
                 self.built = False
                 raise
