@@ -88,6 +88,7 @@ typedef struct {
   const void *dy; /* NULL: unpack signs */
   int64_t outer, count, inner;
   void *out;
+  int add; /* to what is there */
 } bnn_unpack;
 
 /* ---- products -------------------------------------------------------------------------------------------------- */

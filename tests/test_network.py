@@ -320,6 +320,18 @@ def test_select_may_overwrite_what_it_reads(variant, rng, dtype, shape, axis):
         np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "axis"), [((7, 64), 1), ((7, 65), 1), ((33, 20), 0), ((3, 40, 5), 1), ((0, 4), 1)])
+def test_select_adds(variant, each_thread_count, rng, dtype, shape, axis):
+    dy, before = rng.normal(size=(2, *shape)).astype(dtype)
+    mask = variant.pack(dy, axis, 0.7)[1]
+    expected = before + variant.select(dy, mask, axis)
+    np.testing.assert_array_equal(
+        each_thread_count(lambda: variant.select(dy, mask, axis, before.copy(), True)), expected
+    )
+    np.testing.assert_array_equal(variant.select(dy, mask, axis, None, True), variant.select(dy, mask, axis))
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0), (2, 0, 64)])
 def test_norm_of_nothing(variant, shape):
     x, channel = np.zeros(shape, np.float32), np.ones(shape[-1], np.float32)

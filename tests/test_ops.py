@@ -297,3 +297,23 @@ class TestJoinedArraysThatGrow:
         assert once.dtype == dtype
         with pytest.raises(ValueError, match="dimension"):
             shape.concatenate(x, y[:, :2, :3], axis=axis)
+
+
+@pytest.mark.parametrize("axis", (None, 0, -1))
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("shortcut_first", (False, True))
+def test_signs_add_their_gradient_to_that_of_a_shortcut(rng, axis, dtype, shortcut_first):
+    x, a, b = rng.standard_normal((3, 5, 70)).astype(dtype)
+    source = lq.constant(x)
+    with lq.GradientTape() as tape:
+        tape.watch(source)
+        shortcut = source * b if shortcut_first else None
+        signs = quantize.ste_sign(source, axis=axis)
+        signs = quantize.decode(signs) if axis is not None else signs
+        y = signs * a + (source * b if shortcut is None else shortcut)
+    dy = rng.standard_normal(x.shape).astype(dtype)
+    given = dy.copy()
+    dx = tape.gradient(y, source, output_gradients=lq.constant(given))
+    flow = (dy * a).astype(dtype if axis is None else np.float32)  # that of bits is of single precision
+    np.testing.assert_array_equal(dx, dy * b + np.where(np.abs(x) <= 1, flow, 0))
+    np.testing.assert_array_equal(given, dy)

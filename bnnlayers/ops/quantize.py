@@ -59,13 +59,17 @@ def _ste(
 
 
 def _selected(spare: Spare, dy: Any, mask: Any, axis: int | None) -> Any:
-    """`dy` where the mask bit is 1. A mask without an axis was packed in the order of memory."""
+    """`dy` where the mask bit is 1, added to what others gave. A mask without an axis is in the order of memory."""
     if mask is None:
         return dy
-    dx = spare(dy)
+    begun = spare.begun(0)
+    add = begun is not None and begun.dtype == dy.dtype
+    dx: Any = begun if add else spare(dy)
     if axis is None:
-        return _core.select(dy.reshape(-1), mask, 0, dx.reshape(-1)).reshape(dy.shape)
-    return _core.select(dy, mask, axis, dx)
+        _core.select(dy.reshape(-1), mask, 0, dx.reshape(-1), add)
+    else:
+        _core.select(dy, mask, axis, dx, add)
+    return dx
 
 
 @operation

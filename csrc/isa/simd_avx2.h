@@ -178,6 +178,7 @@ BNN_INLINE vmask v_mask_of(uint32_t bits) {
 }
 BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return _mm256_or_si256(x, _mm256_and_si256(m, bit)); }
 BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(m)); }
+BNN_INLINE vf64 v_add_f64(vf64 a, vf64 b) { return (vf64){_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)}; }
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(m));
   __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(m, 1));

@@ -87,6 +87,7 @@ BNN_INLINE vmask v_mask_of(uint32_t bits) { return (vmask)bits; }
 BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return _mm512_test_epi32_mask(x, bit); }
 BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return _mm512_mask_or_epi32(x, m, x, bit); }
 BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return _mm512_mask_blend_ps(m, no, yes); }
+BNN_INLINE vf64 v_add_f64(vf64 a, vf64 b) { return (vf64){_mm512_add_pd(a.low, b.low), _mm512_add_pd(a.high, b.high)}; }
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   return (vf64){_mm512_mask_blend_pd((__mmask8)m, no.low, yes.low),
                 _mm512_mask_blend_pd((__mmask8)(m >> 8), no.high, yes.high)};
