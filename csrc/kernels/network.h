@@ -294,34 +294,45 @@ static void normalize(const void *what, int64_t begin, int64_t end) {
   }
 }
 
+/* The words of a piece from word `first` of some rows on; whether there is a NaN. */
+static int norm_sign_rows(const bnn_norm *n, const bnn_norm_piece *p, int64_t first, int64_t row, int64_t end) {
+  int64_t words = n->channels / BNN_WORD, here = p->channels / BNN_WORD;
+  const float *mean = n->mean + first * BNN_WORD, *scale = n->scale + first * BNN_WORD;
+  const float *shift = n->shift ? n->shift + first * BNN_WORD : NULL;
+  vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
+  vmask nan = v_mask_none();
+  for (; row < end; row++) {
+    const float *x = p->x + row * p->stride;
+    uint32_t *signs = n->words + row * words + first, *withins = n->within ? n->within + row * words + first : NULL;
+    for (int64_t w = 0; w < here; w++) {
+      uint32_t sign = 0, within = 0;
+      fetch_ahead(x + w * BNN_WORD + NORM_AHEAD, BNN_WORD * sizeof *x);
+      BNN_UNROLL
+      for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
+        int64_t c = w * BNN_WORD + lane;
+        vf32 y = v_sub_f32(v_load_f32(x + c), v_load_f32(mean + c));
+        y = v_mul_f32(y, v_load_f32(scale + c));
+        if (shift) y = v_add_f32(y, v_load_f32(shift + c));
+        sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
+        within |= v_mask_bits(v_within_f32(y, clip)) << lane;
+        nan = v_mask_or(nan, v_nan_f32(y));
+      }
+      signs[w] = sign;
+      if (withins) withins[w] = within;
+    }
+  }
+  return v_mask_bits(nan) != 0;
+}
+
 static void normalize_sign(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
-  int64_t most = norm_rows(n->channels), words = n->channels / BNN_WORD;
-  vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
   for (int64_t i = begin; i < end; i++) {
-    vmask nan = v_mask_none();
-    for (int64_t row = i * most; row < (i + 1) * most && row < n->rows; row++)
-      for (int64_t piece = 0, w = 0; piece < n->pieces; piece++) {
-        const bnn_norm_piece *p = &n->piece[piece];
-        const float *x = p->x + row * p->stride;
-        for (const float *end_x = x + p->channels; x < end_x; x += BNN_WORD, w++) {
-          uint32_t sign = 0, within = 0;
-          fetch_ahead(x + NORM_AHEAD, BNN_WORD * sizeof *x);
-          BNN_UNROLL
-          for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
-            int64_t c = w * BNN_WORD + lane;
-            vf32 y = v_sub_f32(v_load_f32(x + lane), v_load_f32(n->mean + c));
-            y = v_mul_f32(y, v_load_f32(n->scale + c));
-            if (n->shift) y = v_add_f32(y, v_load_f32(n->shift + c));
-            sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
-            within |= v_mask_bits(v_within_f32(y, clip)) << lane;
-            nan = v_mask_or(nan, v_nan_f32(y));
-          }
-          n->words[row * words + w] = sign;
-          if (n->within) n->within[row * words + w] = within;
-        }
-      }
-    n->nan[i] = v_mask_bits(nan) != 0;
+    norm_block b = norm_block_of(n, i);
+    n->nan[i] = 0;
+    for (int64_t piece = 0, first = 0; piece < n->pieces; piece++) {
+      n->nan[i] |= (uint8_t)norm_sign_rows(n, &n->piece[piece], first, b.row, b.row + b.rows);
+      first += n->piece[piece].channels / BNN_WORD;
+    }
   }
 }
 
