@@ -123,8 +123,11 @@ class Joined(Readable):
     once, and its gradient has memory of its own.
     """
 
+    shape: Any = None
+
     def __init__(self, pieces: list[_Piece]) -> None:
         self.pieces = pieces
+        self.shape = (*pieces[0].array.shape[:-1], sum([p.array.shape[-1] for p in pieces]))
 
     @staticmethod
     def of(arrays: Any) -> Joined | None:
@@ -144,11 +147,6 @@ class Joined(Readable):
     @property
     def arrays(self) -> list[Tensor]:
         return [p.array for p in self.pieces]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        arrays = self.arrays
-        return (*arrays[0].shape[:-1], sum([a.shape[-1] for a in arrays]))
 
     @property
     def dtype(self) -> np.dtype[Any]:

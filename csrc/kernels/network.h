@@ -333,35 +333,45 @@ static void normalize(const void *what, int64_t begin, int64_t end) {
   }
 }
 
+/* The words of a piece from word `first` of some rows on; whether there is a NaN. */
+static int norm_sign_rows(const bnn_norm *n, const bnn_norm_piece *p, int64_t first, int64_t row, int64_t end) {
+  int64_t words = n->channels / BNN_WORD, here = p->channels / BNN_WORD, channel = first * BNN_WORD;
+  norm_line line = {n->mean + channel, n->scale + channel, n->shift ? n->shift + channel : NULL};
+  vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
+  vmask nan = v_mask_none();
+  for (; row < end; row++) {
+    int64_t at = row * n->channels + channel;
+    const float *x = p->x + row * p->stride, *addend = n->addend ? n->addend + at : NULL;
+    float *out = n->out ? n->out + at : NULL;
+    uint32_t *signs = n->words + row * words + first, *withins = n->within ? n->within + row * words + first : NULL;
+    for (int64_t w = 0; w < here; w++) {
+      uint32_t sign = 0, within = 0;
+      fetch_ahead(x + w * BNN_WORD + NORM_AHEAD, BNN_WORD * sizeof *x);
+      BNN_UNROLL
+      for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
+        int64_t c = w * BNN_WORD + lane;
+        vf32 y = norm_normal(n->rectified, 1, x, &line, addend, c, p->channels);
+        if (out) v_store_f32(out + c, y);
+        sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
+        within |= v_mask_bits(v_within_f32(y, clip)) << lane;
+        nan = v_mask_or(nan, v_nan_f32(y));
+      }
+      signs[w] = sign;
+      if (withins) withins[w] = within;
+    }
+  }
+  return v_mask_bits(nan) != 0;
+}
+
 static void normalize_sign(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
-  int64_t most = norm_rows(n->channels), words = n->channels / BNN_WORD;
-  vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
   for (int64_t i = begin; i < end; i++) {
-    vmask nan = v_mask_none();
-    for (int64_t row = i * most; row < (i + 1) * most && row < n->rows; row++)
-      for (int64_t piece = 0, w = 0; piece < n->pieces; piece++) {
-        const bnn_norm_piece *p = &n->piece[piece];
-        const float *x = p->x + row * p->stride;
-        for (const float *end_x = x + p->channels; x < end_x; x += BNN_WORD, w++) {
-          uint32_t sign = 0, within = 0;
-          int64_t c = w * BNN_WORD, at = row * n->channels + c;
-          norm_line line = {n->mean + c, n->scale + c, n->shift ? n->shift + c : NULL};
-          const float *addend = n->addend ? n->addend + at : NULL;
-          fetch_ahead(x + NORM_AHEAD, BNN_WORD * sizeof *x);
-          BNN_UNROLL
-          for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
-            vf32 y = norm_normal(n->rectified, 1, x, &line, addend, lane, BNN_WORD);
-            if (n->out) v_store_f32(n->out + at + lane, y);
-            sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
-            within |= v_mask_bits(v_within_f32(y, clip)) << lane;
-            nan = v_mask_or(nan, v_nan_f32(y));
-          }
-          n->words[row * words + w] = sign;
-          if (n->within) n->within[row * words + w] = within;
-        }
-      }
-    n->nan[i] = v_mask_bits(nan) != 0;
+    norm_block b = norm_block_of(n, i);
+    n->nan[i] = 0;
+    for (int64_t piece = 0, first = 0; piece < n->pieces; piece++) {
+      n->nan[i] |= (uint8_t)norm_sign_rows(n, &n->piece[piece], first, b.row, b.row + b.rows);
+      first += n->piece[piece].channels / BNN_WORD;
+    }
   }
 }
 
