@@ -64,8 +64,10 @@ def pack(
 def unpack(words: Words, count: int, axis: int, dtype: Any = np.float32) -> NDArray[Any]: ...
 
 # dy where the mask bit is 1, else 0. `mask` is as `pack` returns it for an array of dy's shape and `axis`; `out` is a
-# writable C array of dy's shape and dtype, dy itself for example.
-def select(dy: ArrayLike, mask: Words, axis: int, out: NDArray[Any] | None = None) -> NDArray[Any]: ...
+# writable C array of dy's shape and dtype, dy itself for example; `add` adds to what it holds.
+def select(
+    dy: ArrayLike, mask: Words, axis: int, out: NDArray[Any] | None = None, add: bool = False
+) -> NDArray[Any]: ...
 
 # words: uint32[planes, taps..., filters, ceil(channels/groups/32)].
 def prepare(words: Words, groups: int, channels: int, transposed: bool) -> NDArray[np.uint8]: ...
@@ -157,9 +159,10 @@ def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...
 # of mean and variance * unbiased. norm_sums (4, C): of dy; of dy * (x - mean) * inverse; the first over the number of
 # rows; the second times inverse over it. Rows may be summed in several calls, of multiples of norm_rows(C) but in the
 # last: `before` (2, C), of zeros at first, is continued in place, and the last result is that of all. normalize:
-# (x - mean) * scale + shift. normalize_sign: that as words uint32[1, ..., C / 32] of signs and, unless clip is None, of
-# magnitudes up to clip; and whether there is a NaN. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out`
-# as in select, x or dy for example.
+# (x - mean) * scale + shift + addend. normalize_sign: that as words uint32[1, ..., C / 32] of signs and, unless clip is
+# None, of magnitudes up to clip; whether there is a NaN; and, if asked for, the floats. normalize_grad:
+# ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for example. Rectified, x counts as 0 unless
+# it is positive or NaN, and the gradient is 0 unless it is positive.
 def moments(
     x: ArrayLike,
     epsilon: float,
@@ -167,6 +170,7 @@ def moments(
     variance: NDArray[np.float32] | None = None,
     rate: float = 0.0,
     unbiased: float = 1.0,
+    rectified: bool = False,
 ) -> NDArray[np.float32]: ...
 def norm_rows(channels: int) -> int: ...
 def norm_sums(
@@ -175,13 +179,28 @@ def norm_sums(
     mean: ArrayLike,
     inverse: ArrayLike,
     mask: Words | None = None,
+    rectified: bool = False,
     before: NDArray[np.float64] | None = None,
     rows_before: int = 0,
 ) -> NDArray[np.float32]: ...
-def normalize(x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None) -> NDArray[np.float32]: ...
+def normalize(
+    x: ArrayLike,
+    mean: ArrayLike,
+    scale: ArrayLike,
+    shift: ArrayLike | None,
+    addend: ArrayLike | None = None,
+    rectified: bool = False,
+) -> NDArray[np.float32]: ...
 def normalize_sign(
-    x: ArrayLike, mean: ArrayLike, scale: ArrayLike, shift: ArrayLike | None, clip: float | None
-) -> tuple[Words, Words | None, bool]: ...
+    x: ArrayLike,
+    mean: ArrayLike,
+    scale: ArrayLike,
+    shift: ArrayLike | None,
+    clip: float | None,
+    addend: ArrayLike | None = None,
+    rectified: bool = False,
+    floats: bool = False,
+) -> tuple[Words, Words | None, bool, NDArray[np.float32] | None]: ...
 def normalize_grad(
     x: ArrayLike,
     dy: ArrayLike,
@@ -191,6 +210,8 @@ def normalize_grad(
     slope: ArrayLike,
     mask: Words | None = None,
     out: NDArray[np.float32] | None = None,
+    add: bool = False,
+    rectified: bool = False,
 ) -> NDArray[np.float32]: ...
 
 # Windows of float32[batch, ..., C] -> float32[batch, *outputs, C], always with three spatial axes, and back. The

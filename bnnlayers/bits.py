@@ -79,11 +79,11 @@ class BitArray:
         self._node: Node | None = None
 
     def _with_node(self, node: Node | None) -> BitArray:
-        return self._copy(_node=node)
+        return self._copy(self.scale, node)
 
     def scaled(self, scale: NDArray[np.float32] | None) -> BitArray:
         """The same bits with another scale of the last axis, or none."""
-        return self._copy(scale=scale, _node=None)
+        return self._copy(scale, None)
 
     def moved_last(self) -> BitArray:
         """The same values with the packed axis last, where their words already lie; a moved array has no scale."""
@@ -97,14 +97,12 @@ class BitArray:
         if self.axis == 0 or not isinstance(items, slice):
             raise TypeError("a BitArray has ranges along its first axis only, where that is not packed")
         words = self.words[:, items]
-        return self._copy(words=words, shape=(words.shape[1], *self.shape[1:]), _cache={}, _node=None)
+        return BitArray(words, (words.shape[1], *self.shape[1:]), self.axis, self.kind, self.divisor, self.scale)
 
-    def _copy(self, **changes: Any) -> BitArray:
+    def _copy(self, scale: NDArray[np.float32] | None, node: Node | None) -> BitArray:
         copy = object.__new__(BitArray)
         copy.words, copy.shape, copy.axis, copy.kind = self.words, self.shape, self.axis, self.kind
-        copy.divisor, copy.scale, copy._cache, copy._node = self.divisor, self.scale, self._cache, self._node
-        for name, value in changes.items():
-            setattr(copy, name, value)
+        copy.divisor, copy._cache, copy.scale, copy._node = self.divisor, self._cache, scale, node
         return copy
 
     @property
@@ -123,6 +121,11 @@ class BitArray:
         return self.words.shape[0]
 
     @property
+    def is_signs(self) -> bool:
+        """Whether every value is +1 or -1."""
+        return self.kind == "sign" and self.divisor == 1 and self.scale is None and len(self.words) == 1
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the canonical words."""
         return self.words.nbytes
@@ -138,7 +141,7 @@ class BitArray:
 
         A bit u of {0, 1} is (1 + s) / 2, and a ternary value is half the sum of two signs that differ where it is zero.
         """
-        if self.kind == "sign" and self.planes == 1 and self.divisor == 1 and self.scale is None:
+        if self.is_signs:
             return self.split()  # which is this array itself: in its own cache it would have to wait for the collector
         return self.derived("terms", self.split)
 
@@ -151,7 +154,7 @@ class BitArray:
     def split(self) -> tuple[tuple[float, BitArray], ...]:
         """The same as `terms`, made anew: what is read once must not hold them until backward."""
         if self.kind == "sign" and self.planes == 1:
-            return ((1.0, self if self.divisor == 1 and self.scale is None else self._signs(self.words)),)
+            return ((1.0, self if self.is_signs else self._signs(self.words)),)
         if self.kind == "sign":
             return tuple((float(2**i), self._signs(self.words[i : i + 1])) for i in range(self.planes))
         if self.kind == "ternary":
@@ -204,8 +207,11 @@ class BitArray:
         transposed : bool
             Whether the product runs from filters to channels (input gradients, transposed layers).
         """
-        key = (groups, channels, transposed)
-        return self.derived(key, lambda: _core.prepare(self.words, groups, channels, transposed))
+        key = groups, channels, transposed
+        blob = self._cache.get(key)
+        if blob is None:
+            blob = self._cache[key] = _core.prepare(self.words, groups, channels, transposed)
+        return blob
 
     def __repr__(self) -> str:
         return f"<BitArray {self.kind} shape={self.shape} axis={self.axis} planes={self.planes} bytes={self.nbytes}>"

@@ -14,7 +14,6 @@ from . import context, quantizers
 from .keras import layers
 from .keras.base_layer import context as calling
 from .ops import product
-from .ops.norm import Normalized
 from .ops.quantize import Quantized
 from .quantized_variable import QuantizedVariable
 
@@ -82,10 +81,9 @@ class BaseLayer(layers.Layer):
         self.__dict__["_ran"] = tuple(ran)
         return outputs
 
-    def _reads_later(self, what: type) -> bool:
+    def _reads_later(self) -> bool:
         # The sign of a normalized input needs no floats in between.
-        signs = type(self).call is BaseLayer.call and type(self.input_quantizer) is quantizers.SteSign
-        return signs and what is Normalized
+        return type(self).call is BaseLayer.call and type(self.input_quantizer) is quantizers.SteSign
 
     @property
     def arithmetic(self) -> tuple[str, ...]:
@@ -106,12 +104,12 @@ class BaseLayer(layers.Layer):
 def _build_quantizer(quantizer: Any, shape: Any) -> None:
     """A quantizer that is a layer is built with its user: its weights and metrics exist before the first call."""
     if isinstance(quantizer, layers.Layer) and not quantizer.built:
-        outer = calling.scope
-        calling.scope = f"{outer}/{quantizer.name}" if outer else quantizer.name
+        outer = calling.call
+        calling.call = (quantizer.name, None, outer)
         try:
             quantizer._build(shape)
         finally:
-            calling.scope = outer
+            calling.call = outer
 
 
 class QuantizerBase(BaseLayer):

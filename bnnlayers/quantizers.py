@@ -134,7 +134,10 @@ class _BaseQuantizer(Quantizer):
         return self._observed(inputs)
 
     def encode(self, x: Any, *, axis: int, memo: Memo | None = None) -> Any:
-        x = _single(x)
+        if type(x) is not Normalized:
+            x = read(x)
+        if x.dtype.char == "d":  # a quantizer is a layer of dtype float32, and casts as layers do
+            x = x.astype(np.float32)
         if not self.built:
             self._maybe_build(x)
         return self._observed(self._packed(x, axis, memo))
@@ -148,12 +151,6 @@ class _BaseQuantizer(Quantizer):
         if "flip_ratio" in self.__dict__ and not calling.inferring:
             self.flip_ratio.update_state(values)
         return values
-
-
-def _single(x: Any) -> Any:
-    """A quantizer is a layer of dtype float32, and casts as layers do."""
-    x = x if isinstance(x, Normalized) else read(x)
-    return x.astype(np.float32) if x.dtype.char == "d" else x
 
 
 @utils.register_keras_custom_object
@@ -208,8 +205,8 @@ class SteSign(_BaseQuantizer):
         return super().call(ste_sign(inputs, clip_value=self.clip_value))
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
-        if isinstance(x, Normalized) and axis % x.ndim == x.ndim - 1:
-            return x.signs(self.clip_value)
+        if isinstance(x, Normalized):
+            return x.signs(self.clip_value, axis)
         return ops.quantize.ste_sign(x, clip_value=self.clip_value, axis=axis, memo=memo)
 
     def get_config(self) -> dict[str, Any]:

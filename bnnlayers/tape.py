@@ -711,59 +711,55 @@ class Operation:
         return self
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if not _state.tapes and _observer is None and _parameters.issuperset(map(type, params.values())):
-            values = [x.view(np.ndarray) if type(x) is Tensor else x for x in args]
-            if _operands.issuperset(map(type, values)):
-                if self._wants_traced:
-                    params["traced"] = (False,) * len(values)
-                return _wrap(self._forward(*values, **params)[0])
-        values = []
-        nodes: list[Any] = []
+        values: list[Any] = []
+        parents: list[Any] = []
+        traced = False
         for x in args:
             node = None
             if type(x) is Tensor:
                 node, x = x._node, x.view(np.ndarray)
             elif type(x) not in _ATOMS:
-                x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
-                if not isinstance(x, np.ndarray) and type(x) not in _operands:
-                    if hasattr(type(x), "_record_"):
-                        return x._record_(self, args, params)  # a tensor that is yet to come
-                    _operands.add(type(x))
+                if type(x) not in _operands:
+                    x = convert_to_tensor(x) if type(x) in (list, tuple) else read(x)
+                    if not isinstance(x, np.ndarray):
+                        if hasattr(type(x), "_record_"):
+                            return x._record_(self, args, params)  # a tensor that is yet to come
+                        _operands.add(type(x))
                 node = getattr(x, "_node", None)
-                x = x.view(np.ndarray) if isinstance(x, Tensor) else x
-            nodes.append(node if node is None else _parent(node, self.__name__))
+                if isinstance(x, Tensor):
+                    x = x.view(np.ndarray)
+            if node is not None:
+                node = _parent(node, self.__name__)
+                traced = traced or node is not None
             values.append(x)
+            parents.append(node)
         for key, x in params.items():
-            if type(x) in _parameters:
-                continue
-            if not isinstance(x, Tensor) and not hasattr(type(x), "_read_"):
-                _parameters.add(type(x))
-            else:
-                if is_traced(x):
-                    raise TypeError(
-                        f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "
-                        "expected an untraced value, received a traced Tensor (stop_gradient it)"
-                    )
-                params[key] = plain(x)
-        parents = tuple(nodes)
-        traced = tuple([p is not None for p in parents])
+            if type(x) not in _parameters:
+                params[key] = self._parameter(key, x)
         forward = self._forward if _observer is None else _observer("forward", self.__name__, self._forward)
         if self._wants_traced:
-            value, residual = forward(*values, **params, traced=traced)
-        else:
-            value, residual = forward(*values, **params)
-        if True not in traced:
+            params["traced"] = tuple([p is not None for p in parents]) if traced else (False,) * len(parents)
+        value, residual = forward(*values, **params)
+        if not traced:
             return _wrap(value)
         if self._backward is None:
             raise NotImplementedError(f"{self.__name__} has no derivative")
-        return _attach(
-            value,
-            self.__name__,
-            parents,
-            self._backward,
-            _without_arguments(residual, values, parents),
-            self._again(values, parents, params) if self.effort else None,
-        )
+        if residual is not None:
+            residual = _without_arguments(residual, values, parents)
+        again = self._again(values, parents, params) if self.effort else None
+        return _attach(value, self.__name__, tuple(parents), self._backward, residual, again)
+
+    def _parameter(self, key: str, x: Any) -> Any:
+        """A parameter as `forward` gets it."""
+        if not isinstance(x, Tensor) and not hasattr(type(x), "_read_"):
+            _parameters.add(type(x))
+            return x
+        if is_traced(x):
+            raise TypeError(
+                f"{self.__name__}: argument {key!r} is a parameter and not differentiated; "
+                "expected an untraced value, received a traced Tensor (stop_gradient it)"
+            )
+        return plain(x)
 
     def _again(self, values: list[Any], parents: Any, params: dict[str, Any]) -> Any:
         """How to get the value again. An array stands there as its node, which may not have it then."""
@@ -805,13 +801,12 @@ def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     if type(residual) is not tuple:
         return _without_arguments((residual,), values, parents)[0]
     kept = None
-    for i, r in enumerate(residual):
-        if type(r) is np.ndarray:
-            for x, parent in zip(values, parents, strict=True):
-                if x is r and parent is not None:
+    for x, parent in zip(values, parents, strict=True):
+        if parent is not None and type(x) is np.ndarray:
+            for i, r in enumerate(residual):
+                if r is x:
                     kept = kept or list(residual)
-                    kept[i] = _keep(r, parent)
-                    break
+                    kept[i] = _keep(x, parent)
     return residual if kept is None else tuple(kept)
 
 
@@ -888,7 +883,8 @@ class _Values:
         self._wanted: collections.Counter[Node] = collections.Counter()
         self._asking: set[Node] = set()
         for node in nodes:
-            for r in node.residual if type(node.residual) is tuple else (node.residual,):
+            residual = node.residual
+            for r in residual if type(residual) is tuple else (residual,):
                 if type(r) is _Later:
                     self._wanted[r.node] += 1
                     self._asking.add(node)
@@ -973,10 +969,12 @@ if getattr(sys, "_is_gil_enabled", lambda: True)():
 class Spare:
     """Arrays of a backward that nobody will read again."""
 
-    __slots__ = ("_arrays",)
+    __slots__ = ("_arrays", "_gradients", "_parents")
 
-    def __init__(self, arrays: list[np.ndarray]) -> None:
-        self._arrays = arrays
+    def __init__(
+        self, arrays: list[np.ndarray], gradients: dict[Node, Any] | None = None, parents: tuple[Any, ...] = ()
+    ) -> None:
+        self._arrays, self._gradients, self._parents = arrays, gradients, parents
 
     def __call__(self, like: np.ndarray) -> np.ndarray:
         """An array for a result of the shape and dtype of `like`, perhaps dy or a value of the residual.
@@ -988,6 +986,21 @@ class Spare:
             if array.shape == like.shape and array.dtype == like.dtype:
                 return self._arrays.pop(i)
         return np.empty(like.shape, like.dtype)
+
+    def same(self, x: np.ndarray) -> np.ndarray:
+        """A value of the residual itself, if it may be written over, else a new array like it."""
+        for i, array in enumerate(self._arrays):
+            if array is x:
+                return self._arrays.pop(i)
+        return np.empty(x.shape, x.dtype)
+
+    def begun(self, index: int) -> np.ndarray | None:
+        """The sum of what others gave as gradient of a positional argument, if there is one that nobody else has.
+
+        A backward may add its own to it and return it.
+        """
+        gradient = self._gradients.get(self._parents[index]) if self._gradients else None
+        return gradient if gradient is not None and _alone(gradient, 1) else None
 
 
 def operation(
@@ -1765,21 +1778,24 @@ def _walk(
                 pending.append(parent)
     order = sorted(reached, key=_BY_ORDER)
     reached.clear()
-    leading: set[Any] = set()
+    # Which of its parents a node passes gradients to: those that lead to a source.
+    leading = set(sources)
+    needs: dict[Node, tuple[bool, ...]] = {}
     for node in order:
-        if node in sources or not leading.isdisjoint(node.parents):
+        if not leading.isdisjoint(node.parents):
+            needs[node] = tuple([parent in leading for parent in node.parents])
             leading.add(node)
     gradients: dict[Node, Any] = {}
     for node, dy in seeds:
         _accumulate(gradients, node, dy, "output_gradients")
-    values = _Values(order)
+    values = _Values(needs)
     while order:
         node = order.pop()
+        needed = needs.pop(node, None)
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
-        if dy is not None and not leading.isdisjoint(node.parents):
-            needed = tuple([parent in leading for parent in node.parents])
+        if dy is not None and needed is not None:
             owned = type(node.backward) is _Sparing and _alone(dy)
-            pulled = list(_pull(node, dy, needed, values, outer, owned))[::-1]
+            pulled = list(_pull(node, dy, needed, values, outer, owned, gradients))[::-1]
             dy = None
             for parent, need in zip(node.parents, needed, strict=True):
                 # Popped, since one that nobody else has may be written to.
@@ -1797,7 +1813,15 @@ def _walk(
     return gradients
 
 
-def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer: frozenset, owned: bool) -> Any:
+def _pull(
+    node: Node,
+    dy: Any,
+    needed: tuple[bool, ...],
+    values: _Values,
+    outer: frozenset,
+    owned: bool,
+    found: dict[Node, Any],
+) -> Any:
     if isinstance(node.shape, list):
         parts = zip(dy, node.shape, strict=True)
         dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
@@ -1811,7 +1835,7 @@ def _pull(node: Node, dy: Any, needed: tuple[bool, ...], values: _Values, outer:
         arrays = [dy] if owned else []
         if type(residual) is tuple:
             arrays += [r for r in residual if _alone(r, 1)]
-        gradients = backward(residual, dy, needed, Spare(arrays))
+        gradients = backward(residual, dy, needed, Spare(arrays, found, node.parents))
     elif outer:
         with _recording_on(_NONE):
             gradients = backward(residual, dy, needed)
@@ -1869,7 +1893,7 @@ def _accumulate(gradients: dict[Node, Any], node: Node, gradient: Any, name: str
     if gradient.dtype != node.dtype and node.dtype.kind in "fc":
         gradient = (gradient.real if node.dtype.kind == "f" else gradient).astype(node.dtype)
     before = gradients.pop(node, None)
-    if before is not None:
+    if before is not None and before is not gradient:  # it may have been added to that one
         out = None
         if type(before) is type(gradient) is np.ndarray and before.dtype == gradient.dtype:
             out = gradient if _alone(gradient) else before if _alone(before) else None

@@ -88,6 +88,7 @@ typedef struct {
   const void *dy; /* NULL: unpack signs */
   int64_t outer, count, inner;
   void *out;
+  int add; /* to what is there */
 } bnn_unpack;
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
@@ -135,12 +136,23 @@ typedef void (*bnn_pass)(const void *what, int64_t begin, int64_t end);
 
 #define BNN_NORM_APART 64
 
-/* Batch norm of float rows, [rows][channels]. From so many channels on, rows of x may lie apart. An item of the sums is
- * a block of rows, of the totals a channel. */
+/* Some neighbouring channels of x, and of its gradient. */
+typedef struct {
+  int64_t channels, stride; /* floats from a row of x to the next */
+  const float *x;
+  float *dx; /* [rows][channels] */
+} bnn_norm_piece;
+
+/* Batch norm of float rows, [rows][channels]. From BNN_NORM_APART channels on, rows of x may lie apart and x may be
+ * several pieces side by side, each of whole words. An item of the sums is a block of rows, of the totals a channel. */
 typedef struct {
   int64_t rows, channels; /* channels positive; rows too, but in the totals */
-  int64_t stride;         /* floats from a row of x to the next */
-  const float *x, *dy;
+  int64_t pieces;         /* the moments take one */
+  const bnn_norm_piece *piece;
+  int rectified; /* whether x counts as 0 unless it is positive or NaN */
+  const float *dy;
+  const float *addend;  /* like dy: is added to what is normalized; it may be NULL */
+  int add;              /* whether the gradient is added to dx */
   const uint32_t *mask; /* [rows][channels / BNN_WORD]: where it has no bit, dy counts as 0; NULL: all count */
   const float *mean, *inverse, *scale, *shift, *slope; /* [channels] */
   float epsilon;                                       /* is added to a variance */
@@ -148,7 +160,7 @@ typedef struct {
   float *parts;        /* [blocks][2][channels]: what the sums write and the totals read */
   double *before;      /* [2][channels]: sums of the rows before x, to which those of x are added; or NULL */
   int64_t rows_before; /* whole blocks, if there are rows of x behind them */
-  float *out;          /* like x; of the totals [3][channels] or [4][channels] */
+  float *out;          /* like dy; of the totals [3][channels] or [4][channels] */
   float clip;
   uint32_t *words, *within; /* like mask: signs, and whether the magnitude is at most `clip`; it may be NULL */
   uint8_t *nan;             /* [blocks] */
@@ -253,8 +265,9 @@ typedef struct {
   /* bnn_norm: the mean and the sum of squared differences from it of each block, and of them mean, variance and
    * 1 / sqrt(variance + epsilon), with which the averages move: average -= (average - value) rate; the sums of dy and
    * of dy (x - mean) of each block, and of them the gradients of shift and scale, and what is to be taken from dy: the
-   * mean of dy, and a slope; (x - mean) scale + shift, where shift may be NULL, and its signs alone, of whole words of
-   * channels; and ((dy - shift) - (x - mean) slope) scale. */
+   * mean of dy, and a slope; (x - mean) scale + shift + addend, where the last two may be NULL, and its signs, of whole
+   * words of channels, where `out` may be NULL; and ((dy - shift) - (x - mean) slope) scale, or 0 where a rectified x
+   * is not positive. */
   int64_t (*norm_rows)(int64_t channels); /* of a block */
   int64_t (*norm_blocks)(int64_t rows, int64_t channels);
   bnn_pass norm_moments, norm_moments_total, norm_sums, norm_sums_total, normalize, normalize_sign, normalize_grad;

@@ -17,6 +17,7 @@ import pytest
 
 from bnnlayers import _core
 from bnnlayers import geometry as geo
+from bnnlayers.ops import blas
 
 UFUNCS = {
     name: ufunc.nin for name, ufunc in vars(_core).items() if isinstance(ufunc, np.ufunc) and ufunc.signature is None
@@ -769,6 +770,24 @@ def test_a_fork_after_a_threaded_call(large):
         assert in_child(work) == 0
         assert _core.get_num_threads() == count
         assert_same(call(_core, "xnor", large["xnor"]), expected)
+    finally:
+        _core.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_after_a_float_product(rng, monkeypatch):
+    monkeypatch.setattr(blas, "_LARGE", 0)
+    a, b = rng.standard_normal((1, 64, 40)), rng.standard_normal((1, 40, 30))
+    before = _core.get_num_threads()
+    _core.set_num_threads(2)
+    try:
+        expected = blas.matmul(a, b)
+
+        def work():
+            _core.set_num_threads(2)
+            np.testing.assert_allclose(blas.matmul(a, b), expected, 1e-12)
+
+        assert in_child(work) == 0
     finally:
         _core.set_num_threads(before)
 

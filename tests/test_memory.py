@@ -142,7 +142,7 @@ def test_a_pooled_product_is_that_of_the_whole_batch(kind, padding, monkeypatch)
         with monkeypatch.context() as patch:
             patch.setattr(pool, "_PIXELS", 2 * 9**rank)
             if not waits:
-                patch.setattr(keras.layers.Conv, "_waits", lambda self: None)
+                patch.setattr(keras.layers.Conv, "_waits", lambda self, readers: False)
             model = keras.models.Sequential([keras.layers.InputLayer(shape), layer, pooling(2, padding=padding)])
             with lq.GradientTape() as recording:
                 recording.watch(x)
@@ -353,6 +353,69 @@ class TestSpare:
         assert given
         spare(np.ones((2, 2), np.float32))
         assert not given
+
+    def test_the_same(self):
+        given = [np.zeros(2), np.zeros(2)]
+        spare, last = tape.Spare(list(given)), given[1]
+        assert spare.same(last) is last
+        assert spare.same(last) is not last
+        assert spare.same(np.ones(2)) is not given[0]
+
+    @pytest.mark.parametrize("persistent", [False, True])
+    def test_a_gradient_is_added_where_another_has_begun(self, persistent):
+        added = []
+
+        @tape.operation
+        def double(x, y=0.0):
+            return 2 * x + y, ()
+
+        @double.backward
+        def double(residual, dy, needed, spare):
+            dx, begun = 2 * dy, spare.begun(0)
+            added.append(begun is not None)
+            return (dx if begun is None else np.add(begun, dx, out=begun), *[dy if n else None for n in needed[1:]])
+
+        x, start = lq.constant([1.0, 2.0]), np.array([1, 3], np.float32)
+
+        def found(function):
+            added.clear()
+            with lq.GradientTape(persistent) as recording:
+                recording.watch(x)
+                y = function(x)
+            gradient = recording.gradient(y, x, output_gradients=start)
+            np.testing.assert_array_equal(start, [1, 3])
+            return gradient
+
+        np.testing.assert_array_equal(found(lambda x: (double(x) + double(x)) + double(x)), 6 * start)
+        assert added == [False, True, True]
+        # What another has, the caller or the other half of a sum, is not written.
+        np.testing.assert_array_equal(found(lambda x: x + double(x)), 3 * start)
+        np.testing.assert_array_equal(found(lambda x: double(double(x), x)), 5 * start)
+        assert not any(added)
+        np.testing.assert_array_equal(found(lambda x: double(x, x)), 3 * start)
+        # Of another shape, it is summed first.
+        np.testing.assert_array_equal(found(lambda x: double(x[0]) + double(x)), [10, 6])
+        # Of a walk that is itself recorded nothing is written.
+        with lq.GradientTape() as outer:
+            outer.watch(x)
+            found(lambda x: double(x) + double(x))
+        assert added == [False, False]
+
+    @pytest.mark.parametrize("persistent", [False, True])
+    def test_one_that_is_asked_for_too(self, persistent):
+        x = lq.constant(np.ones((2, 3, 64), np.float32))
+        row = np.ones(64, np.float32)
+        with lq.GradientTape(persistent) as recording:
+            recording.watch(x)
+            y = x * 2
+            parameters = dict(mean=0 * row, inverse=row, axes=(0, 1))
+            z = [norm.normalize(y, None, None, **parameters) * np.float32(i) for i in (1, 2, 3)]
+            target = z[0] * y + z[1] * y + z[2]
+        first = recording.gradient(target, {"x": x, "y": y}) if not persistent else None
+        if persistent:
+            first, again = (recording.gradient(target, {"x": x, "y": y}) for _ in range(2))
+            np.testing.assert_equal(first, again)
+        np.testing.assert_array_equal(first["x"], 2 * first["y"])
 
 
 class TestHeldMemory:

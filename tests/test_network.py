@@ -39,9 +39,9 @@ def each_thread_count():
 
 # ---- batch norm ----------------------------------------------------------------------------------
 
-# A lane adds up at most 128 rows, four at a time, then up to 64 lanes are folded into a channel; the
+# A lane adds up at most 64 rows, four at a time, then up to 64 lanes are folded into a channel; the
 # rest is double precision and the rounding of the result.
-DEPTH = 128 // 4 + 5 + 64 + 1
+DEPTH = 64 // 4 + 5 + 64 + 1
 
 
 # How many rows are tried with each number of channels; the last of some are many blocks, and work for two threads.
@@ -112,7 +112,7 @@ def test_norm_sums_go_on(variant, rng, channels):
         before = np.zeros((2, channels))
         for first in range(0, rows, step):
             part = slice(first, first + step)
-            found = variant.norm_sums(x[part], dy[part], mean, inverse, None, before, first)
+            found = variant.norm_sums(x[part], dy[part], mean, inverse, None, False, before, first)
         np.testing.assert_array_equal(found, variant.norm_sums(x, dy, mean, inverse))
         np.testing.assert_array_equal(before[0].astype(np.float32), found[0])
 
@@ -183,13 +183,54 @@ def test_normalize_sign(variant, each_thread_count, rng, channels, clip):
         mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
         shift[:3], x[:, :, :3] = [-0.0, 0.0, clip or 1], mean[:3]
         for offset in (shift, None):
-            words, within, nan = each_thread_count(variant.normalize_sign, x, mean, scale, offset, clip)
+            words, within, nan, floats = each_thread_count(variant.normalize_sign, x, mean, scale, offset, clip)
             expected = variant.pack(variant.normalize(x, mean, scale, offset), -1, clip)
             np.testing.assert_array_equal(words, expected[0])
-            assert nan is False and (within is None) == (clip is None)
+            assert nan is False and floats is None and (within is None) == (clip is None)
             np.testing.assert_array_equal(within, expected[1])
     x[-1, 0, 5] = np.nan
     assert variant.normalize_sign(x, mean, scale, None, clip)[2] is True
+
+
+@pytest.mark.parametrize("pieces", [(32,), (64, 64), (32, 96, 64), (32,) * 9])
+@pytest.mark.parametrize("rows", [0, 1, 7, 300])
+def test_pieces_side_by_side(variant, each_thread_count, rng, rows, pieces):
+    """Read where they lie, also apart, they give the bits of the whole."""
+    channels, ends = sum(pieces), np.cumsum(pieces)[:-1]
+    whole, dy = rng.standard_normal((2, 2, rows, channels)).astype(np.float32)
+    row = rng.standard_normal((4, channels)).astype(np.float32)
+    mask = variant.pack(whole, -1, 0.7)[1]
+    for x in (tuple(np.split(whole, ends, -1)), tuple(p.copy() for p in np.split(whole, ends, -1))):
+        for function, args in {
+            "norm_sums": (dy, *row[:2], mask),
+            "normalize": (*row[:2], None),
+            "normalize_sign": (*row[:3], 1.0),
+        }.items():
+            function = getattr(variant, function)
+            np.testing.assert_equal(each_thread_count(function, x, *args), function(whole, *args))
+        expected = np.split(variant.normalize_grad(whole, dy, *row, mask), ends, -1)
+        np.testing.assert_equal(each_thread_count(variant.normalize_grad, x, dy, *row, mask), tuple(expected))
+        before = [rng.standard_normal(p.shape).astype(np.float32) for p in x]
+        out = tuple(b.copy() for b in before)
+        found = variant.normalize_grad(x, dy, *row, mask, out, True)
+        assert all(f is o for f, o in zip(found, out, strict=True))
+        np.testing.assert_equal(found, tuple(b + e for b, e in zip(before, expected, strict=True)))
+
+
+@pytest.mark.parametrize("channels", [1, 5, 33, 64, 129])
+def test_a_gradient_of_norm_is_added_to_another(variant, rng, each_thread_count, channels):
+    x, dy, before = rng.normal(size=(3, 500, channels)).astype(np.float32)
+    row = rng.normal(size=(4, channels)).astype(np.float32)
+    out = before.copy()
+    assert variant.normalize_grad(x, dy, *row, None, out, add=True) is out
+    np.testing.assert_array_equal(out, before + variant.normalize_grad(x, dy, *row))
+
+
+def test_moments_of_a_channel_are_those_of_an_array_of_its_own(variant, rng):
+    x = rng.standard_normal((3, 1000, 160)).astype(np.float32)
+    for begin, end in ((0, 64), (96, 160), (10, 130)):
+        part = variant.moments(x[..., begin:end].copy(), EPSILON)
+        np.testing.assert_array_equal(part, variant.moments(x, EPSILON)[:, begin:end])
 
 
 @pytest.mark.parametrize("channels", WORDS)
@@ -228,6 +269,62 @@ def test_a_gradient_of_norm_may_overwrite_what_it_reads(variant, rng, each_threa
         np.testing.assert_array_equal(each_thread_count(into, which), expected)
 
 
+def assert_same_bits(found, expected):
+    """Also of zeros; one NaN is like another."""
+    np.testing.assert_array_equal(found, expected)
+    number = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(found)[number], np.signbit(expected)[number])
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("special", [[-0.0, 0, -1e-45, 1e-45], [np.nan, -np.inf, np.inf]])
+def test_norm_of_what_is_rectified(variant, each_thread_count, rng, channels, special):
+    """The same bits as after a pass of the rectifier."""
+    for rows in ROWS[channels][:5]:
+        x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        x.flat[rng.integers(0, x.size, 5)] = rng.choice(np.float32(special), 5)
+        mean, scale, shift, slope = rng.normal(size=(4, channels)).astype(np.float32)
+        y, positive = variant.rectify(x, np.inf, np.inf, True)
+        for function, *args in (
+            ("moments", EPSILON, None, None, 0.0, 1.0),
+            ("norm_sums", dy, mean, scale, None),
+            ("normalize", mean, scale, shift, None),
+            ("normalize", mean, scale, None, dy),
+        ):
+            found = each_thread_count(getattr(variant, function), x, *args, True)
+            assert_same_bits(found, getattr(variant, function)(y, *args))
+        expected = variant.normalize_grad(y, dy, mean, scale, shift, slope)
+        expected = variant.select(expected.reshape(-1), positive, 0).reshape(x.shape)
+        found = each_thread_count(variant.normalize_grad, x, dy, mean, scale, shift, slope, None, None, False, True)
+        assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_normalize_adds(variant, each_thread_count, rng, channels):
+    for rows in ROWS[channels]:
+        x, addend = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
+        y = each_thread_count(variant.normalize, x, mean, scale, shift, addend)
+        np.testing.assert_array_equal(y, (x - mean) * scale + shift + addend)
+
+
+@pytest.mark.parametrize("channels", WORDS)
+@pytest.mark.parametrize("rectified", [False, True])
+def test_signs_and_floats_of_a_sum(variant, each_thread_count, rng, channels, rectified):
+    for rows in WORDS[channels]:
+        x, addend = rng.normal(size=(2, rows, channels)).astype(np.float32)
+        mean, scale, shift = rng.normal(size=(3, channels)).astype(np.float32)
+        expected = variant.normalize(x, mean, scale, shift, addend, rectified)
+        for floats in (False, True):
+            args = x, mean, scale, shift, 0.7, addend, rectified, floats
+            words, within, nan, y = each_thread_count(variant.normalize_sign, *args)
+            np.testing.assert_array_equal(words, variant.pack(expected, -1, 0.7)[0])
+            np.testing.assert_array_equal(within, variant.pack(expected, -1, 0.7)[1])
+            assert nan is False and (y is None) == (not floats)
+            if floats:
+                np.testing.assert_array_equal(y, expected)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("shape", "axis"), [((7, 65), 1), ((33, 20), 0), ((3, 40, 5), 1), ((300,), 0), ((0, 4), 1)])
 def test_select_may_overwrite_what_it_reads(variant, rng, dtype, shape, axis):
@@ -237,6 +334,18 @@ def test_select_may_overwrite_what_it_reads(variant, rng, dtype, shape, axis):
     for out in (np.full_like(dy, np.nan), dy):
         assert variant.select(dy, mask, axis, out) is out
         np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "axis"), [((7, 64), 1), ((7, 65), 1), ((33, 20), 0), ((3, 40, 5), 1), ((0, 4), 1)])
+def test_select_adds(variant, each_thread_count, rng, dtype, shape, axis):
+    dy, before = rng.normal(size=(2, *shape)).astype(dtype)
+    mask = variant.pack(dy, axis, 0.7)[1]
+    expected = before + variant.select(dy, mask, axis)
+    np.testing.assert_array_equal(
+        each_thread_count(lambda: variant.select(dy, mask, axis, before.copy(), True)), expected
+    )
+    np.testing.assert_array_equal(variant.select(dy, mask, axis, None, True), variant.select(dy, mask, axis))
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (5, 0), (0, 0), (2, 0, 64)])
@@ -249,7 +358,7 @@ def test_norm_of_nothing(variant, shape):
     assert variant.normalize(x, channel, channel, None).shape == shape
     assert variant.normalize_grad(x, x, channel, channel, channel, channel).shape == shape
     if shape[-1] % 32 == 0:
-        words, within, nan = variant.normalize_sign(x, channel, channel, None, 1.0)
+        words, within, nan, _ = variant.normalize_sign(x, channel, channel, None, 1.0)
         assert words.shape == (1, *shape[:-1], shape[-1] // 32) and within.shape == words.shape[1:] and not nan
 
 
@@ -386,6 +495,171 @@ def test_who_reads_what_is_normalized():
             model(x, training=True)
         assert "normalize_sign" not in [name for name, _ in tape.kept()]
         assert isinstance(model.layers[0](x), lq.Tensor)
+
+
+def residual_blocks(kind, channels, between, **arguments):
+    """Blocks of a rectified product, its norm, and the sum with what the block reads; `between`, all are outputs."""
+    keras.utils.set_random_seed(5)
+    layers = keras.layers
+    binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "padding": "same", "use_bias": False}
+    x = y = layers.Input((6, 6, channels))
+    parts = []
+    for _ in range(3):
+        new = y
+        if kind == "norm first":
+            parts.append(new := layers.BatchNormalization(**arguments)(new))
+        activation = None if kind in ("ReLU", "Activation") else "relu"
+        parts.append(new := lq.layers.QuantConv2D(channels, 3, activation=activation, **binary)(new))
+        if activation is None:
+            parts.append(new := (layers.ReLU() if kind == "ReLU" else layers.Activation("relu"))(new))
+        if kind != "norm first":
+            parts.append(new := layers.BatchNormalization(**arguments)(new))
+        if kind == "both sides":
+            parts.append(y := layers.BatchNormalization()(y))
+        parts.append(y := y + new if kind == "operator" else layers.Add()([new, y]))
+    y = layers.Dense(3)(layers.Flatten()(y))
+    return keras.models.Model(x, [y, *parts] if between else y)
+
+
+def train(model, x):
+    """Outputs, gradients and weights after a step, outputs then, and what was kept."""
+    with lq.GradientTape() as tape:
+        y = model(x, training=True)
+        y = y[0] if isinstance(y, list) else y
+        loss = np.sum(y * np.cos(np.arange(y.size).reshape(y.shape).astype(np.float32)))
+    kept = tape.kept()
+    gradients = tape.gradient(loss, model.trainable_variables)
+    after = model(x, training=False)
+    return [y, *gradients, *model.get_weights(), after[0] if isinstance(after, list) else after], kept
+
+
+KINDS = ["Add", "operator", "both sides", "ReLU", "Activation", "norm first"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [8, 32, 65])
+@pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"center": False}, {"trainable": False}, {"axis": [1, 3]}])
+def test_residual_blocks(rng, kind, channels, arguments):
+    """The same bits in few passes as in many, which are made where someone else reads what is in between."""
+    x = lq.constant(rng.normal(size=(3, 6, 6, channels)).astype(np.float32))
+    (one, kept), (other, kept_between) = (
+        train(residual_blocks(kind, channels, between, **arguments), x) for between in (False, True)
+    )
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert sum(size for _, size in kept) <= sum(size for _, size in kept_between)
+    names, between = ([name for name, _ in k] for k in (kept, kept_between))
+    assert "add" in between and "relu" in between
+    if "axis" not in arguments and kind != "norm first":
+        assert "relu" not in names and names.count("add") == 1
+
+
+def test_a_residual_block_of_nan(rng):
+    x = rng.normal(size=(3, 6, 6, 32)).astype(np.float32)
+    x[1, 2, 3] = np.nan
+    for kind in KINDS:
+        one, other = (train(residual_blocks(kind, 32, between), lq.constant(x))[0] for between in (False, True))
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+class Dense:
+    """A block in which every norm reads all maps so far, which are joined for those norms alone unless `whole`."""
+
+    def __init__(self, whole=False, frozen=(), widths=(64, 64, 96, 64)):
+        keras.utils.set_random_seed(2)
+        outputs = []
+        inputs = keras.layers.Input((6, 6, 4))
+        x = keras.layers.Conv2D(widths[0], 3, padding="same")(inputs)
+        binary = dict(padding="same", input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+        for i, width in enumerate(widths[1:]):
+            y = keras.layers.BatchNormalization(trainable=i not in frozen)(x)
+            x = keras.layers.concatenate([x, lq.layers.QuantConv2D(width, 3, **binary)(y)])
+            outputs += [x] if whole else []
+        y = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(x))
+        self.model = keras.models.Model(inputs, [keras.layers.Dense(3)(y), *outputs])
+
+    def train(self, x):
+        """Output, gradients of a loss, the weights, the output at inference, and the names of all operations."""
+
+        def run(training):
+            y = self.model(x, training=training)
+            return y[0] if isinstance(y, list) else y
+
+        with lq.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y = run(True)
+            loss = np.sum(y * np.cos(np.arange(y.size).reshape(y.shape).astype(np.float32)))
+        names = [name for name, _ in tape.kept()]
+        sources = [x, *self.model.trainable_variables]
+        gradients = tape.gradient(loss, sources)
+        np.testing.assert_equal(tape.gradient(loss, sources), gradients)
+        return [y, *gradients, *self.model.get_weights(), run(False)], names
+
+
+@pytest.mark.parametrize("frozen", [(), (1,), (0, 1, 2)])
+@pytest.mark.parametrize("widths", [(64, 64, 96, 64), (32, 32, 32), (64, 80, 64)])
+def test_what_is_joined_for_norms(rng, frozen, widths):
+    """The same bits as from one array, which is made where someone else reads it or the pieces are too small."""
+    x = lq.constant(rng.normal(size=(3, 6, 6, 4)).astype(np.float32))
+    (pieces, names), (whole, names_of_whole) = (Dense(w, frozen, widths).train(x) for w in (False, True))
+    assert "concatenate" in names_of_whole and ("concatenate" in names) == (widths != (64, 64, 96, 64))
+    for a, b in zip(pieces, whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_same_array_joined_twice(rng):
+    x = keras.layers.Input((5, 5, 64))
+    y = keras.layers.BatchNormalization()(keras.layers.concatenate([x, x]))
+    model = keras.models.Model(x, keras.layers.BatchNormalization()(keras.layers.concatenate([y, x, y])))
+    x = lq.constant(rng.normal(size=(2, 5, 5, 64)).astype(np.float32))
+    weights = np.cos(np.arange(2 * 25 * 320, dtype=np.float32)).reshape(2, 5, 5, 320)
+
+    def gradient(call):
+        with lq.GradientTape() as tape:
+            tape.watch(x)
+            loss = np.sum(call(x) * weights)
+        return tape.gradient(loss, x)
+
+    def whole(x):
+        y = model.layers[2](np.concatenate([x, x], -1), training=True)
+        return model.layers[4](np.concatenate([y, x, y], -1), training=True)
+
+    np.testing.assert_allclose(gradient(lambda x: model(x, training=True)), gradient(whole), rtol=1e-5, atol=1e-6)
+
+
+def test_who_reads_pieces(rng):
+    """Only norms and layers that join."""
+
+    class Watching(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None):
+            assert isinstance(inputs, lq.Tensor)
+            return super().call(inputs, training=training)
+
+    class Doubled(keras.layers.Concatenate):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    a, b = keras.layers.Input((4, 64)), keras.layers.Input((4, 64))
+    values = [lq.constant(rng.normal(size=(2, 4, 64)).astype(np.float32)) for _ in range(2)]
+    for reader, join in (
+        (keras.layers.BatchNormalization(), keras.layers.Concatenate()),
+        (keras.layers.BatchNormalization(axis=1), keras.layers.Concatenate()),
+        (keras.layers.BatchNormalization(), keras.layers.Concatenate(axis=1)),
+        (keras.layers.BatchNormalization(dtype="float64"), keras.layers.Concatenate()),
+        (Watching(), keras.layers.Concatenate()),
+        (keras.layers.BatchNormalization(), Doubled()),
+        (keras.layers.Dense(3), keras.layers.Concatenate()),
+        (keras.layers.LayerNormalization(), keras.layers.Concatenate(axis=-1)),
+        (keras.layers.Concatenate(axis=1), keras.layers.Concatenate()),
+    ):
+        joined = join([a, b])
+        y = reader([joined, joined]) if isinstance(reader, keras.layers.Concatenate) else reader(joined)
+        model = keras.models.Model([a, b], y)
+        assert isinstance(join(values), lq.Tensor)
+        whole = join(values)
+        expected = reader([whole, whole] if isinstance(reader, keras.layers.Concatenate) else whole)
+        np.testing.assert_array_equal(model(values), expected)
 
 
 # ---- pooling -------------------------------------------------------------------------------------
@@ -642,6 +916,7 @@ def test_update_leaves_what_it_does_not_take(variant):
 # ---- what is refused -----------------------------------------------------------------------------
 
 X, ROW = np.zeros((4, 6, 6, 8), np.float32), np.zeros(8, np.float32)
+MAP, PAIR = np.zeros((4, 6, 32), np.float32), np.zeros((4, 6, 64), np.float32)
 SQUARES = convolution(4, (6, 6), 8, (2, 2), 8, strides=(2, 2), padding="valid", dilation=(1, 1), groups=8)
 WINNER = _core.max_pool(X, SQUARES, True)[1]
 Y = np.zeros((4, 3, 3, 8), np.float32)
@@ -654,9 +929,9 @@ WRONG = [
     ("norm_sums", (X, X[:2], ROW, ROW), ValueError, "argument 'dy' must be of shape (4, 6, 6, 8)"),
     ("norm_sums", (X, X, ROW[:3], ROW), ValueError, "argument 'mean' must be of shape (..., 8)"),
     ("norm_sums", (X, X, ROW, None), TypeError, "argument 'inverse'"),
-    ("norm_sums", (X, X, ROW, ROW, None, X), TypeError, "argument 'before'"),
-    ("norm_sums", (X, X, ROW, ROW, None, np.zeros((2, 7))), ValueError, "argument 'before'"),
-    ("norm_sums", (X, X, ROW, ROW, None, np.zeros((2, 8)), -1), ValueError, "argument 'rows_before'"),
+    ("norm_sums", (X, X, ROW, ROW, None, False, X), TypeError, "argument 'before'"),
+    ("norm_sums", (X, X, ROW, ROW, None, False, np.zeros((2, 7))), ValueError, "argument 'before'"),
+    ("norm_sums", (X, X, ROW, ROW, None, False, np.zeros((2, 8)), -1), ValueError, "argument 'rows_before'"),
     ("norm_rows", (0,), ValueError, "argument 'channels'"),
     ("max_pool", (X, SQUARES, True, X), ValueError, "argument 'out'"),
     ("norm_sums", (X, X, ROW, ROW, np.zeros((4, 6, 6, 1), np.uint32)), ValueError, "argument 'x' must be of shape"),
@@ -671,6 +946,15 @@ WRONG = [
     ("normalize_grad", (X, X, *[ROW] * 4, None, np.broadcast_to(X, X.shape)), TypeError, "argument 'out'"),
     ("normalize_grad", (X, X, *[ROW] * 4, None, X.astype(float)), TypeError, "array of dtype float32"),
     ("normalize_grad", (X, X, *[ROW] * 4, None, X.tolist()), TypeError, "argument 'out'"),
+    ("normalize", ((X, X), *[np.zeros(16, np.float32)] * 2, None), ValueError, "in pieces of whole words of channels"),
+    ("normalize", ((), ROW, ROW, None), TypeError, "argument 'x' must be a float32 array"),
+    ("normalize", ((MAP, MAP[:1]), *[ROW] * 2, None), ValueError, "argument 'x' must be of shape"),
+    ("normalize", ((MAP, MAP.astype(float)), *[ROW] * 2, None), TypeError, "argument 'x' must be a float32 array"),
+    ("normalize", ((MAP, MAP), *[ROW] * 2, None), ValueError, r"argument 'mean' must be of shape (..., 64)"),
+    ("normalize", ((MAP, MAP[..., :0]), *[np.zeros(32, np.float32)] * 2, None), ValueError, "in pieces of whole words"),
+    ("normalize_grad", ((MAP, MAP), PAIR, *[PAIR[0, 0]] * 4, None, (MAP,)), ValueError, "'out' must be a tuple like x"),
+    ("normalize_grad", ((MAP, MAP), PAIR, *[PAIR[0, 0]] * 4, None, (MAP, PAIR)), ValueError, "'out' must be of shape"),
+    ("normalize_grad", ((MAP, MAP), PAIR, *[PAIR[0, 0]] * 4, None, MAP), ValueError, "'out' must be a tuple like x"),
     ("select", (ROW, WORD, 0, ROW.astype(float)), TypeError, "array of dtype float32"),
     ("select", (ROW, WORD, 0, np.zeros(9, np.float32)), ValueError, "argument 'out' must be of shape (8,)"),
     ("max_pool", (X[:3], SQUARES, True), ValueError, "argument 'x'"),

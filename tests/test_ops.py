@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import bnnlayers as lq
 from bnnlayers import ops
 from bnnlayers.bits import BitArray
-from bnnlayers.ops import product, quantize, shape
+from bnnlayers.ops import blas, product, quantize, shape
 
 
 def operands(rng, x_shape, w_shape, x_axis=-1):
@@ -224,6 +225,26 @@ def test_a_memo_serves_reads_with_and_without_a_tape(rng):
     np.testing.assert_array_equal(gradient, np.abs(w.numpy()) <= 1)
 
 
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("groups, rows, depth, columns", [(1, 500, 70, 90), (3, 70, 500, 301), (1, 2, 4000, 1)])
+def test_float_products_are_shared_by_threads(rng, monkeypatch, threads, groups, rows, depth, columns, dtype):
+    monkeypatch.setattr(blas, "_LARGE", 0)
+    a, b = (rng.standard_normal((groups, *shape)).astype(dtype) for shape in ((rows, depth), (depth, columns)))
+    transposed = np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2)
+    before = blas_threads()
+    for left in (a, transposed):
+        y = blas.matmul(left, b)
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y, a @ b, 0, 4 * depth * np.finfo(dtype).eps)
+    with pytest.raises(ValueError, match="mismatch"):
+        blas.matmul(a, b[:, 1:])
+    assert blas_threads() == before
+
+
 class TestJoinedArraysThatGrow:
     """Their memory has room for more, which is seen by nobody else."""
 
@@ -276,3 +297,23 @@ class TestJoinedArraysThatGrow:
         assert once.dtype == dtype
         with pytest.raises(ValueError, match="dimension"):
             shape.concatenate(x, y[:, :2, :3], axis=axis)
+
+
+@pytest.mark.parametrize("axis", (None, 0, -1))
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("shortcut_first", (False, True))
+def test_signs_add_their_gradient_to_that_of_a_shortcut(rng, axis, dtype, shortcut_first):
+    x, a, b = rng.standard_normal((3, 5, 70)).astype(dtype)
+    source = lq.constant(x)
+    with lq.GradientTape() as tape:
+        tape.watch(source)
+        shortcut = source * b if shortcut_first else None
+        signs = quantize.ste_sign(source, axis=axis)
+        signs = quantize.decode(signs) if axis is not None else signs
+        y = signs * a + (source * b if shortcut is None else shortcut)
+    dy = rng.standard_normal(x.shape).astype(dtype)
+    given = dy.copy()
+    dx = tape.gradient(y, source, output_gradients=lq.constant(given))
+    flow = (dy * a).astype(dtype if axis is None else np.float32)  # that of bits is of single precision
+    np.testing.assert_array_equal(dx, dy * b + np.where(np.abs(x) <= 1, flow, 0))
+    np.testing.assert_array_equal(given, dy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -139,12 +140,37 @@ def _in_order(specs, inputs, layer_name):
 
 
 class _Context(threading.local):
-    """What the layers that are being called in this thread know of each other."""
+    """What the layers that are being called in this thread know of each other.
 
-    depth = 0
-    training = None
-    scope = ""
+    Attributes
+    ----------
+    call : tuple or None
+        The innermost call: the layer's name, whether it trains, and the call around it.
+    inferring : bool
+        Whether layers run on zeros, to find shapes.
+    """
+
+    call: tuple | None = None
     inferring = False
+
+    @property
+    def scope(self):
+        """The names of the layers being called, outermost first."""
+        names, call = [], self.call
+        while call is not None:
+            name, _, call = call
+            names.append(name)
+        return "/".join(filter(None, reversed(names)))
+
+    @contextlib.contextmanager
+    def symbolic(self, name):
+        """Inside this ``with`` block a layer of that name is called, as if nobody called it."""
+        outer = self.call, self.inferring
+        self.call = (name, False, None)
+        try:
+            yield
+        finally:
+            self.call, self.inferring = outer
 
 
 context = _Context()
@@ -178,6 +204,7 @@ def _expects(cls, name):
 
 
 _spec_of = functools.cache(_CallSpec)
+_dtype_called = functools.cache(np.dtype)
 
 
 def _dtype_name(dtype):
@@ -330,16 +357,26 @@ class Layer:
     # Whether a configuration tells one input from a list of one.
     _keeps_structure = False
 
-    def _can_wait(self):
-        """The Readable that ``call(inputs, later=True)`` may return, which computes the output when it is read."""
-        return self._waits() if _spec_of(type(self)).expects_later and self._activity_regularizer is None else None
+    def _can_wait(self, readers):
+        """Whether ``call(inputs, later=count)`` may return a Readable that computes the output when it is read, if
+        these layers, so many, are all that read it.
+        """
+        return _spec_of(type(self)).expects_later and self._activity_regularizer is None and self._waits(readers)
 
-    def _waits(self):
-        """Likewise, if that is how it is called."""
-        return None
+    def _waits(self, readers):
+        """Whether it would, if that is how it is called."""
+        return False
 
-    def _reads_later(self, what):
-        """Whether `call` gains by such an input."""
+    def _reads_later(self):
+        """Whether `call` gains by an input that is yet to be normalized."""
+        return False
+
+    def _reads_pieces(self):
+        """Whether `call` gains by an input that is yet to be joined."""
+        return False
+
+    def _reads_products(self):
+        """Whether `call` gains by an input that is a product yet to be computed."""
         return False
 
     # Another object after every change of what belongs to what, anywhere: what was found while it
@@ -367,18 +404,18 @@ class Layer:
             inputs = kwargs.pop(spec.first)
         else:
             raise ValueError(f"The first argument to `{type(self).__name__}.call` must be passed.")
-        if is_symbolic((inputs, *args, *kwargs.values()) if args or kwargs else inputs):
+        if (type(inputs) is not Tensor and is_symbolic(inputs)) or is_symbolic(args) or is_symbolic(kwargs):
             return self._call_symbolic(inputs, args, kwargs)
 
-        training, args, kwargs = self._resolve_training(spec, args, kwargs)
-        outer = context.depth, context.training, context.scope
-        if not context.depth:
+        outer = context.call
+        training = None if outer is None else outer[1]
+        if args or kwargs or spec.expects_training:
+            training, args, kwargs = self._resolve_training(spec, args, kwargs, training)
+        if outer is None:
             self._clear_losses()
-        context.depth += 1
-        context.training = training
-        context.scope = f"{context.scope}/{self._name}" if context.scope else self._name
+        context.call = (self._name, training, outer)
         try:
-            dtype = np.dtype(self._dtype) if self._autocast else None
+            dtype = _dtype_called(self._dtype) if self._autocast else None
             if type(inputs) is Tensor and inputs.dtype is dtype:
                 pass  # what it mostly is
             elif isinstance(inputs, np.ndarray) or not is_nested(inputs):
@@ -398,22 +435,23 @@ class Layer:
                 self._regularize_activity(inputs, outputs)
             return outputs
         finally:
-            context.depth, context.training, context.scope = outer
+            context.call = outer
 
     def _check_inputs(self, inputs):
         # What fitted fits again.
-        what = (self._input_spec, inputs.shape, inputs.dtype) if type(inputs) is Tensor else None
+        one = type(inputs) is Tensor or hasattr(inputs, "_read_")
+        what = (self._input_spec, inputs.shape, inputs.dtype) if one else None
         if what is None or what != self._fitted:
             check_inputs(self._input_spec, inputs, self._name)
             self.__dict__["_fitted"] = what
 
-    def _resolve_training(self, spec, args, kwargs):
+    def _resolve_training(self, spec, args, kwargs, outer):
         """An explicit argument wins, then the enclosing call, then the default of `call`."""
         at = spec.training_index
         positional = at is not None and len(args) >= at
         training = args[at - 1] if positional else kwargs.pop("training", None)
         if training is None:
-            training = context.training
+            training = outer
         if spec.expects_training:
             if training is None:
                 training = backend.learning_phase() or spec.training_default
@@ -453,17 +491,12 @@ class Layer:
             inputs = map_structure(lambda x: x if isinstance(x, KerasTensor) else to_tensor(x, self._dtype), inputs)
         if self._input_spec is not None:
             check_inputs(self._input_spec, inputs, self._name)
-        outer = vars(context).copy()
-        context.scope, context.depth, context.training = self._name, 1, False
-        try:
+        with context.symbolic(self._name):
             if not self.built:
                 self._build(map_structure(lambda x: TensorShape(getattr(x, "shape", ())), inputs))
                 if self._input_spec is not None:
                     check_inputs(self._input_spec, inputs, self._name)
             outputs = self._infer_outputs(inputs, args, kwargs)
-        finally:
-            vars(context).clear()
-            vars(context).update(outer)
         Node(self, (inputs, *args), kwargs, outputs)
         return outputs
 
@@ -506,7 +539,7 @@ class Layer:
 
         spec = _spec_of(type(self))
         inputs, args, kwargs = map_structure(zeros, (inputs, tuple(args), kwargs))
-        training, args, kwargs = self._resolve_training(spec, args, kwargs)
+        _, args, kwargs = self._resolve_training(spec, args, kwargs, context.call[1])
         if spec.training_index is not None and "training" in kwargs:
             kwargs["training"] = False
         context.inferring = True
@@ -520,15 +553,10 @@ class Layer:
     def compute_output_shape(self, input_shape):
         """Shape of the output for a shape, or structure of shapes, of the input."""
         inputs = map_shapes(lambda s: KerasTensor(s, self._dtype), as_shapes(input_shape))
-        outer = vars(context).copy()
-        context.scope, context.depth, context.training = self._name, 1, False
-        try:
+        with context.symbolic(self._name):
             if not self.built:
                 self._build(as_shapes(input_shape))
             outputs = self._infer_by_running(inputs)
-        finally:
-            vars(context).clear()
-            vars(context).update(outer)
         return map_structure(lambda y: y.shape, outputs)
 
     # Weights
@@ -579,11 +607,11 @@ class Layer:
             initializer = "glorot_uniform" if dtype.kind == "f" else "zeros"
         regularizer = regularizers.get(regularizer)
         trainable = True if trainable is None else bool(trainable)
-        scope = f"{context.scope}/" if context.scope else ""
+        scope = context.scope
         variable = self._make_variable(
             name or "Variable",
             value=plain(initializers.get(initializer)(shape, dtype=dtype.name)),
-            full_name=f"{scope}{name or 'Variable'}:0",
+            full_name=f"{scope}{'/' if scope else ''}{name or 'Variable'}:0",
             trainable=trainable,
             constraint=constraints.get(constraint),
         )

@@ -64,7 +64,7 @@ class Metric(Configurable):
             # Classes written before TensorFlow 2.5 override the old name.
             return self.reset_states()
         for variable in self._weights:
-            variable.assign(np.zeros(variable.shape, variable.dtype))
+            variable._writable_().fill(0)
 
     def reset_states(self) -> None:
         """The old name of `reset_state`."""

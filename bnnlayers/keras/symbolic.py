@@ -24,9 +24,9 @@ class KerasHistory(NamedTuple):
 def is_symbolic(value):
     """Whether a `KerasTensor` occurs anywhere in a nested structure."""
     if isinstance(value, (list, tuple)):
-        return any(is_symbolic(item) for item in value)
+        return any(map(is_symbolic, value))
     if isinstance(value, dict):
-        return any(is_symbolic(item) for item in value.values())
+        return any(map(is_symbolic, value.values()))
     return isinstance(value, KerasTensor)
 
 

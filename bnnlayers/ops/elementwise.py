@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from .. import _core
-from ..tape import operation, read
+from ..tape import Readable, operation, read
 
 _SELU_ALPHA = 1.6732632423543772
 _SELU_SCALE = 1.0507009873554805
@@ -96,6 +96,27 @@ def relu(residual, dy, needed, spare):
     if below is not None:
         dx += negative_slope * dy * below.read()
     return (dx,)
+
+
+class Rectified(Readable):
+    """``relu(x)`` that is yet to be computed, for a reader that may rectify `source` as it reads it."""
+
+    def __init__(self, source):
+        self.source = source
+        self._floats = None
+
+    @property
+    def shape(self):
+        return self.source.shape
+
+    @property
+    def dtype(self):
+        return self.source.dtype
+
+    def _read_(self):
+        if self._floats is None:
+            self._floats = relu(self.source)
+        return self._floats
 
 
 @operation

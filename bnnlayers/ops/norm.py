@@ -12,12 +12,14 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Parts, Readable, operation
+from ..tape import Parts, Readable, operation, plain, read
+from .quantize import ste_sign
+from .shape import Joined
 
 _FLOAT = np.dtype(np.float32)
 
 
-def _by_channel(x, *parameters):
+def by_channel(x, *parameters):
     """Whether kernels take `x`, and the parameters hold a number for each of its channels."""
     if x.dtype != _FLOAT or x.ndim < 2:
         return False
@@ -38,29 +40,42 @@ def _count(x, axes):
     return x.dtype.type(max(1, math.prod(x.shape[a] for a in axes)))
 
 
-def moments(x, axes, epsilon, average=None):
+def moments(x, axes, epsilon, average=None, rectified=False):
     """Mean and ``1 / sqrt(variance + epsilon)`` over `axes`, as they broadcast to `x`.
 
     Parameters
     ----------
-    x : array
+    x : array or Joined
+        Each piece of a Joined is measured once; `axes` must then be all but the last.
     axes : tuple of int
     epsilon : float
     average : tuple, optional
         ``(mean, variance, rate, unbiased)``: moving averages, which move in place by `rate` towards the mean and
         towards the variance times `unbiased`.
+    rectified : bool
+        Whether they are those of ``relu(x)``; only where `by_channel`.
     """
-    if axes == tuple(range(x.ndim - 1)) and _by_channel(x, *(average or ())[:2]):
-        mean, _, inverse = _core.moments(x, epsilon, *(average or ()))
+    if type(x) is Joined:
+        mean, variance = _moments_of_pieces(x)
+    elif axes == tuple(range(x.ndim - 1)) and by_channel(x, *(average or ())[:2]):
+        mean, _, inverse = _core.moments(x, epsilon, *(average or ()), rectified=rectified)
         return mean, inverse
-    count = _count(x, axes)
-    mean = _total(x, axes) / count
-    variance = _total(np.square(x - mean), axes) / count
+    else:
+        count = _count(x, axes)
+        mean = _total(x, axes) / count
+        variance = _total(np.square(x - mean), axes) / count
     if average is not None:
         *moving, rate, unbiased = average
         for old, new in zip(moving, (mean, variance * variance.dtype.type(unbiased)), strict=True):
             old -= (old - new.reshape(old.shape)) * old.dtype.type(rate)
     return mean, inverse_deviation(variance, epsilon)
+
+
+def _moments_of_pieces(x):
+    for piece in x.pieces:
+        if piece.moments is None:
+            piece.moments = _core.moments(plain(piece.array), 0.0)[:2]
+    return np.concatenate([piece.moments for piece in x.pieces], axis=1)
 
 
 def inverse_deviation(variance, epsilon):
@@ -69,19 +84,28 @@ def inverse_deviation(variance, epsilon):
 
 
 @operation(recompute=True)
-def normalize(x, gamma, beta, *, mean, inverse, axes=None):
-    """``(x - mean) * inverse * gamma + beta``.
+def normalize(x, gamma, beta, addend=None, *more, mean, inverse, axes=None, rectified=False, signs=()):
+    """``(x - mean) * inverse * gamma + beta``; where kernels take it, of ``relu(x)`` and with an addend.
 
     Parameters
     ----------
     x : array
     gamma, beta : array or None
         Broadcastable to `x`.
+    addend : array, optional
+        Of the shape of the result, and added; only where `by_channel`.
+    *more : array
+        What follows `x` along the last axis; of the pieces of a `Joined`.
     mean, inverse : array
         Of `moments` or of constants; broadcastable to `x`.
     axes : tuple of int, optional
         The axes over which `mean` and `inverse` were computed from `x` itself: the gradient then goes through them.
         None if they are constants, as at inference.
+    rectified : bool
+        Whether ``relu(x)`` stands in the place of `x`; only where `by_channel`.
+    signs : list, optional
+        The clip value of `ste_sign`, replaced by what that packs along the last axis: a BitArray, None if there
+        is a NaN, and the mask. Once: who runs this again finds it empty.
 
     References
     ----------
@@ -89,8 +113,14 @@ def normalize(x, gamma, beta, *, mean, inverse, axes=None):
     Covariate Shift", 2015.
     """
     scale = inverse if gamma is None else inverse * gamma
-    if _by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1))):
-        return _core.normalize(x, mean, scale, beta), (x, gamma, _shape(beta), mean, inverse, axes, None)
+    if more or (by_channel(x, mean, inverse, gamma, beta) and axes in (None, tuple(range(x.ndim - 1)))):
+        pieces = (x, *more)
+        if signs:
+            words, mask, nan, y = _core.normalize_sign(pieces, mean, scale, beta, signs.pop(), addend, rectified, True)
+            signs += [None if nan else BitArray(words, y.shape, -1), mask]
+        else:
+            y = _core.normalize(pieces, mean, scale, beta, addend, rectified)
+        return y, (x, gamma, _shape(beta), mean, inverse, axes, rectified, None, *more)
     y = x - mean
     y *= scale
     if beta is not None:
@@ -102,13 +132,14 @@ def normalize(x, gamma, beta, *, mean, inverse, axes=None):
 @normalize.backward
 def normalize(residual, dy, needed, spare):
     if len(residual) > 6:
-        return _grad_by_channel(*residual, dy, needed, spare)
+        return _grad_by_channel(residual, dy, needed, spare)
     x, gamma, mean, inverse, axes, apart = residual
+    others = [None] * (len(needed) - 3)
     normal = x - mean
     normal *= inverse
     if axes is None:
         dx = dy * (inverse if gamma is None else inverse * gamma) if needed[0] else None
-        return dx, dy * normal if needed[1] else None, dy if needed[2] else None
+        return dx, dy * normal if needed[1] else None, dy if needed[2] else None, *others
     if apart:
         shift, slope = _total(dy, axes), _total(dy * normal, axes)
         dgamma, dbeta = slope, shift
@@ -125,20 +156,35 @@ def normalize(residual, dy, needed, spare):
         dx += flow
         dx -= shift / count
         dx *= scale
-    return dx, dgamma if needed[1] else None, dbeta if needed[2] else None
+    return dx, dgamma if needed[1] else None, dbeta if needed[2] else None, *others
 
 
-def _grad_by_channel(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare):
-    """Gradients where `mask`, of bits, says which of dy count; `beta` is its shape."""
+def _grad_by_channel(residual, dy, needed, spare):
+    """Gradients where a mask, of bits, says which of dy count; of beta the residual has the shape."""
+    x, gamma, beta, mean, inverse, axes, rectified, mask, *more = residual
+    pieces, at = (x, *more), [0, *range(4, len(needed))]
     scale = inverse if gamma is None else inverse * gamma
-    dx = dgamma = dbeta = None
+    dx = [None] * len(pieces)
+    dgamma = dbeta = None
+    wanted = any(needed[i] for i in at)
+    added = len(needed) > 3 and needed[3]
+    if mask is not None and (added or axes is None):
+        dy, mask = _core.select(dy, mask, -1), None
     if axes is not None or needed[1] or needed[2]:
-        dbeta, dgamma, shift, slope = _core.norm_sums(x, dy, mean, inverse, mask)
-    if needed[0] and axes is None:
-        dx = (dy if mask is None else _core.select(dy, mask, -1)) * scale
-    elif needed[0]:
-        dx = _core.normalize_grad(x, dy, mean, scale, shift, slope, mask, spare(x))
-    return dx, dgamma.reshape(gamma.shape) if needed[1] else None, dbeta.reshape(beta) if needed[2] else None
+        dbeta, dgamma, shift, slope = _core.norm_sums(pieces, dy, mean, inverse, mask, rectified)
+        dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
+        dbeta = dbeta.reshape(beta) if needed[2] else None
+    if wanted and axes is None:
+        dx = np.split(dy * scale, np.cumsum([p.shape[-1] for p in pieces])[:-1], -1)
+        if rectified:
+            dx = [np.where(p > 0, d, _FLOAT.type(0)) for p, d in zip(pieces, dx, strict=True)]
+    elif wanted:
+        out = tuple([spare.begun(i) for i in at])
+        add = all(o is not None for o in out)
+        if not add:
+            out = tuple([spare.same(p) for p in pieces]) if more or added else (spare(x),)
+        dx = _core.normalize_grad(pieces, dy, mean, scale, shift, slope, mask, out, add, rectified)
+    return (dx[0], dgamma, dbeta, dy if added else None, *dx[1:])[: len(needed)]
 
 
 def _shape(parameter):
@@ -146,32 +192,44 @@ def _shape(parameter):
 
 
 @operation(parts=True)
-def normalize_sign(x, gamma, beta, *, mean, inverse, axes, clip_value, traced):
-    """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of what is `packable`."""
+def normalize_sign(x, gamma, beta, addend=None, *more, mean, inverse, axes, rectified=False, clip_value, traced):
+    """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of whole words of channels."""
     scale = inverse if gamma is None else inverse * gamma
     clip = float(clip_value) if clip_value is not None and True in traced else None
-    words, mask, nan = _core.normalize_sign(x, mean, scale, beta, clip)
-    value = _core.ste_sign(_core.normalize(x, mean, scale, beta)) if nan else BitArray(words, x.shape, -1)
-    return value, (x, gamma, _shape(beta), mean, inverse, axes, mask)
+    pieces = (x, *more)
+    words, mask, nan, _ = _core.normalize_sign(pieces, mean, scale, beta, clip, addend, rectified)
+    if nan:
+        value = _core.ste_sign(_core.normalize(pieces, mean, scale, beta, addend, rectified))
+    else:
+        value = BitArray(words, _joined_shape(pieces), -1)
+    return value, (x, gamma, _shape(beta), mean, inverse, axes, rectified, mask, *more)
 
 
 @normalize_sign.backward
 def normalize_sign(residual, dy, needed, spare):
-    gradient = _grad_in_parts if isinstance(residual[0], Parts) else _grad_by_channel
-    return gradient(*residual, dy, needed, spare)
+    x, *_, axes, rectified, _ = residual[:8]
+    added = len(needed) > 3 and needed[3]
+    if isinstance(x, Parts) and not (axes is None or rectified or added or residual[8:]):
+        return _grad_in_parts(residual, dy, needed, spare)
+    return _grad_by_channel(_whole(residual), dy, needed, spare)
+
+
+def _whole(residual):
+    return tuple([r[:] if type(r) is Parts else r for r in residual])
 
 
 # Bytes of an input that are computed again at a time.
 _PART = 1 << 20
 
 
-def _grad_in_parts(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare):
+def _grad_in_parts(residual, dy, needed, spare):
     """The same bits as those of `_grad_by_channel`, of an input that is computed twice and never there as a whole."""
+    x, gamma, beta, mean, inverse, _, _, mask = residual
     *lead, channels = x.shape
     rows, each, block = math.prod(lead), math.prod(lead[1:]), _core.norm_rows(channels)
     most = max(1, _PART // (4 * channels * block)) * block
-    if rows <= most or axes is None:
-        return _grad_by_channel(x[:], gamma, beta, mean, inverse, axes, mask, dy, needed, spare)
+    if rows <= most:
+        return _grad_by_channel(_whole(residual), dy, needed, spare)
     dy = dy.reshape(rows, channels)
     mask = None if mask is None else mask.reshape(rows, -1)
 
@@ -192,41 +250,71 @@ def _grad_in_parts(x, gamma, beta, mean, inverse, axes, mask, dy, needed, spare)
         for first in range(0, rows, most):
             some = slice(first, first + most)
             _core.normalize_grad(**there(first), scale=scale, shift=shift, slope=slope, out=out[some])
-    return dx, dgamma.reshape(gamma.shape) if needed[1] else None, dbeta.reshape(beta) if needed[2] else None
+    dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
+    return (dx, dgamma, dbeta.reshape(beta) if needed[2] else None, None)[: len(needed)]
+
+
+def _joined_shape(pieces):
+    return (*pieces[0].shape[:-1], sum([p.shape[-1] for p in pieces]))
 
 
 class Normalized(Readable):
-    """``normalize(*args, **parameters)`` that is yet to be computed, for a reader that may want nothing but its signs.
+    """``normalize(*args, **parameters)`` that is yet to be computed, where `by_channel`, for readers that may want its
+    signs, or a sum with it.
 
-    It reads as floats. The signs are made without them, in one pass over what is normalized, and backward keeps one bit
-    per value in their place.
+    It reads as floats. The signs are made in the same pass, and if they have the only reader there are no floats.
+    Backward then keeps one bit per value in their place.
+
+    Parameters
+    ----------
+    readers : int
+        How many will read it.
     """
 
-    def __init__(self, *args, **parameters):
+    def __init__(self, *args, readers, **parameters):
         self._args, self._parameters = args, parameters
+        self._readers = readers
+        x, _, _, _, *more = args
+        self._shape = _joined_shape((x, *more))
         self._floats = None
-
-    @staticmethod
-    def packable(x):
-        """Whether kernels can take the signs of `x`, normalized over all axes but the last."""
-        return _by_channel(x) and x.shape[-1] % 32 == 0
 
     @property
     def shape(self):
-        return self._args[0].shape
+        return self._shape
 
     @property
     def dtype(self):
-        return self._args[0].dtype
+        return _FLOAT
 
     def _read_(self):
         if self._floats is None:
-            self._floats = normalize(*self._args, **self._parameters)
+            self._compute()
         return self._floats
 
-    def signs(self, clip_value):
-        """As bits along the last axis, with the gradient of `ste_sign`."""
-        return normalize_sign(*self._args, **self._parameters, clip_value=clip_value)
+    def _compute(self, **more):
+        self._floats = normalize(*self._args, **self._parameters, **more)
+        self._args = ()
+
+    def signs(self, clip_value, axis):
+        """`ste_sign` along `axis`."""
+        packed = None
+        if self._floats is None and axis % self.ndim == self.ndim - 1 and self._shape[-1] % 32 == 0:
+            if self._readers == 1:
+                return normalize_sign(*self._args, **self._parameters, clip_value=clip_value)
+            clip = None if clip_value is None else float(clip_value)
+            signs = [clip]
+            self._compute(signs=signs)
+            packed = {(axis, clip, "sign"): tuple(signs)}
+            signs.clear()
+        return ste_sign(self, clip_value=clip_value, axis=axis, memo=packed)
+
+    def plus(self, addend, readers):
+        """The sum, which is to have so many readers, or None if it takes a pass of its own."""
+        fits = getattr(addend, "shape", None) == self._shape and addend.dtype == _FLOAT
+        if not fits or self._readers > 1 or self._floats is not None or self._args[3] is not None:
+            return None
+        x, gamma, beta, _, *more = self._args
+        return Normalized(x, gamma, beta, read(addend), *more, **self._parameters, readers=readers)
 
 
 def _constant_over(parameter, axes, ndim):

@@ -73,19 +73,27 @@ def _reach(offset, stride, length, outputs):
 
 def _geometry(x, size, strides, padding, first) -> Geometry | None:
     """The windows as kernels see them, or None if they do not take `x`."""
-    rank, spatial = len(size), x.shape[1:-1]
-    if x.dtype != np.float32 or first != 1 or rank > 3 or x.ndim != rank + 2 or x.size == 0:
+    if x.dtype != np.float32 or first != 1:
+        return None
+    return _plan(x.shape, tuple(size), tuple(strides), padding)
+
+
+# A network asks for the same few in every step.
+@functools.lru_cache(maxsize=1024)
+def _plan(shape, size, strides, padding) -> Geometry | None:
+    rank, spatial = len(size), shape[1:-1]
+    if rank > 3 or len(shape) != rank + 2 or 0 in shape:
         return None
     if padding == "valid" and any(n < k for n, k in zip(spatial, size, strict=True)):
         return None
-    channels = x.shape[-1]
+    batch, channels = shape[0], shape[-1]
     return convolution(
-        x.shape[0],
+        batch,
         spatial,
         channels,
-        tuple(size),
+        size,
         channels,
-        strides=tuple(strides),
+        strides=strides,
         padding=padding,
         dilation=(1,) * rank,
         groups=channels,

@@ -25,6 +25,7 @@ from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
 from ..tape import Readable, operation, read
+from . import blas
 from .quantize import decode
 
 _FLOAT, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -46,9 +47,8 @@ def arithmetic(x: Any, w: Any, transposed: bool = False) -> str:
     A scale on the axis that is summed over is multiplied into the other operand, which then is float.
     """
     packed = isinstance(x, BitArray) + isinstance(w, BitArray)
-    for operand, reduced in ((x, True), (w, transposed)):
-        if packed == 2 and isinstance(operand, BitArray) and operand.scale is not None and reduced:
-            packed = 1
+    if packed == 2 and (x.scale is not None or (transposed and w.scale is not None)):
+        packed = 1
     return ("float", "signed", "xnor")[packed]
 
 
@@ -70,18 +70,19 @@ def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out:
     if isinstance(x, BitArray) and x.scale is not None:
         w = _floats(w) * _along_depth(x.scale, geometry, transposed)
         x = x.scaled(None)
-    if not isinstance(x, BitArray) and not isinstance(w, BitArray):
-        y = _float_times(x, w, geometry, pad, transposed)
-    else:
-        y = _packed_times(x, w, geometry, pad, transposed, out)
-    return y if scale is None else y * scale
-
-
-def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any) -> Any:
     if isinstance(x, BitArray) and isinstance(w, BitArray):
         y = _integer_times(x, w, geometry, pad, transposed)
         divisor = x.divisor * w.divisor
-        return y if divisor == 1 else np.divide(y, y.dtype.type(divisor), out=y)
+        if divisor != 1:
+            np.divide(y, y.dtype.type(divisor), out=y)
+    elif isinstance(x, BitArray) or isinstance(w, BitArray):
+        y = _signed_times(x, w, geometry, pad, transposed, out)
+    else:
+        y = _float_times(x, w, geometry, pad, transposed)
+    return y if scale is None else y * scale
+
+
+def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any) -> Any:
     if transposed and isinstance(x, BitArray):
         w = np.swapaxes(w, -1, -2)
 
@@ -118,8 +119,8 @@ def _packed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
 
 def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> Any:
     """Bits times bits, before divisors. What could exceed the kernel's int32 is put together from fewer planes."""
-    most = max(len(x.words), len(w.words))
-    if most > 2 and _depth(geometry, transposed) << (x.planes + w.planes) > np.iinfo(np.int32).max:
+    many = len(x.words) > 2 or len(w.words) > 2
+    if many and _depth(geometry, transposed) << (x.planes + w.planes) > np.iinfo(np.int32).max:
         low, weight, high = max(x, w, key=lambda a: a.planes).halves()
         pairs = [(half, w) if x.planes >= w.planes else (x, half) for half in (low, high)]
         y, more = (_integer_times(*pair, geometry, pad, transposed) for pair in pairs)
@@ -140,6 +141,8 @@ def sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any, of_ones: Ca
     The first term of {0, 1} is +1 everywhere. Its product is `of_ones()` where that is given, for one packed operand:
     most of its results are the same, so it may have axes of length one.
     """
+    if (not isinstance(x, BitArray) or x.is_signs) and (not isinstance(w, BitArray) or w.is_signs):
+        return product(x, w)
     total: Any = None
     divisor, constant = 1, 0.0
     left: Any = x.split() if isinstance(x, BitArray) else [(1.0, x)]
@@ -175,15 +178,15 @@ def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: boo
     if transposed:
         w = w.transpose(0, 2, 1)
     if _one_tap(geometry):
-        return np.matmul(_split_groups(x, 1), w)
+        return blas.matmul(_split_groups(x, 1), w)
     inputs, outputs = _shapes(geometry)
     x = x.reshape(outputs if transposed else inputs)
     y = np.empty(inputs if transposed else outputs, np.result_type(x, w))
     for part, images in _parts(geometry, x):
         if transposed:
-            y[part] = _core.col2im(np.matmul(_split_groups(x[part], groups), w), images)
+            y[part] = _core.col2im(blas.matmul(_split_groups(x[part], groups), w), images)
         else:
-            rows = _join_groups(np.matmul(_core.im2col(x[part], images, pad), w))
+            rows = _join_groups(blas.matmul(_core.im2col(x[part], images, pad), w))
             y[part] = rows.reshape(y[part].shape)
     return y
 
@@ -200,7 +203,7 @@ def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) ->
         dw: Any = None
         for part, images in _parts(geometry, inputs):
             columns = _split_groups(inputs, 1) if _one_tap(geometry) else _core.im2col(inputs[part], images, pad)
-            some = _join_groups(np.matmul(columns.transpose(0, 2, 1), _split_groups(outputs[part], geometry.groups)))
+            some = _join_groups(blas.matmul(columns.transpose(0, 2, 1), _split_groups(outputs[part], geometry.groups)))
             dw = some if dw is None else np.add(dw, some, out=dw)
         return dw.reshape(-1, geometry.channels // geometry.groups, geometry.filters)
 
@@ -386,10 +389,14 @@ class Product:
 
 def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
     """The operands of a product, decoded where no kernel takes their bits."""
-    if isinstance(x, BitArray) and pad != 0.0 and (pad not in (1.0, -1.0) or x.scale is not None):
-        x = decode(x)  # no bit stands for this padding
-    if isinstance(x, BitArray) and x.scale is not None and x.axis != x.ndim - 1:
-        x = decode(x)  # a scale of neither the channels nor the filters
+    if isinstance(x, BitArray):
+        scaled = x.scale is not None
+        if pad != 0.0 and (scaled or pad not in (1.0, -1.0)):
+            x = decode(x)  # no bit stands for this padding
+        elif scaled and x.axis != x.ndim - 1:
+            x = decode(x)  # a scale of neither the channels nor the filters
+        elif isinstance(w, BitArray):
+            return x, w
     if _FLOAT64 in (x.dtype, w.dtype):  # the kernels for bits times floats are float32
         x, w = (decode(a) if isinstance(a, BitArray) else a for a in (x, w))
     return x, w

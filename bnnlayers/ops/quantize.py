@@ -39,13 +39,18 @@ def _packed(x: Any, axis: int, clip: float | None, memo: Memo | None, kind: str 
     return found
 
 
-def _clip(clip_value: float | None, traced: tuple[bool, ...], memo: Memo | None) -> float | None:
-    # A memo serves calls that are traced and calls that are not, so it always holds the mask.
-    return float(clip_value) if clip_value is not None and (traced[0] or memo is not None) else None
-
-
-def _ste(x: Any, value: Any, clip: float | None, axis: int | None, memo: Memo | None, *kind: Any) -> Any:
+def _ste(
+    x: Any,
+    value: Any,
+    clip_value: float | None,
+    axis: int | None,
+    memo: Memo | None,
+    traced: tuple[bool, ...],
+    *kind: Any,
+) -> Any:
     """Value and residual of a quantizer with a straight-through gradient; `value(x)` gives its floats."""
+    # A memo serves calls that are traced and calls that are not, so it always holds the mask.
+    clip = float(clip_value) if clip_value is not None and (traced[0] or memo is not None) else None
     if axis is None:
         mask = _core.pack(x.reshape(-1), 0, clip)[1] if clip is not None else None
         return value(x), (mask, None)
@@ -54,13 +59,17 @@ def _ste(x: Any, value: Any, clip: float | None, axis: int | None, memo: Memo | 
 
 
 def _selected(spare: Spare, dy: Any, mask: Any, axis: int | None) -> Any:
-    """`dy` where the mask bit is 1. A mask without an axis was packed in the order of memory."""
+    """`dy` where the mask bit is 1, added to what others gave. A mask without an axis is in the order of memory."""
     if mask is None:
         return dy
-    dx = spare(dy)
+    begun = spare.begun(0)
+    add = begun is not None and begun.dtype == dy.dtype
+    dx: Any = begun if add else spare(dy)
     if axis is None:
-        return _core.select(dy.reshape(-1), mask, 0, dx.reshape(-1)).reshape(dy.shape)
-    return _core.select(dy, mask, axis, dx)
+        _core.select(dy.reshape(-1), mask, 0, dx.reshape(-1), add)
+    else:
+        _core.select(dy, mask, axis, dx, add)
+    return dx
 
 
 @operation
@@ -87,7 +96,7 @@ def ste_sign(x, *, clip_value=1.0, axis=None, memo=None, traced):
     Hubara et al., "Binarized Neural Networks", arXiv:1602.02830.
     """
     x = _floating("ste_sign", x)
-    return _ste(x, _core.ste_sign, _clip(clip_value, traced, memo), axis, memo, "sign")
+    return _ste(x, _core.ste_sign, clip_value, axis, memo, traced, "sign")
 
 
 @ste_sign.backward
@@ -140,7 +149,7 @@ def swish_sign(residual, dy, needed):
 def ste_heaviside(x, *, clip_value=1.0, axis=None, memo=None, traced):
     """1 where ``x > 0`` and 0 elsewhere, with the gradient of `ste_sign`; parameters and returns as there."""
     x = _floating("ste_heaviside", x)
-    return _ste(x, _core.ste_heaviside, _clip(clip_value, traced, memo), axis, memo, "unit")
+    return _ste(x, _core.ste_heaviside, clip_value, axis, memo, traced, "unit")
 
 
 @ste_heaviside.backward
@@ -164,7 +173,7 @@ def ste_tern(x, *, threshold=0.05, clip_value=1.0, axis=None, memo=None, traced)
     def value(x):
         return _core.ste_tern(x, threshold)
 
-    return _ste(x, value, _clip(clip_value, traced, memo), axis, memo, "ternary", threshold)
+    return _ste(x, value, clip_value, axis, memo, traced, "ternary", threshold)
 
 
 @ste_tern.backward

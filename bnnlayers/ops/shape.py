@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tape import operation
+from ..tape import Readable, Tensor, operation, read
 
 _FLOAT = np.dtype(np.float32)
 # Channels from which on what reads a joined array reads it where it lies.
@@ -104,6 +104,56 @@ def concatenate(residual, dy, needed):
     axis, sizes = residual
     parts = np.split(dy, np.cumsum(sizes)[:-1], axis)
     return tuple(part if n else None for part, n in zip(parts, needed, strict=True))
+
+
+class _Piece:
+    """An array that lies in joined ones, and what was measured of it."""
+
+    __slots__ = ("array", "moments")
+
+    def __init__(self, array: Tensor) -> None:
+        self.array = array
+        self.moments: Any = None
+
+
+class Joined(Readable):
+    """``concatenate(*arrays)`` along the last axis, for readers that take the pieces where they lie.
+
+    It reads as one array, but a dense block of which only such readers ask has none: each of its pieces is measured
+    once, and its gradient has memory of its own.
+    """
+
+    shape: Any = None
+
+    def __init__(self, pieces: list[_Piece]) -> None:
+        self.pieces = pieces
+        self.shape = (*pieces[0].array.shape[:-1], sum([p.array.shape[-1] for p in pieces]))
+
+    @staticmethod
+    def of(arrays: Any) -> Joined | None:
+        """If kernels can take the pieces: of enough channels, in whole words."""
+        pieces: list[_Piece] = []
+        for x in arrays:
+            pieces += x.pieces if type(x) is Joined else [_Piece(read(x))]
+        rows = {p.array.shape[:-1] for p in pieces}
+        if len(rows) > 1 or () in rows:
+            return None
+        for p in pieces:
+            channels = p.array.shape[-1]
+            if type(p.array) is not Tensor or p.array.dtype != _FLOAT or channels < _WIDE or channels % 32:
+                return None
+        return Joined(pieces)
+
+    @property
+    def arrays(self) -> list[Tensor]:
+        return [p.array for p in self.pieces]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return _FLOAT
+
+    def _read_(self) -> Tensor:
+        return concatenate(*self.arrays)
 
 
 @operation(recompute=True)

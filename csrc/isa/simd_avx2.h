@@ -85,19 +85,28 @@ BNN_INLINE void v_store_byte_nibbles(uint8_t *out, vu32 bytes) {
   v_store(out, _mm256_and_si256(bytes, nibble));
   v_store(out + 32, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble));
 }
+/* Byte i of all words of four vectors, the low 128 bits of all of them first. */
+BNN_INLINE void v_split_bytes(__m256i bytes[4], __m256i a, __m256i b, __m256i c, __m256i d) {
+  const __m256i apart = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9, 13,
+                                         2, 6, 10, 14, 3, 7, 11, 15);
+  a = _mm256_shuffle_epi8(a, apart), b = _mm256_shuffle_epi8(b, apart);
+  c = _mm256_shuffle_epi8(c, apart), d = _mm256_shuffle_epi8(d, apart);
+  __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+  bytes[0] = _mm256_unpacklo_epi64(ab, cd);
+  bytes[1] = _mm256_unpackhi_epi64(ab, cd);
+  ab = _mm256_unpackhi_epi32(a, b), cd = _mm256_unpackhi_epi32(c, d);
+  bytes[2] = _mm256_unpacklo_epi64(ab, cd);
+  bytes[3] = _mm256_unpackhi_epi64(ab, cd);
+}
 /* Of the words of 32 columns: nibble i of all of them is the vector of bytes at out + i * 32. In what order is undone
  * where bytes become words. */
 BNN_INLINE void v_store_nibbles(uint8_t *out, const uint32_t *words) {
-  const __m256i apart = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9, 13,
-                                         2, 6, 10, 14, 3, 7, 11, 15);
-  __m256i a = _mm256_shuffle_epi8(v_load(words), apart), b = _mm256_shuffle_epi8(v_load(words + 8), apart);
-  __m256i c = _mm256_shuffle_epi8(v_load(words + 16), apart), d = _mm256_shuffle_epi8(v_load(words + 24), apart);
-  __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
-  v_store_byte_nibbles(out, _mm256_unpacklo_epi64(ab, cd));
-  v_store_byte_nibbles(out + 64, _mm256_unpackhi_epi64(ab, cd));
-  ab = _mm256_unpackhi_epi32(a, b), cd = _mm256_unpackhi_epi32(c, d);
-  v_store_byte_nibbles(out + 128, _mm256_unpacklo_epi64(ab, cd));
-  v_store_byte_nibbles(out + 192, _mm256_unpackhi_epi64(ab, cd));
+  __m256i bytes[4];
+  v_split_bytes(bytes, v_load(words), v_load(words + 8), v_load(words + 16), v_load(words + 24));
+  v_store_byte_nibbles(out, bytes[0]);
+  v_store_byte_nibbles(out + 64, bytes[1]);
+  v_store_byte_nibbles(out + 128, bytes[2]);
+  v_store_byte_nibbles(out + 192, bytes[3]);
 }
 
 /* ---- floats ---------------------------------------------------------------------------------------------------- */
@@ -169,6 +178,7 @@ BNN_INLINE vmask v_mask_of(uint32_t bits) {
 }
 BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return _mm256_or_si256(x, _mm256_and_si256(m, bit)); }
 BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(m)); }
+BNN_INLINE vf64 v_add_f64(vf64 a, vf64 b) { return (vf64){_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)}; }
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(m));
   __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(m, 1));
@@ -186,6 +196,75 @@ BNN_INLINE __m128i v_level_pd(__m256d x, __m256d levels) {
 }
 BNN_INLINE vu32 v_level_f64(vf64 x, vf64 levels) {
   return _mm256_set_m128i(v_level_pd(x.high, levels.high), v_level_pd(x.low, levels.low));
+}
+
+/* ---- register tables and bit transposes: the signed kernels ------------------------------------------------------ */
+
+/* A register table holds the eight sums +-a +-b +-c + d of four floats. The other eight are these with all signs
+ * turned. */
+#define BNN_TABLE_VECTORS 1
+
+typedef struct {
+  __m256i entry;
+  __m256 sign; /* +-1: multiplied where the sum is added, which is exact and takes no instruction */
+} vchoice;
+
+BNN_INLINE vf32 v_table_f32(float a, float b, float c, float d) {
+  __m256 sum = _mm256_mul_ps(_mm256_set1_ps(a), _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1));
+  sum = _mm256_fmadd_ps(_mm256_set1_ps(b), _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1), sum);
+  sum = _mm256_fmadd_ps(_mm256_set1_ps(c), _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1), sum);
+  return _mm256_add_ps(sum, _mm256_set1_ps(d));
+}
+/* Where the upper bit is set the other three are turned: the entry whose negative is meant. */
+BNN_INLINE vu32 v_nibbles(vu32 words) {
+  __m256i upper = _mm256_and_si256(words, _mm256_set1_epi32((int)0x88888888));
+  return _mm256_xor_si256(words, _mm256_sub_epi32(upper, _mm256_srli_epi32(upper, 3)));
+}
+BNN_INLINE vu32 v_next_nibble(vu32 nibbles) { return _mm256_srli_epi32(nibbles, 4); }
+BNN_INLINE vchoice v_choice(vu32 nibbles) {
+  __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(nibbles, 28));
+  return (vchoice){nibbles, _mm256_or_ps(_mm256_and_ps(upper, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1))};
+}
+BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice) {
+  return _mm256_fmadd_ps(_mm256_permutevar8x32_ps(table, choice.entry), choice.sign, sum);
+}
+
+BNN_INLINE vu32 v_load_halves(const uint32_t *low, const uint32_t *high) {
+  return _mm256_loadu2_m128i((const __m128i *)high, (const __m128i *)low);
+}
+/* Bit j of 32 bytes to words[j]. */
+BNN_INLINE void v_store_bits(uint32_t *words, __m256i bytes) {
+  words[0] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 7));
+  words[1] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 6));
+  words[2] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 5));
+  words[3] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 4));
+  words[4] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 3));
+  words[5] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 2));
+  words[6] = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 1));
+  words[7] = (uint32_t)_mm256_movemask_epi8(bytes);
+}
+/* Of 32 words in place: bit j of word i becomes bit i of word j. */
+BNN_INLINE void v_transpose_bits(uint32_t *words) {
+  __m256i bytes[4]; /* [i] is byte i of every word */
+  v_split_bytes(bytes, v_load_halves(words, words + 16), v_load_halves(words + 4, words + 20),
+                v_load_halves(words + 8, words + 24), v_load_halves(words + 12, words + 28));
+  v_store_bits(words, bytes[0]);
+  v_store_bits(words + 8, bytes[1]);
+  v_store_bits(words + 16, bytes[2]);
+  v_store_bits(words + 24, bytes[3]);
+}
+/* Lane i of a, b, c and d to out[i * stride] .. [+ 3]. */
+BNN_INLINE void v_store_halves_f32(float *out, int64_t stride, vf32 x) {
+  _mm_storeu_ps(out, _mm256_castps256_ps128(x));
+  _mm_storeu_ps(out + 4 * stride, _mm256_extractf128_ps(x, 1));
+}
+BNN_INLINE void v_store_turned_f32(float *out, int64_t stride, vf32 a, vf32 b, vf32 c, vf32 d) {
+  __m256d ab = _mm256_castps_pd(_mm256_unpacklo_ps(a, b)), cd = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+  v_store_halves_f32(out, stride, _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)));
+  v_store_halves_f32(out + stride, stride, _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+  ab = _mm256_castps_pd(_mm256_unpackhi_ps(a, b)), cd = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+  v_store_halves_f32(out + 2 * stride, stride, _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)));
+  v_store_halves_f32(out + 3 * stride, stride, _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
 }
 
 /* ---- bytes and lanes out of order: the depthwise kernels -------------------------------------------------------- */

@@ -87,6 +87,7 @@ BNN_INLINE vmask v_mask_of(uint32_t bits) { return (vmask)bits; }
 BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return _mm512_test_epi32_mask(x, bit); }
 BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return _mm512_mask_or_epi32(x, m, x, bit); }
 BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return _mm512_mask_blend_ps(m, no, yes); }
+BNN_INLINE vf64 v_add_f64(vf64 a, vf64 b) { return (vf64){_mm512_add_pd(a.low, b.low), _mm512_add_pd(a.high, b.high)}; }
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   return (vf64){_mm512_mask_blend_pd((__mmask8)m, no.low, yes.low),
                 _mm512_mask_blend_pd((__mmask8)(m >> 8), no.high, yes.high)};
@@ -106,8 +107,11 @@ BNN_INLINE vu32 v_level_f64(vf64 x, vf64 levels) {
 
 /* ---- register tables and bit transposes: the signed kernels ------------------------------------------------------ */
 
-/* A register table holds the 16 signed sums of four floats; the low nibble of a lane, sign bits, picks one. */
-#define BNN_REGISTER_TABLE 1
+/* A register table holds the signed sums of four floats, of which the low nibble of a lane, sign bits, picks one: all
+ * 16 of them here. A tile looks up in eight of them, for BNN_TABLE_VECTORS of columns. */
+#define BNN_TABLE_VECTORS 2
+
+typedef vu32 vchoice;
 
 BNN_INLINE vf32 v_table_f32(float a, float b, float c, float d) {
   const __m512 one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-1.0f);
@@ -117,7 +121,14 @@ BNN_INLINE vf32 v_table_f32(float a, float b, float c, float d) {
   return _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_mask_blend_ps(0xff00, one, minus), sum);
 }
 BNN_INLINE vf32 v_look_up_f32(vf32 table, vu32 nibbles) { return _mm512_permutexvar_ps(nibbles, table); }
+/* Eight nibbles a lane, as v_choice takes the first of them. */
+BNN_INLINE vu32 v_nibbles(vu32 words) { return words; }
 BNN_INLINE vu32 v_next_nibble(vu32 nibbles) { return _mm512_srli_epi32(nibbles, 4); }
+/* What a nibble chooses in every table of four floats. */
+BNN_INLINE vchoice v_choice(vu32 nibbles) { return nibbles; }
+BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice) {
+  return v_add_f32(sum, v_look_up_f32(table, choice));
+}
 
 /* One step of two 16 x 16 bit transposes side by side: lanes `distance` apart trade half of their bits. */
 BNN_INLINE vu32 v_trade_bits(vu32 x, vu32 partner, int distance, vmask upper, uint32_t kept) {

@@ -106,6 +106,7 @@ BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return vtstq_u32(x, bit); }
 BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return vorrq_u32(x, vandq_u32(m, bit)); }
 BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return vbslq_f32(m, yes, no); }
 BNN_INLINE uint64x2_t v_widen_mask(uint32x2_t m) { return vreinterpretq_u64_s64(vmovl_s32(vreinterpret_s32_u32(m))); }
+BNN_INLINE vf64 v_add_f64(vf64 a, vf64 b) { return (vf64){vaddq_f64(a.low, b.low), vaddq_f64(a.high, b.high)}; }
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   return (vf64){vbslq_f64(v_widen_mask(vget_low_u32(m)), yes.low, no.low),
                 vbslq_f64(v_widen_mask(vget_high_u32(m)), yes.high, no.high)};

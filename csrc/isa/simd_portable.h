@@ -120,6 +120,9 @@ BNN_INLINE vmask v_mask_of(uint32_t bits) { return (vmask)((v_set(bits) & (vu32)
 BNN_INLINE vmask v_test(vu32 x, vu32 bit) { return (vmask)((x & bit) != 0); }
 BNN_INLINE vu32 v_or_where(vu32 x, vmask m, vu32 bit) { return x | (m & bit); }
 BNN_INLINE vf32 v_choose_f32(vmask m, vf32 yes, vf32 no) { return (vf32)((m & (vu32)yes) | (~m & (vu32)no)); }
+BNN_INLINE vf64 v_add_f64(vf64 a, vf64 b) {
+  return (vf64){{a.lane[0] + b.lane[0], a.lane[1] + b.lane[1], a.lane[2] + b.lane[2], a.lane[3] + b.lane[3]}};
+}
 BNN_INLINE vf64 v_choose_f64(vmask m, vf64 yes, vf64 no) {
   return (vf64){{m[0] ? yes.lane[0] : no.lane[0], m[1] ? yes.lane[1] : no.lane[1], m[2] ? yes.lane[2] : no.lane[2],
                  m[3] ? yes.lane[3] : no.lane[3]}};

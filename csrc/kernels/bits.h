@@ -190,23 +190,29 @@ static int OF(pack)(const bnn_pack *pack, int64_t begin, int64_t end) {
 }
 
 /* A set bit chooses -1, or dy; a clear one +1, or 0. */
-BNN_INLINE void OF(unpack_row)(const uint32_t *words, const REAL *dy, int64_t count, REAL *out) {
+BNN_INLINE void OF(unpack_vector)(vmask bits, int whole, const REAL *dy, int64_t n, int add, REAL *out) {
   VREAL yes = OF(v_set)(-1), no = OF(v_set)(dy ? 0 : 1);
+  if (dy) yes = whole ? OF(v_load)(dy) : OF(v_load_part)(dy, n);
+  VREAL x = OF(v_choose)(bits, yes, no);
+  if (add) x = OF(v_add)(whole ? OF(v_load)(out) : OF(v_load_part)(out, n), x);
+  if (whole)
+    OF(v_store)(out, x);
+  else
+    OF(v_store_part)(out, x, n);
+}
+
+BNN_INLINE void OF(unpack_row)(const uint32_t *words, const REAL *dy, int64_t count, int add, REAL *out) {
   for (int64_t i = 0; i < count; i += BNN_LANES) {
     vmask bits = v_mask_of(words[i / BNN_WORD] >> i % BNN_WORD);
-    if (count - i >= BNN_LANES) {
-      if (dy) yes = OF(v_load)(dy + i);
-      OF(v_store)(out + i, OF(v_choose)(bits, yes, no));
-    } else {
-      if (dy) yes = OF(v_load_part)(dy + i, count - i);
-      OF(v_store_part)(out + i, OF(v_choose)(bits, yes, no), count - i);
-    }
+    if (count - i >= BNN_LANES)
+      OF(unpack_vector)(bits, 1, dy ? dy + i : NULL, BNN_LANES, add, out + i);
+    else
+      OF(unpack_vector)(bits, 0, dy ? dy + i : NULL, count - i, add, out + i);
   }
 }
 
 BNN_INLINE void OF(unpack_lanes)(const uint32_t *words, const REAL *dy, int64_t count, int64_t inner, int64_t lanes,
-                                 REAL *out) {
-  VREAL yes = OF(v_set)(-1), no = OF(v_set)(dy ? 0 : 1);
+                                 int add, REAL *out) {
   int64_t length = bnn_words(count);
   for (int64_t first = 0; first < length; first += STRIP_WORDS)
     for (int64_t j = 0; j < lanes; j += STRIP_LANES) {
@@ -219,14 +225,10 @@ BNN_INLINE void OF(unpack_lanes)(const uint32_t *words, const REAL *dy, int64_t 
         const uint32_t *word = bits[row / BNN_WORD - first];
         vu32 bit = v_set(1u << row % BNN_WORD);
         int64_t lane = 0, at = row * inner + j;
-        for (; lane + BNN_LANES <= here; lane += BNN_LANES) {
-          if (dy) yes = OF(v_load)(dy + at + lane);
-          OF(v_store)(out + at + lane, OF(v_choose)(v_test(v_load(word + lane), bit), yes, no));
-        }
-        if (lane < here) {
-          if (dy) yes = OF(v_load_part)(dy + at + lane, here - lane);
-          OF(v_store_part)(out + at + lane, OF(v_choose)(v_test(v_load(word + lane), bit), yes, no), here - lane);
-        }
+        for (; lane + BNN_LANES <= here; lane += BNN_LANES) OF(unpack_vector)
+        (v_test(v_load(word + lane), bit), 1, dy ? dy + at + lane : NULL, BNN_LANES, add, out + at + lane);
+        if (lane < here) OF(unpack_vector)
+        (v_test(v_load(word + lane), bit), 0, dy ? dy + at + lane : NULL, here - lane, add, out + at + lane);
       }
     }
 }
@@ -236,12 +238,13 @@ static void OF(unpack)(const bnn_unpack *unpack, int64_t begin, int64_t end) {
   REAL *out = unpack->out;
   int64_t count = unpack->count, inner = unpack->inner, length = bnn_words(count);
   if (inner == 1 && count % BNN_WORD == 0) OF(unpack_row)
-  (unpack->words + begin * length, dy ? dy + begin * count : NULL, (end - begin) * count, out + begin * count);
+  (unpack->words + begin * length, dy ? dy + begin * count : NULL, (end - begin) * count, unpack->add,
+   out + begin * count);
   else if (inner == 1) for (int64_t i = begin; i < end; i++)
-      OF(unpack_row)(unpack->words + i * length, dy ? dy + i * count : NULL, count, out + i * count);
+      OF(unpack_row)(unpack->words + i * length, dy ? dy + i * count : NULL, count, unpack->add, out + i * count);
   else for (int64_t i = begin, lanes; i < end; i += lanes) {
     int64_t at = i / inner * count * inner + i % inner;
     lanes = inner - i % inner < end - i ? inner - i % inner : end - i;
-    OF(unpack_lanes)(unpack->words + i * length, dy ? dy + at : NULL, count, inner, lanes, out + at);
+    OF(unpack_lanes)(unpack->words + i * length, dy ? dy + at : NULL, count, inner, lanes, unpack->add, out + at);
   }
 }

@@ -3,16 +3,16 @@
 /* ---- batch norm ------------------------------------------------------------------------------------------------ */
 
 /* Rows of few channels are taken together as one wide row, so that lanes are neighbours in memory whatever the number
- * of channels. A block of wide rows is as many as stay in a near cache, since the squares are taken from a mean.
+ * of channels. A block of wide rows is few enough to stay in a near cache, since the squares are taken from a mean.
  *
  * Order of a sum: within a block four wide rows are added to each other, then to what came before; the rest of the rows
  * one by one; the rows of a wide row at last. Blocks are added up in their order, in double precision. Both follow from
- * the shape alone, so neither threads nor the level change a bit. The depth of a sum in single precision is at most 37
- * and the rows of a wide row. */
+ * the shape alone, so neither threads nor the level change a bit; from BNN_NORM_APART channels on from the rows alone,
+ * so a channel has the same sums in an array of its own. The depth of a sum in single precision is at most 21 and the
+ * rows of a wide row. */
 #define NORM_LEAST BNN_NORM_APART /* floats of a wide row */
 #define NORM_MOST 1024            /* floats of one that holds several rows */
-#define NORM_CACHE 8192           /* floats */
-#define NORM_BLOCK 32             /* wide rows at least */
+#define NORM_BLOCK 64             /* wide rows */
 #define NORM_TOTALS 64            /* channels whose blocks are added up together */
 #define NORM_AHEAD 1024           /* floats: memory is asked for that long before it is read */
 
@@ -24,33 +24,39 @@ static int64_t norm_group(int64_t channels) {
 }
 
 /* Rows of a block. */
-static int64_t norm_rows(int64_t channels) {
-  int64_t group = norm_group(channels), wide = NORM_CACHE / (group * channels);
-  return group * (wide > NORM_BLOCK ? wide : NORM_BLOCK);
-}
+static int64_t norm_rows(int64_t channels) { return norm_group(channels) * NORM_BLOCK; }
 
 static int64_t norm_blocks(int64_t rows, int64_t channels) {
   int64_t most = norm_rows(channels);
   return (rows + most - 1) / most;
 }
 
-/* What the block is of: `count` floats, in wide rows of `width`; those of x are `stride` floats apart. */
+/* What the block is of: `count` floats, in wide rows of `width`. */
 typedef struct {
-  int64_t first, rows, channels, group, width, count, stride;
-  const float *x;
+  int64_t row, first, rows, channels, group, width, count;
 } norm_block;
 
 static norm_block norm_block_of(const bnn_norm *n, int64_t i) {
   int64_t most = norm_rows(n->channels), first = i * most, group = norm_group(n->channels);
   int64_t rows = n->rows - first < most ? n->rows - first : most;
-  return (norm_block){.first = first * n->channels,
+  return (norm_block){.row = first,
+                      .first = first * n->channels,
                       .rows = rows,
                       .channels = n->channels,
                       .group = group,
                       .width = group * n->channels,
-                      .count = rows * n->channels,
-                      .stride = group * n->stride,
-                      .x = n->x + first * n->stride};
+                      .count = rows * n->channels};
+}
+
+/* The wide row of a piece that begins with that row: `width` floats, the next one `stride` after it. */
+typedef struct {
+  int64_t width, stride;
+  const float *x;
+} norm_part;
+
+static norm_part norm_part_of(const bnn_norm *n, const norm_block *b, int64_t piece, int64_t row) {
+  const bnn_norm_piece *p = &n->piece[piece];
+  return (norm_part){b->group * p->channels, b->group * p->stride, p->x + row * p->stride};
 }
 
 /* A value per channel for each float of a wide row. */
@@ -69,51 +75,69 @@ static void norm_fold(const norm_block *b, const float *wide, float *sum) {
   }
 }
 
-static void norm_add(const float *restrict x, int64_t count, int64_t width, int64_t stride, float *restrict sum) {
+/* What x counts as: rectified, it is 0 unless positive; a NaN stays. */
+BNN_INLINE float norm_of(int rectified, float x) { return rectified && x <= 0 ? 0 : x; }
+
+BNN_INLINE void norm_add(int rectified, const float *restrict x, int64_t count, int64_t width, int64_t stride,
+                         float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
   for (; count >= 4 * width; count -= 4 * width, x += 4 * stride) {
     const float *restrict y = x + stride, *restrict z = y + stride, *restrict w = z + stride;
-    for (int64_t j = 0; j < width; j++) sum[j] += (x[j] + y[j]) + (z[j] + w[j]);
+    for (int64_t j = 0; j < width; j++)
+      sum[j] +=
+          (norm_of(rectified, x[j]) + norm_of(rectified, y[j])) + (norm_of(rectified, z[j]) + norm_of(rectified, w[j]));
   }
   for (; count > 0; count -= width, x += stride) {
     int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) sum[j] += x[j];
+    for (int64_t j = 0; j < here; j++) sum[j] += norm_of(rectified, x[j]);
   }
 }
 
-BNN_INLINE float norm_square(float x, float mean) { return (x - mean) * (x - mean); }
+BNN_INLINE float norm_square(int rectified, float x, float mean) {
+  float off = norm_of(rectified, x) - mean;
+  return off * off;
+}
 
 /* The squares of what has just been read; the block behind it is read next. */
-static void norm_add_squares(const float *restrict x, int64_t count, int64_t width, int64_t stride,
-                             const float *restrict mean, float *restrict sum) {
+BNN_INLINE void norm_add_squares(int rectified, const float *restrict x, int64_t count, int64_t width, int64_t stride,
+                                 const float *restrict mean, float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
   for (int64_t block = count / width * stride; count >= 4 * width; count -= 4 * width, x += 4 * stride) {
     const float *restrict y = x + stride, *restrict z = y + stride, *restrict w = z + stride;
     for (int64_t i = 0; i < 4; i++) fetch_ahead(x + block + i * stride, (size_t)width * sizeof *x);
     for (int64_t j = 0; j < width; j++) {
       float m = mean[j];
-      sum[j] += (norm_square(x[j], m) + norm_square(y[j], m)) + (norm_square(z[j], m) + norm_square(w[j], m));
+      sum[j] += (norm_square(rectified, x[j], m) + norm_square(rectified, y[j], m)) +
+                (norm_square(rectified, z[j], m) + norm_square(rectified, w[j], m));
     }
   }
   for (; count > 0; count -= width, x += stride) {
     int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) sum[j] += norm_square(x[j], mean[j]);
+    for (int64_t j = 0; j < here; j++) sum[j] += norm_square(rectified, x[j], mean[j]);
+  }
+}
+
+BNN_INLINE void norm_moments_of(int rectified, const bnn_norm *n, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i++) {
+    norm_block b = norm_block_of(n, i);
+    norm_part whole = norm_part_of(n, &b, 0, b.row);
+    float several[2][NORM_MOST], *mean = n->parts + 2 * i * b.channels, *squares = mean + b.channels;
+    float *wide = b.group > 1 ? several[0] : mean;
+    norm_add(rectified, whole.x, b.count, b.width, whole.stride, wide);
+    norm_fold(&b, wide, mean);
+    for (int64_t c = 0; c < b.channels; c++) mean[c] /= (float)b.rows;
+    float *sums = b.group > 1 ? several[1] : squares;
+    norm_add_squares(rectified, whole.x, b.count, b.width, whole.stride, norm_widen(&b, mean, wide), sums);
+    norm_fold(&b, sums, squares);
   }
 }
 
 static void norm_moments(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
-  for (int64_t i = begin; i < end; i++) {
-    norm_block b = norm_block_of(n, i);
-    float several[2][NORM_MOST], *mean = n->parts + 2 * i * b.channels, *squares = mean + b.channels;
-    float *wide = b.group > 1 ? several[0] : mean;
-    norm_add(b.x, b.count, b.width, b.stride, wide);
-    norm_fold(&b, wide, mean);
-    for (int64_t c = 0; c < b.channels; c++) mean[c] /= (float)b.rows;
-    float *sums = b.group > 1 ? several[1] : squares;
-    norm_add_squares(b.x, b.count, b.width, b.stride, norm_widen(&b, mean, wide), sums);
-    norm_fold(&b, sums, squares);
-  }
+  if (n->rectified)
+    norm_moments_of(1, n, begin, end);
+  else
+    norm_moments_of(0, n, begin, end);
 }
 
 BNN_INLINE void norm_move(float *average, int64_t c, float value, float rate) {
@@ -155,6 +179,12 @@ BNN_INLINE vf32 norm_load(int whole, const float *row, int64_t j, int64_t here) 
   return whole ? v_load_f32(row + j) : v_load_part_f32(row + j, here - j);
 }
 
+/* Likewise of x, rectified where that is asked for. */
+BNN_INLINE vf32 norm_load_x(int rectified, int whole, const float *row, int64_t j, int64_t here) {
+  vf32 x = norm_load(whole, row, j, here), zero = v_set_f32(0);
+  return rectified ? v_choose_f32(v_mask_or(v_less_f32(zero, x), v_nan_f32(x)), x, zero) : x;
+}
+
 /* Likewise of dy: 0 where the mask of the row has no bit. */
 BNN_INLINE vf32 norm_flow(int whole, const float *dy, const uint32_t *mask, int64_t j, int64_t here) {
   vf32 flow = norm_load(whole, dy, j, here);
@@ -168,15 +198,15 @@ BNN_INLINE void norm_ask(const float *x, const float *dy) {
 }
 
 /* One or four wide rows that end at `here`. */
-BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const float *dy, const uint32_t *mask,
-                                     int64_t width, int64_t stride, int64_t j, int64_t here, const float *mean,
-                                     float *sum, float *products) {
+BNN_INLINE void norm_add_products_at(int rectified, int whole, int rows, const float *x, const float *dy,
+                                     const uint32_t *mask, int64_t width, int64_t stride, int64_t j, int64_t here,
+                                     const float *mean, float *sum, float *products) {
   vf32 m = norm_load(whole, mean, j, here), flow[4], product[4];
   BNN_UNROLL
   for (int i = 0; i < rows; i++) {
     norm_ask(x + i * stride + j, dy + i * width + j);
     flow[i] = norm_flow(whole, dy + i * width, mask ? mask + i * (width / BNN_WORD) : NULL, j, here);
-    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load(whole, x + i * stride, j, here), m));
+    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load_x(rectified, whole, x + i * stride, j, here), m));
   }
   for (int i = 1; i < rows; i += 2) {
     flow[i - 1] = v_add_f32(flow[i - 1], flow[i]);
@@ -197,32 +227,38 @@ BNN_INLINE void norm_add_products_at(int whole, int rows, const float *x, const 
   }
 }
 
-BNN_INLINE void norm_add_products_of(int rows, const float *x, const float *dy, const uint32_t *mask, int64_t width,
-                                     int64_t stride, int64_t here, const float *mean, float *sum, float *products) {
+BNN_INLINE void norm_add_products_of(int rectified, int rows, const float *x, const float *dy, const uint32_t *mask,
+                                     int64_t width, int64_t stride, int64_t here, const float *mean, float *sum,
+                                     float *products) {
   int64_t j = 0;
   for (; j + BNN_LANES <= here; j += BNN_LANES)
-    norm_add_products_at(1, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
-  if (j < here) norm_add_products_at(0, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
+    norm_add_products_at(rectified, 1, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
+  if (j < here) norm_add_products_at(rectified, 0, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
 }
 
-static void norm_add_products(const float *x, const float *dy, const uint32_t *mask, int64_t count, int64_t width,
-                              int64_t stride, const float *mean, float *sum, float *products) {
-  for (int64_t j = 0; j < width; j++) sum[j] = products[j] = 0;
-  for (int64_t at = 0; at < count;) {
-    int64_t left = count - at, rows = left >= 4 * width ? 4 : 1;
-    const uint32_t *bits = mask ? mask + at / BNN_WORD : NULL;
-    if (rows == 4)
-      norm_add_products_of(4, x, dy + at, bits, width, stride, width, mean, sum, products);
-    else
-      norm_add_products_of(1, x, dy + at, bits, width, stride, left < width ? left : width, mean, sum, products);
-    at += rows * width;
-    x += rows * stride;
-  }
-}
-
-/* The mask of the rows from `first`, or NULL. */
+/* The mask from float `first` on, or NULL. */
 BNN_INLINE const uint32_t *norm_mask(const bnn_norm *n, int64_t first) {
   return n->mask ? n->mask + first / BNN_WORD : NULL;
+}
+
+static void norm_add_products(const bnn_norm *n, const norm_block *b, const float *mean, float *sum, float *products) {
+  for (int64_t j = 0; j < b->width; j++) sum[j] = products[j] = 0;
+  for (int64_t at = 0, row = b->row, rows; at < b->count; at += rows * b->width, row += rows * b->group) {
+    int64_t left = b->count - at, first = b->first + at;
+    rows = left >= 4 * b->width ? 4 : 1;
+    for (int64_t i = 0, j = 0; i < n->pieces; i++) {
+      norm_part p = norm_part_of(n, b, i, row);
+      int64_t here = left < p.width ? left : p.width;
+      const float *dy = n->dy + first + j;
+      const uint32_t *mask = norm_mask(n, first + j);
+      if (rows == 4)
+        norm_add_products_of(n->rectified, 4, p.x, dy, mask, b->width, p.stride, p.width, mean + j, sum + j,
+                             products + j);
+      else
+        norm_add_products_of(n->rectified, 1, p.x, dy, mask, b->width, p.stride, here, mean + j, sum + j, products + j);
+      j += p.width;
+    }
+  }
 }
 
 static void norm_sums(const void *what, int64_t begin, int64_t end) {
@@ -231,8 +267,7 @@ static void norm_sums(const void *what, int64_t begin, int64_t end) {
     norm_block b = norm_block_of(n, i);
     float several[3][NORM_MOST], *sum = n->parts + 2 * i * b.channels, *products = sum + b.channels;
     float *sums = b.group > 1 ? several[0] : sum, *all = b.group > 1 ? several[1] : products;
-    norm_add_products(b.x, n->dy + b.first, norm_mask(n, b.first), b.count, b.width, b.stride,
-                      norm_widen(&b, n->mean, several[2]), sums, all);
+    norm_add_products(n, &b, norm_widen(&b, n->mean, several[2]), sums, all);
     norm_fold(&b, sums, sum);
     norm_fold(&b, all, products);
   }
@@ -263,66 +298,113 @@ static void norm_sums_total(const void *what, int64_t begin, int64_t end) {
   }
 }
 
+/* What is read per channel. */
+typedef struct {
+  const float *mean, *scale, *shift;
+} norm_line;
+
+BNN_INLINE vf32 norm_normal(int rectified, int whole, const float *x, const norm_line *line, const float *addend,
+                            int64_t j, int64_t here) {
+  vf32 y = v_sub_f32(norm_load_x(rectified, whole, x, j, here), norm_load(whole, line->mean, j, here));
+  y = v_mul_f32(y, norm_load(whole, line->scale, j, here));
+  if (line->shift) y = v_add_f32(y, norm_load(whole, line->shift, j, here));
+  return addend ? v_add_f32(y, norm_load(whole, addend, j, here)) : y;
+}
+
+static void norm_row(int rectified, const float *x, int64_t here, const norm_line *line, const float *addend,
+                     float *out) {
+  int64_t j = 0;
+  for (; j + BNN_LANES <= here; j += BNN_LANES)
+    v_store_f32(out + j, norm_normal(rectified, 1, x, line, addend, j, here));
+  if (j < here) v_store_part_f32(out + j, norm_normal(rectified, 0, x, line, addend, j, here), here - j);
+}
+
 static void normalize(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
   norm_block b = norm_block_of(n, begin);
   float several[3][NORM_MOST];
-  const float *restrict mean = norm_widen(&b, n->mean, several[0]);
-  const float *restrict scale = norm_widen(&b, n->scale, several[1]);
-  const float *restrict shift = norm_widen(&b, n->shift, several[2]);
-  const float *restrict x = b.x;
-  float *restrict out = n->out + b.first;
+  const float *mean = norm_widen(&b, n->mean, several[0]), *scale = norm_widen(&b, n->scale, several[1]);
+  const float *shift = norm_widen(&b, n->shift, several[2]);
   int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
-  for (int64_t count = rows * b.channels - b.first; count > 0; count -= b.width, x += b.stride, out += b.width) {
-    int64_t here = count < b.width ? count : b.width;
-    if (shift)
-      for (int64_t j = 0; j < here; j++) out[j] = (x[j] - mean[j]) * scale[j] + shift[j];
-    else
-      for (int64_t j = 0; j < here; j++) out[j] = (x[j] - mean[j]) * scale[j];
+  for (int64_t row = b.row; row < rows; row += b.group) {
+    int64_t first = row * b.channels, left = (rows - row) * b.channels;
+    for (int64_t i = 0, j = 0; i < n->pieces; i++) {
+      norm_part p = norm_part_of(n, &b, i, row);
+      norm_line line = {mean + j, scale + j, shift ? shift + j : NULL};
+      const float *addend = n->addend ? n->addend + first + j : NULL;
+      norm_row(n->rectified, p.x, left < p.width ? left : p.width, &line, addend, n->out + first + j);
+      j += p.width;
+    }
   }
+}
+
+/* The words of a piece from word `first` of some rows on; whether there is a NaN. */
+static int norm_sign_rows(const bnn_norm *n, const bnn_norm_piece *p, int64_t first, int64_t row, int64_t end) {
+  int64_t words = n->channels / BNN_WORD, here = p->channels / BNN_WORD, channel = first * BNN_WORD;
+  norm_line line = {n->mean + channel, n->scale + channel, n->shift ? n->shift + channel : NULL};
+  vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
+  vmask nan = v_mask_none();
+  for (; row < end; row++) {
+    int64_t at = row * n->channels + channel;
+    const float *x = p->x + row * p->stride, *addend = n->addend ? n->addend + at : NULL;
+    float *out = n->out ? n->out + at : NULL;
+    uint32_t *signs = n->words + row * words + first, *withins = n->within ? n->within + row * words + first : NULL;
+    for (int64_t w = 0; w < here; w++) {
+      uint32_t sign = 0, within = 0;
+      fetch_ahead(x + w * BNN_WORD + NORM_AHEAD, BNN_WORD * sizeof *x);
+      BNN_UNROLL
+      for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
+        int64_t c = w * BNN_WORD + lane;
+        vf32 y = norm_normal(n->rectified, 1, x, &line, addend, c, p->channels);
+        if (out) v_store_f32(out + c, y);
+        sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
+        within |= v_mask_bits(v_within_f32(y, clip)) << lane;
+        nan = v_mask_or(nan, v_nan_f32(y));
+      }
+      signs[w] = sign;
+      if (withins) withins[w] = within;
+    }
+  }
+  return v_mask_bits(nan) != 0;
 }
 
 static void normalize_sign(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
-  int64_t most = norm_rows(n->channels), words = n->channels / BNN_WORD;
-  vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
   for (int64_t i = begin; i < end; i++) {
-    vmask nan = v_mask_none();
-    for (int64_t row = i * most; row < (i + 1) * most && row < n->rows; row++)
-      for (int64_t w = 0; w < words; w++) {
-        const float *x = n->x + row * n->stride + w * BNN_WORD;
-        uint32_t sign = 0, within = 0;
-        fetch_ahead(x + NORM_AHEAD, BNN_WORD * sizeof *x);
-        BNN_UNROLL
-        for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
-          int64_t c = w * BNN_WORD + lane;
-          vf32 y = v_sub_f32(v_load_f32(x + lane), v_load_f32(n->mean + c));
-          y = v_mul_f32(y, v_load_f32(n->scale + c));
-          if (n->shift) y = v_add_f32(y, v_load_f32(n->shift + c));
-          sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
-          within |= v_mask_bits(v_within_f32(y, clip)) << lane;
-          nan = v_mask_or(nan, v_nan_f32(y));
-        }
-        n->words[row * words + w] = sign;
-        if (n->within) n->within[row * words + w] = within;
-      }
-    n->nan[i] = v_mask_bits(nan) != 0;
+    norm_block b = norm_block_of(n, i);
+    n->nan[i] = 0;
+    for (int64_t piece = 0, first = 0; piece < n->pieces; piece++) {
+      n->nan[i] |= (uint8_t)norm_sign_rows(n, &n->piece[piece], first, b.row, b.row + b.rows);
+      first += n->piece[piece].channels / BNN_WORD;
+    }
   }
 }
 
-/* x and dy may be `out` itself: a vector of each is read before it is written. */
-BNN_INLINE void norm_grad_at(int whole, const float *x, const float *dy, const uint32_t *mask, int64_t j, int64_t here,
-                             const float *mean, const float *scale, const float *shift, const float *slope,
-                             float *out) {
+/* x and dy may be dx itself: a vector of each is read before it is written. */
+BNN_INLINE void norm_grad_at(int rectified, int whole, const float *x, const float *dy, const uint32_t *mask, int64_t j,
+                             int64_t here, const float *mean, const float *scale, const float *shift,
+                             const float *slope, int add, float *dx) {
   norm_ask(x + j, dy + j);
   vf32 flow = v_sub_f32(norm_flow(whole, dy, mask, j, here), norm_load(whole, shift, j, here));
-  vf32 normal = v_sub_f32(norm_load(whole, x, j, here), norm_load(whole, mean, j, here));
+  vf32 value = norm_load_x(rectified, whole, x, j, here), zero = v_set_f32(0);
+  vf32 normal = v_sub_f32(value, norm_load(whole, mean, j, here));
   flow = v_sub_f32(flow, v_mul_f32(normal, norm_load(whole, slope, j, here)));
   flow = v_mul_f32(flow, norm_load(whole, scale, j, here));
+  if (rectified) flow = v_choose_f32(v_less_f32(zero, value), flow, zero);
+  if (add) flow = v_add_f32(norm_load(whole, dx, j, here), flow);
   if (whole)
-    v_store_f32(out + j, flow);
+    v_store_f32(dx + j, flow);
   else
-    v_store_part_f32(out + j, flow, here - j);
+    v_store_part_f32(dx + j, flow, here - j);
+}
+
+static void norm_grad_row(int rectified, const float *x, const float *dy, const uint32_t *mask, int64_t here,
+                          const float *mean, const float *scale, const float *shift, const float *slope, int add,
+                          float *dx) {
+  int64_t j = 0;
+  for (; j + BNN_LANES <= here; j += BNN_LANES)
+    norm_grad_at(rectified, 1, x, dy, mask, j, here, mean, scale, shift, slope, add, dx);
+  if (j < here) norm_grad_at(rectified, 0, x, dy, mask, j, here, mean, scale, shift, slope, add, dx);
 }
 
 static void normalize_grad(const void *what, int64_t begin, int64_t end) {
@@ -332,13 +414,15 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
   const float *mean = norm_widen(&b, n->mean, several[0]), *scale = norm_widen(&b, n->scale, several[1]);
   const float *shift = norm_widen(&b, n->shift, several[2]), *slope = norm_widen(&b, n->slope, several[3]);
   int64_t rows = end * norm_rows(n->channels) < n->rows ? end * norm_rows(n->channels) : n->rows;
-  const float *x = b.x;
-  for (int64_t first = b.first, last = rows * b.channels; first < last; first += b.width, x += b.stride) {
-    int64_t here = last - first < b.width ? last - first : b.width, j = 0;
-    const float *dy = n->dy + first;
-    for (; j + BNN_LANES <= here; j += BNN_LANES)
-      norm_grad_at(1, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
-    if (j < here) norm_grad_at(0, x, dy, norm_mask(n, first), j, here, mean, scale, shift, slope, n->out + first);
+  for (int64_t row = b.row; row < rows; row += b.group) {
+    int64_t first = row * b.channels, left = (rows - row) * b.channels;
+    for (int64_t i = 0, from = 0; i < n->pieces; i++) {
+      norm_part p = norm_part_of(n, &b, i, row);
+      norm_grad_row(n->rectified, p.x, n->dy + first + from, norm_mask(n, first + from),
+                    left < p.width ? left : p.width, mean + from, scale + from, shift + from, slope + from, n->add,
+                    n->piece[i].dx + row * n->piece[i].channels);
+      from += p.width;
+    }
   }
 }
 

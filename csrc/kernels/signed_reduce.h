@@ -109,7 +109,7 @@ static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, fl
 /* Lanes are channels, a term is four positions. Areas: the sums of each unit [SIGNED_COLUMNS][BNN_PANEL], its bits
  * [SIGNED_WORDS][32], and the tables of SIGNED_ROWS columns. */
 
-#define SIGNED_TABLE_ROW (SIGNED_ROWS * 16) /* floats, for four positions */
+#define SIGNED_TABLE_ROW (SIGNED_POSITIONS / 4 * BNN_LANES) /* floats, for all positions of a column */
 #define SIGNED_WORDS (SIGNED_POSITIONS / 32 + SIGNED_RUNS)
 #define SIGNED_BITS (SIGNED_WORDS * 32)
 #define SIGNED_SUMS (SIGNED_COLUMNS * BNN_PANEL)
@@ -117,13 +117,13 @@ static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, fl
 static size_t signed_reduce_areas(const bnn_product *p) {
   signed_reduce_plan plan = signed_plan_reduce(p);
   int64_t units = plan.units < SIGNED_UNITS ? plan.units : SIGNED_UNITS;
-  return (size_t)(units * (SIGNED_SUMS + SIGNED_BITS) + SIGNED_POSITIONS / 4 * SIGNED_TABLE_ROW) * sizeof(float);
+  return (size_t)(units * (SIGNED_SUMS + SIGNED_BITS) + SIGNED_ROWS * SIGNED_TABLE_ROW) * sizeof(float);
 }
 
 static void signed_place_run(const signed_run *run, int32_t *block, int32_t *length, int32_t *row) {
   *block = (int32_t)run->word;
   *length = (int32_t)(run->count + 3) / 4;
-  for (int r = 0; r < SIGNED_ROWS; r++) row[r] = (int32_t)run->first / 4 * SIGNED_TABLE_ROW + r * 16;
+  for (int r = 0; r < SIGNED_ROWS; r++) row[r] = (int32_t)run->first / 4 * BNN_LANES + r * SIGNED_TABLE_ROW;
 }
 
 static void signed_reduce_begin(const signed_reduction *work) {
@@ -152,20 +152,23 @@ static void signed_reduce_chunk(const signed_reduction *work) {
       for (int64_t slot = run->first; slot < run->first + run->count; slot += 4) {
         const float *a = signed_dy(work, slot) + column, *b = signed_dy(work, slot + 1) + column;
         const float *c = signed_dy(work, slot + 2) + column, *d = signed_dy(work, slot + 3) + column;
-        float *table = tables + slot / 4 * SIGNED_TABLE_ROW;
-        for (int64_t n = 0; n < columns; n++) v_store_f32(table + n * 16, v_table_f32(a[n], b[n], c[n], d[n]));
-        for (int64_t n = columns; n < SIGNED_ROWS; n++) v_store_f32(table + n * 16, v_set_f32(0));
+        float *table = tables + slot / 4 * BNN_LANES;
+        for (int64_t n = 0; n < columns; n++)
+          v_store_f32(table + n * SIGNED_TABLE_ROW, v_table_f32(a[n], b[n], c[n], d[n]));
+        for (int64_t n = columns; n < SIGNED_ROWS; n++) v_store_f32(table + n * SIGNED_TABLE_ROW, v_set_f32(0));
       }
     for (int64_t u = 0; u < units; u++) {
       signed_tile tile = signed_unit_tile(work, work->first_unit + u);
       tile.left = tables;
-      tile.step = SIGNED_TABLE_ROW;
-      tile.right = bits + u * SIGNED_BITS;
-      tile.tap_stride = 32;
+      tile.tap_stride = BNN_PANEL;
       tile.rows = (int)columns;
-      tile.columns = BNN_PANEL;
-      for (int r = 0; r < SIGNED_ROWS; r++) tile.out[r] = work->areas + u * SIGNED_SUMS + (column + r) * BNN_PANEL;
-      signed_look_up_tile(&tile);
+      for (int r = 0; r < tile.rows; r++) tile.out[r] = work->areas + u * SIGNED_SUMS + (column + r) * BNN_PANEL;
+      for (int64_t k = 0; k < BNN_PANEL; k += SIGNED_TABLE_WIDTH) {
+        tile.right = bits + u * SIGNED_BITS + k;
+        tile.column = k;
+        tile.columns = BNN_PANEL - k;
+        signed_look_up_tile(&tile);
+      }
     }
   }
 }

@@ -10,11 +10,12 @@
 
 #define SIGNED_BLOCK 64
 #define SIGNED_SEGMENT 24 /* positions of an item: whole tiles */
-#define SIGNED_CHUNK 384  /* positions staged together: tables of 1 KB per source pixel stay in the second cache */
+#define SIGNED_CHUNK 384  /* positions staged together: tables, 1 KB per source pixel or less, fit the second cache */
 
 typedef struct {
   int bits;         /* the left operand is packed */
   int table;        /* its floats are staged as register tables */
+  int rows;         /* of a tile */
   int64_t total;    /* positions of all images */
   int64_t segments; /* of SIGNED_SEGMENT positions */
   int64_t panels;   /* of 32 columns */
@@ -28,6 +29,7 @@ typedef struct {
 static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   const bnn_schedule *s = p->schedule;
   signed_plan plan = {.bits = bits, .table = SIGNED_TABLE && !bits};
+  plan.rows = plan.table ? SIGNED_ROWS : SIGNED_FLOAT_ROWS;
   plan.total = p->images * s->pixels;
   plan.segments = (plan.total + SIGNED_SEGMENT - 1) / SIGNED_SEGMENT;
   plan.panels = bnn_panels(p->columns);
@@ -48,7 +50,7 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   int64_t sources = plan.together * s->sources, reads = plan.chunk * s->taps;
   plan.slots = 1 + (sources < reads ? sources : reads);
   int64_t block = p->depth < SIGNED_BLOCK ? p->depth : SIGNED_BLOCK;
-  plan.stride = plan.table ? (block + 3) / 4 * 16 : block;
+  plan.stride = plan.table ? (block + 3) / 4 * BNN_LANES : block;
   return plan;
 }
 
@@ -154,7 +156,7 @@ static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
       tile = NULL;
     }
     int64_t taps = c->valid + c->padded;
-    if (!tile || tile->rows == SIGNED_ROWS) {
+    if (!tile || tile->rows == plan->rows) {
       row = next;
       next += taps * SIGNED_ROWS;
       tile = areas->tiles + work->tiles++;
@@ -179,7 +181,7 @@ static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
 static void signed_stage_floats(const signed_work *work, const float *row, float *staged) {
 #if SIGNED_TABLE
   int64_t k = 0;
-  for (; k + 4 <= work->depth; k += 4, staged += 16)
+  for (; k + 4 <= work->depth; k += 4, staged += BNN_LANES)
     v_store_f32(staged, v_table_f32(row[k], row[k + 1], row[k + 2], row[k + 3]));
   if (k < work->depth)
     v_store_f32(staged,
@@ -240,15 +242,14 @@ static void signed_stage_right(const signed_work *work, int64_t column) {
       }
 }
 
-/* Results of one tile of positions by SIGNED_WIDTH columns. */
+/* Results of one tile of positions by the columns of a tile. */
 static void signed_position_tile(const signed_work *work, signed_tile *tile, int64_t column) {
   tile->column = column;
   tile->columns = work->product->columns - column;
   tile->add = work->block > 0;
 #if SIGNED_TABLE
   if (work->plan.table) {
-    tile->step = 16;
-    tile->right = signed_prepared(work, column / BNN_PANEL);
+    tile->right = signed_prepared(work, column / BNN_PANEL) + column % BNN_PANEL;
     tile->tap_stride = work->plan.words * BNN_PANEL;
     signed_look_up_tile(tile);
     return;
@@ -270,7 +271,7 @@ static void signed_chunk(signed_work *work) {
     signed_stage_left(work);
     if (work->plan.table) { /* the tables of a tile stay in the first cache */
       for (int64_t i = 0; i < work->tiles; i++)
-        for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_WIDTH)
+        for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_TABLE_WIDTH)
           signed_position_tile(work, tiles + i, column);
     } else {
       for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_WIDTH) {

@@ -1,20 +1,24 @@
-/* The register tiles of the signed products: a few rows by two vectors of results, all in registers.
+/* The register tiles of the signed products: a few rows by one or two vectors of results, all in registers.
  *
  * A tile adds, for each of its taps, a number of terms. With signs as +-1 floats a term is one multiply-add per vector,
- * exact because the product is; either operand may be the signs. With register tables (BNN_REGISTER_TABLE) a term is
- * a group of four: the left row holds their 16 signed sums, the right operand the nibbles that pick one per lane.
+ * exact because the product is; either operand may be the signs. With register tables (BNN_TABLE_VECTORS) a term is a
+ * group of four: the left row holds their signed sums, a vector, and the right operand the nibbles that choose one per
+ * lane.
  *
  * Each result is one running sum over taps, then terms. Where a result stands in a tile, and in which tile, cannot
  * change its bits. */
 
-#ifdef BNN_REGISTER_TABLE
+#define SIGNED_FLOAT_ROWS 6 /* 12 sums, two vectors and a broadcast: 15 of 16 registers */
+#define SIGNED_WIDTH (2 * BNN_LANES)
+#ifdef BNN_TABLE_VECTORS
 #define SIGNED_TABLE 1
 #define SIGNED_ROWS 8
+#define SIGNED_TABLE_WIDTH (BNN_TABLE_VECTORS * BNN_LANES)
 #else
 #define SIGNED_TABLE 0
-#define SIGNED_ROWS 6 /* 12 sums, two vectors and a broadcast: 15 of 16 registers */
+#define SIGNED_ROWS SIGNED_FLOAT_ROWS
+#define SIGNED_TABLE_WIDTH SIGNED_WIDTH
 #endif
-#define SIGNED_WIDTH (2 * BNN_LANES)
 
 typedef struct {
   int64_t taps;
@@ -31,15 +35,14 @@ typedef struct {
   int add;                 /* to what `out` holds */
 } signed_tile;
 
-/* Through memory, so that the loops over sums in registers have constant bounds and nothing else in them. */
-BNN_INLINE void signed_store(const signed_tile *t, const int rows, vf32 sum[SIGNED_ROWS][2]) {
+/* Through memory, so that the loops over sums in registers have constant bounds and nothing else in them. `sum` is
+ * [rows][vectors]. */
+BNN_INLINE void signed_store(const signed_tile *t, const int rows, const int vectors, const vf32 *sum) {
   float kept[SIGNED_ROWS][SIGNED_WIDTH];
-  for (int r = 0; r < rows; r++) {
-    v_store_f32(kept[r], sum[r][0]);
-    v_store_f32(kept[r] + BNN_LANES, sum[r][1]);
-  }
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < vectors; v++) v_store_f32(kept[r] + v * BNN_LANES, sum[r * vectors + v]);
   for (int r = 0; r < rows && r < t->rows; r++)
-    for (int64_t n = 0; n < SIGNED_WIDTH && n < t->columns; n += BNN_LANES) {
+    for (int64_t n = 0; n < vectors * BNN_LANES && n < t->columns; n += BNN_LANES) {
       float *out = t->out[r] + t->column + n;
       vf32 result = v_load_f32(kept[r] + n);
       if (t->add) result = v_add_f32(v_load_part_f32(out, t->columns - n), result);
@@ -49,10 +52,10 @@ BNN_INLINE void signed_store(const signed_tile *t, const int rows, vf32 sum[SIGN
 
 /* left: rows of [length] floats, right: [length][SIGNED_WIDTH] floats; one of them +-1. */
 BNN_INLINE void signed_multiply_add(const signed_tile *t, const int rows) {
-  vf32 sum[SIGNED_ROWS][2];
+  vf32 sum[SIGNED_FLOAT_ROWS][2];
   for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set_f32(0);
   for (int64_t i = 0; i < t->taps; i++) {
-    const float *left[SIGNED_ROWS], *right = (const float *)t->right + t->tap[i] * t->tap_stride;
+    const float *left[SIGNED_FLOAT_ROWS], *right = (const float *)t->right + t->tap[i] * t->tap_stride;
     int64_t length = t->length[i];
     for (int r = 0; r < rows; r++) left[r] = t->left + t->row[i * SIGNED_ROWS + r];
     for (int64_t k = 0, at = 0; k < length; k++, at += t->step, right += SIGNED_WIDTH) {
@@ -64,7 +67,7 @@ BNN_INLINE void signed_multiply_add(const signed_tile *t, const int rows) {
       }
     }
   }
-  signed_store(t, rows, sum);
+  signed_store(t, rows, 2, sum[0]);
 }
 
 static void signed_multiply_add_tile(const signed_tile *t) {
@@ -75,33 +78,46 @@ static void signed_multiply_add_tile(const signed_tile *t) {
   else if (t->rows <= 4)
     signed_multiply_add(t, 4);
   else
-    signed_multiply_add(t, SIGNED_ROWS);
+    signed_multiply_add(t, SIGNED_FLOAT_ROWS);
 }
 
 #if SIGNED_TABLE
-/* left: rows of [length] tables of 16 floats, right: [length / 8][SIGNED_WIDTH] words of 8 nibbles. */
+/* The next `count` nibbles of the tile's columns, with the next tables of each row. */
+BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right, const int rows, const int64_t count,
+                                       vf32 sum[SIGNED_ROWS][BNN_TABLE_VECTORS]) {
+  vu32 nibbles[BNN_TABLE_VECTORS];
+  for (int v = 0; v < BNN_TABLE_VECTORS; v++) nibbles[v] = v_nibbles(v_load(right + v * BNN_LANES));
+#if BNN_TABLE_VECTORS == 1 /* compilers keep the sums of two vectors in memory if it is unrolled */
+  BNN_UNROLL
+#endif
+  for (int64_t k = 0; k < count; k++) {
+    vchoice choice[BNN_TABLE_VECTORS];
+    for (int v = 0; v < BNN_TABLE_VECTORS; v++) {
+      choice[v] = v_choice(nibbles[v]);
+      nibbles[v] = v_next_nibble(nibbles[v]);
+    }
+    for (int r = 0; r < rows; r++) {
+      vf32 table = v_load_f32(left[r] + k * BNN_LANES);
+      for (int v = 0; v < BNN_TABLE_VECTORS; v++) sum[r][v] = v_add_choice_f32(sum[r][v], table, choice[v]);
+    }
+  }
+  for (int r = 0; r < rows; r++) left[r] += count * BNN_LANES;
+}
+
+/* left: rows of [length] tables, right: [length / 8][BNN_PANEL] words of 8 nibbles. */
 BNN_INLINE void signed_look_up(const signed_tile *t, const int rows) {
-  vf32 sum[SIGNED_ROWS][2];
-  for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set_f32(0);
+  vf32 sum[SIGNED_ROWS][BNN_TABLE_VECTORS];
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < BNN_TABLE_VECTORS; v++) sum[r][v] = v_set_f32(0);
   for (int64_t i = 0; i < t->taps; i++) {
     const float *left[SIGNED_ROWS];
     const uint32_t *right = (const uint32_t *)t->right + t->tap[i] * t->tap_stride;
     int64_t length = t->length[i];
     for (int r = 0; r < rows; r++) left[r] = t->left + t->row[i * SIGNED_ROWS + r];
-    for (int64_t k = 0, at = 0; k < length; right += SIGNED_WIDTH) {
-      vu32 low = v_load(right), high = v_load(right + BNN_LANES);
-      for (int64_t end = k + 8 < length ? k + 8 : length; k < end; k++, at += t->step) {
-        for (int r = 0; r < rows; r++) {
-          vf32 table = v_load_f32(left[r] + at);
-          sum[r][0] = v_add_f32(sum[r][0], v_look_up_f32(table, low));
-          sum[r][1] = v_add_f32(sum[r][1], v_look_up_f32(table, high));
-        }
-        low = v_next_nibble(low);
-        high = v_next_nibble(high);
-      }
-    }
+    for (; length >= 8; length -= 8, right += BNN_PANEL) signed_look_up_nibbles(left, right, rows, 8, sum);
+    if (length > 0) signed_look_up_nibbles(left, right, rows, length, sum);
   }
-  signed_store(t, rows, sum);
+  signed_store(t, rows, BNN_TABLE_VECTORS, sum[0]);
 }
 
 static void signed_look_up_tile(const signed_tile *t) {

@@ -12,7 +12,7 @@
  *
  * and 2^-24 (number of chunks and parts) (sum of magnitudes). Roundings are as often up as down, so that of the first
  * about sqrt(n) m 2^-24 is seen. Three limbs are taken where m^2 <= TILES_LIMIT * mean(dy^2) in every column of a tile,
- * less in short chunks, which keeps this below the error of a blocked sum of floats; four otherwise. A tile of columns
+ * less in short chunks, which keeps this near the error of a blocked sum of floats; four otherwise. A tile of columns
  * with one that is not finite, or so small that its scale is not, takes the register tables instead. */
 
 #define TILES_SIDE 16                 /* rows of a tile, and columns of sums */
@@ -24,7 +24,7 @@
 #define TILES_GROUP 64                /* columns whose sums are joined at a time: they stay in the first */
 #define TILES_PART 2048               /* least positions of a part of the images */
 #define TILES_LIMBS 4                 /* at most */
-#define TILES_LIMIT 64.0f
+#define TILES_LIMIT 256.0f
 #define TILES_CONSTANT INT32_MIN /* the offset of a padded tap */
 
 typedef struct {
@@ -233,7 +233,7 @@ BNN_INLINE void tiles_measure_columns(const tiles_reduction *work, int64_t slots
 
 /* The limbs that a tile of columns needs; 0 where it needs the tables. NaN is in no maximum, but in the squares. */
 static int tiles_limbs(const float *maxima, const float *squares, float count) {
-  float limit = count / 4 < TILES_LIMIT ? count / 4 : TILES_LIMIT;
+  float limit = count < TILES_LIMIT ? count : TILES_LIMIT;
   int limbs = 3;
   for (int64_t n = 0; n < TILES_SIDE; n++) {
     float m = maxima[n];

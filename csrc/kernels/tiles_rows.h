@@ -11,11 +11,12 @@
  *
  * Three limbs, four, or the kernel of signed_rows.h? A sum of n terms of typical size h has a rounding error of about
  * 0.29 sqrt(n) u here, and of 0.41 n h 2^-24 in a running float32 sum, as in a BLAS, whose blocks make n TILES_CHAIN
- * at most. The first number of limbs will do whose error is no larger: 2^23 u / h <= sqrt(n / 2). Of a row, h is the
- * mean magnitude, or 1/64 of the largest if that is more: where zeros prevail, they are exact in both sums. Of an
- * image it is the harmonic mean over the rows that are not zero, which few rows far above the others cannot lift; so
- * results that read only small rows of an image keep their accuracy. Where four limbs do not suffice, magnitudes are
- * extreme, or not finite, the image or the row is left to signed_rows.h.
+ * at most. The first number of limbs will do whose error is at most sqrt(TILES_EXCESS) times that of the float32 sum:
+ * 2 (2^23 u / h)^2 <= TILES_EXCESS n. Of a row, h is the root of the mean square, but at most four times the mean
+ * magnitude, as an outlier alone is not typical, and at least 1/64 of the largest: where zeros prevail, they are exact
+ * in both sums. Of an image it is the harmonic mean over the rows that are not zero, which few rows far above the
+ * others cannot lift; so results that read only small rows of an image keep their accuracy. Where four limbs do not
+ * suffice, or squares may leave the range of floats, the image or the row is left to signed_rows.h.
  *
  * Sources are staged in lines of 64 bytes per limb, in a flat image: between rows lie so many lines of zeros, shared by
  * the end of one row and the beginning of the next, that whatever a tap reads beyond a border is among them; likewise
@@ -24,6 +25,7 @@
  * products as there are remainders of a target by the stride, each with the taps that meet it. */
 
 #define TILES_CHAIN 384
+#define TILES_EXCESS 2
 #define TILES_STAGED (1 << 20) /* bytes of lines to aim at: they are read once per panel, from the second cache */
 #define TILES_MOST (4 << 20)   /* the most bytes of lines and of signs */
 #define TILES_LIMBS 4
@@ -197,6 +199,7 @@ typedef struct {
   int64_t *step;       /* [taps * blocks] bytes from the line of a position to the one a tap reads */
   int64_t *target;     /* [lines] which target a position is, or -1 */
   float *unit;         /* [lines] of its scale */
+  int8_t *limbs;       /* [lines] likewise */
   tiles_scale *scales; /* [images] of the images staged together */
   int32_t *sums;       /* [limbs][2 tiles][2 tiles][16][16] */
   uint8_t *staged;     /* [blocks][limbs][lines][64] */
@@ -230,29 +233,31 @@ static size_t tiles_rows_areas(const bnn_product *p, const tiles_plan *plan, voi
       plan->taps * plan->blocks * (int64_t)sizeof(int64_t),
       plan->lines * (int64_t)sizeof(int64_t),
       plan->lines * (int64_t)sizeof(float),
+      plan->lines,
       plan->images * (int64_t)sizeof(tiles_scale),
       TILES_LIMBS * 4 * TILES_TILE,
       plan->blocks * TILES_LIMBS * plan->lines * TILES_LINE,
       plan->blocks * plan->taps * TILES_PANEL,
   };
-  size_t at[8] = {0};
-  for (int i = 0; i < 7; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
+  size_t at[9] = {0};
+  for (int i = 0; i < 8; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
   if (base) {
     char *start = base;
     *areas = (tiles_areas){
         .step = (int64_t *)(start + at[0]),
         .target = (int64_t *)(start + at[1]),
         .unit = (float *)(start + at[2]),
-        .scales = (tiles_scale *)(start + at[3]),
-        .sums = (int32_t *)(start + at[4]),
-        .staged = (uint8_t *)(start + at[5]),
-        .signs = (int8_t *)(start + at[6]),
-        .rest = start + at[5],
+        .limbs = (int8_t *)(start + at[3]),
+        .scales = (tiles_scale *)(start + at[4]),
+        .sums = (int32_t *)(start + at[5]),
+        .staged = (uint8_t *)(start + at[6]),
+        .signs = (int8_t *)(start + at[7]),
+        .rest = start + at[6],
     };
   }
   bnn_product alone = tiles_part(p, plan, &tiles_row_schedule, 0);
-  size_t rest = at[5] + signed_right_scratch(&alone);
-  return rest > at[7] ? rest : at[7];
+  size_t rest = at[6] + signed_right_scratch(&alone);
+  return rest > at[8] ? rest : at[8];
 }
 
 static size_t tiles_rows_scratch(const bnn_product *p) {
@@ -263,48 +268,46 @@ static size_t tiles_rows_scratch(const bnn_product *p) {
 /* ---- scales ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-  float largest, sum;
+  float largest, squares;
   float rows, inverses; /* rows that are not zero, and the sum of their 1 / h */
 } tiles_range;
 
 static void tiles_measure(const float *row, int64_t depth, tiles_range *range) {
-  vf32 sum = v_set_f32(0), largest = v_set_f32(0);
-  int64_t k = 0;
-  for (; k + BNN_LANES <= depth; k += BNN_LANES) {
-    vf32 x = v_abs_f32(v_load_f32(row + k));
-    sum = v_add_f32(sum, x);
+  vf32 sums = v_set_f32(0), squares = v_set_f32(0), largest = v_set_f32(0);
+  for (int64_t k = 0; k < depth; k += BNN_LANES) {
+    vf32 x = depth - k < BNN_LANES ? v_load_part_f32(row + k, depth - k) : v_load_f32(row + k);
+    squares = v_fma_f32(x, x, squares);
+    x = v_abs_f32(x);
+    sums = v_add_f32(sums, x);
     largest = v_max_f32(largest, x);
   }
-  if (k < depth) {
-    vf32 x = v_abs_f32(v_load_part_f32(row + k, depth - k));
-    sum = v_add_f32(sum, x);
-    largest = v_max_f32(largest, x);
-  }
-  float total = v_total_f32(sum), peak = v_peak_f32(largest);
-  range->sum += total;
+  float total = v_total_f32(squares), peak = v_peak_f32(largest);
+  range->squares += total;
   if (peak > range->largest) range->largest = peak;
   if (peak > 0) {
-    float size = total / (float)depth;
+    float size = __builtin_sqrtf(total / (float)depth), mean = v_total_f32(sums) / (float)depth;
+    if (size > 4 * mean) size = 4 * mean;
     range->rows += 1;
     range->inverses += 1 / (size > peak / 64 ? size : peak / 64);
   }
 }
 
 static tiles_scale tiles_scale_of(const tiles_range *range, int64_t terms) {
-  const float smallest = 0x1p-90f, largest = 0x1p90f;
-  if (range->sum == 0) return (tiles_scale){0, 0, 0};
-  if (!(range->largest >= smallest && range->sum <= largest)) return (tiles_scale){-1, 0, 0};
+  const float smallest = 0x1p-56f, largest = 0x1p50f;
+  /* NaN is in no maximum, but in the squares. */
+  if (range->largest == 0 && range->squares == 0) return (tiles_scale){0, 0, 0};
+  int plain = range->largest >= smallest && range->largest <= largest && range->squares >= 0;
+  if (!plain) return (tiles_scale){-1, 0, 0};
   /* The power of two above the largest, but for a little room */
   union {
     float x;
     uint32_t bits;
   } power = {.x = range->largest * 1.0078125f};
   power.bits &= 0x7f800000;
-  float unit = power.x * 0x1p-30f;
-  float size = range->rows / range->inverses, chain = (float)(terms < TILES_CHAIN ? terms : TILES_CHAIN);
-  float ratio = unit * 0x1p23f / size;
-  if (ratio * ratio * 0x1p16f * 2 <= chain) return (tiles_scale){3, 1 / (unit * 256), unit};
-  return (tiles_scale){ratio * ratio * 2 <= chain ? 4 : -1, 1 / unit, unit};
+  float unit = power.x * 0x1p-30f, chain = (float)(terms < TILES_CHAIN ? terms : TILES_CHAIN);
+  float ratio = unit * 0x1p23f * range->inverses / range->rows, excess = ratio * ratio * 2 / chain;
+  if (excess * 0x1p16f <= TILES_EXCESS) return (tiles_scale){3, 1 / (unit * 256), unit};
+  return (tiles_scale){excess <= TILES_EXCESS ? 4 : -1, 1 / unit, unit};
 }
 
 /* ---- staging --------------------------------------------------------------------------------------------------- */
@@ -316,7 +319,6 @@ typedef struct {
   tiles_areas areas;
   int64_t group, first_panel, end_panel;
   int64_t begin, end; /* rows of lines whose targets are staged together */
-  int limbs;          /* the most that one of their scales has */
   int special;        /* one of them has none */
   int64_t image;      /* the first of which rows are staged */
   int64_t measured;   /* the image that `scale` was last measured of, or -1 */
@@ -338,11 +340,6 @@ static void tiles_scale_image(tiles_work *work, int64_t image) {
   for (int64_t i = 0; i < sources; i++) tiles_measure(tiles_source(work, image * sources + i), p->depth, &range);
   if (work->plan.constant) tiles_measure(p->constant, p->depth, &range);
   work->scale = tiles_scale_of(&range, work->plan.terms);
-}
-
-static void tiles_note_scale(tiles_work *work) {
-  if (work->scale.limbs > work->limbs) work->limbs = work->scale.limbs;
-  if (work->scale.limbs < 0) work->special = 1;
 }
 
 /* A line of `depth` floats for each limb. */
@@ -375,15 +372,16 @@ static void tiles_stage_zeros(const tiles_work *work, int64_t line, int64_t coun
 static void tiles_stage_rows(tiles_work *work) {
   const bnn_product *p = work->product;
   const tiles_plan *plan = &work->plan;
-  work->limbs = work->special = 0;
+  work->special = 0;
   for (int64_t row = work->begin; row < work->end; row++) {
     tiles_range range = {0};
     tiles_measure(tiles_source(work, row), p->depth, &range);
     work->scale = tiles_scale_of(&range, plan->terms);
-    tiles_note_scale(work);
+    if (work->scale.limbs < 0) work->special = 1;
     if (work->scale.limbs < 0) work->scale.inverse = 0; /* the line is not used, but lies in a tile with others */
     tiles_stage_line(work, tiles_source(work, row), row - work->begin);
     work->areas.unit[row - work->begin] = work->scale.unit;
+    work->areas.limbs[row - work->begin] = (int8_t)work->scale.limbs;
     work->areas.target[row - work->begin] = work->scale.limbs < 0 ? -1 : row;
   }
 }
@@ -414,7 +412,7 @@ static void tiles_stage_images(tiles_work *work) {
   const tiles_plan *plan = &work->plan;
   int64_t rows = plan->image_rows, from = work->begin - plan->before, to = work->end + plan->after;
   int64_t image = work->image = work->begin / rows, last = (work->end - 1) / rows, lines = plan->axis[2].lines;
-  work->limbs = work->special = 0;
+  work->special = 0;
   if (from < image * rows) {
     tiles_stage_zeros(work, 0, (image * rows - from) * lines);
     from = image * rows;
@@ -422,7 +420,7 @@ static void tiles_stage_images(tiles_work *work) {
   for (; image <= last; image++) {
     int64_t end = to < (image + 1) * rows ? to : (image + 1) * rows;
     tiles_scale_image(work, image);
-    tiles_note_scale(work);
+    if (work->scale.limbs < 0) work->special = 1;
     work->areas.scales[image - work->image] = work->scale;
     tiles_stage_image(work, image, from - image * rows, end - image * rows);
     from = end;
@@ -436,7 +434,8 @@ static void tiles_list_targets(const tiles_work *work, const int64_t phase[3]) {
   const tiles_axis *z = &plan->axis[0], *y = &plan->axis[1], *x = &plan->axis[2];
   int64_t *target = work->areas.target;
   float *unit = work->areas.unit;
-  for (int64_t row = work->begin; row < work->end; row++, target += x->lines, unit += x->lines) {
+  int8_t *limbs = work->areas.limbs;
+  for (int64_t row = work->begin; row < work->end; row++, target += x->lines, unit += x->lines, limbs += x->lines) {
     int64_t image = row / plan->image_rows, at = row % plan->image_rows;
     int64_t tz = at / y->lines * z->phases + phase[0], ty = at % y->lines * y->phases + phase[1];
     const tiles_scale *scale = work->areas.scales + image - work->image;
@@ -445,6 +444,7 @@ static void tiles_list_targets(const tiles_work *work, const int64_t phase[3]) {
     for (int64_t i = 0; i < x->lines; i++) {
       target[i] = inside && i * x->phases + phase[2] < x->targets ? first + i * x->phases : -1;
       unit[i] = scale->unit;
+      limbs[i] = (int8_t)scale->limbs;
     }
   }
 }
@@ -512,7 +512,7 @@ BNN_INLINE void tiles_sum(const tiles_work *work, const uint8_t *upper, const ui
   if (tall && wide) t_store(3, sums + 768, TILES_LINE);
 }
 
-static void tiles_combine(const tiles_work *work, int64_t position, const int32_t *sums, int64_t column) {
+static void tiles_combine(const tiles_work *work, int64_t position, const int32_t *sums, int limbs, int64_t column) {
   const bnn_product *p = work->product;
   const vf32 byte = v_set_f32(0x1p8f), pair = v_set_f32(0x1p16f);
   int64_t columns = p->columns - column;
@@ -526,7 +526,7 @@ static void tiles_combine(const tiles_work *work, int64_t position, const int32_
       const int32_t *sum = sums + half * 256;
       vf32 high = v_fma_f32(v_float(v_load(sum)), byte, v_float(v_load(sum + limb)));
       vf32 low = v_mul_f32(v_float(v_load(sum + 2 * limb)), byte);
-      if (work->limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3 * limb)));
+      if (limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3 * limb)));
       v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit), columns - half * BNN_LANES);
     }
   }
@@ -549,7 +549,10 @@ static void tiles_panel(const tiles_work *work, int64_t column) {
     }
     if (!tiles) break;
     if (tiles < 2) at[1] = at[0];
-    for (int limb = 0; limb < (plan->joined ? 1 : work->limbs); limb++) {
+    int limbs = 3;
+    for (int i = 0; i < 32; i++)
+      if (areas->limbs[at[i / 16] + i % 16] > limbs) limbs = areas->limbs[at[i / 16] + i % 16];
+    for (int limb = 0; limb < (plan->joined ? 1 : limbs); limb++) {
       const uint8_t *first = staged + limb * plan->lines * TILES_LINE;
       const uint8_t *upper = first + at[0] * line, *lower = first + at[1] * line;
       int32_t *sums = areas->sums + limb * 1024;
@@ -562,8 +565,8 @@ static void tiles_panel(const tiles_work *work, int64_t column) {
       else
         tiles_sum(work, upper, lower, sums, 0, 0);
     }
-    tiles_combine(work, at[0], areas->sums, column);
-    if (tiles == 2) tiles_combine(work, at[1], areas->sums + 512, column);
+    tiles_combine(work, at[0], areas->sums, limbs, column);
+    if (tiles == 2) tiles_combine(work, at[1], areas->sums + 512, limbs, column);
   }
 }
 
@@ -593,9 +596,11 @@ static void tiles_rectangle(tiles_work *work) {
     tiles_stage_rows(work);
   else
     tiles_stage_images(work);
-  if (work->limbs < 3) work->limbs = 3;
   int64_t lines = (work->end - work->begin) * plan->axis[2].lines;
-  for (int64_t i = lines; i < lines + 16; i++) work->areas.target[i] = -1;
+  for (int64_t i = lines; i < lines + 16; i++) {
+    work->areas.target[i] = -1;
+    work->areas.limbs[i] = 0;
+  }
   for (int64_t i = 0; i < plan->phases; i++) {
     int64_t last = plan->axis[2].phases, next = plan->axis[1].phases;
     const int64_t phase[3] = {i / last / next, i / last % next, i % last};

@@ -122,9 +122,10 @@ done:
 }
 
 static PyObject *select_(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"dy", "mask", "axis", "out", NULL};
+  static char *names[] = {"dy", "mask", "axis", "out", "add", NULL};
   PyObject *dy_arg, *mask_arg, *axis_arg, *out_arg = NULL;
-  if (!PARSE("OOO|O:select", &dy_arg, &mask_arg, &axis_arg, &out_arg)) return NULL;
+  int add = 0;
+  if (!PARSE("OOO|Op:select", &dy_arg, &mask_arg, &axis_arg, &out_arg, &add)) return NULL;
   PyArrayObject *dy = check_real("select", "dy", dy_arg), *mask = NULL, *out = NULL;
   int axis;
   if (!dy || !(mask = check_array("select", "mask", mask_arg, NPY_UINT32))) goto done;
@@ -138,8 +139,11 @@ static PyObject *select_(PyObject *self, PyObject *args, PyObject *keywords) {
 
   out = check_out("select", "out", out_arg, axes, PyArray_DIMS(dy), PyArray_TYPE(dy));
   if (!out) goto done;
-  bnn_unpack select = {
-      .words = PyArray_DATA(mask), .dy = PyArray_DATA(dy), .count = PyArray_DIM(dy, axis), .out = PyArray_DATA(out)};
+  bnn_unpack select = {.words = PyArray_DATA(mask),
+                       .dy = PyArray_DATA(dy),
+                       .count = PyArray_DIM(dy, axis),
+                       .out = PyArray_DATA(out),
+                       .add = add && out_arg && out_arg != Py_None};
   around(PyArray_DIMS(dy), axes, axis, &select.outer, &select.inner);
   Py_BEGIN_ALLOW_THREADS;
   run_unpack(kernels_of(self), PyArray_TYPE(dy) == NPY_FLOAT64, &select);
@@ -755,7 +759,8 @@ PyMethodDef conv_methods[] = {
            "Bits of x along an axis, which moves last: (words, words of |x| <= clip or None, whether x holds a NaN)."),
     METHOD("unpack", unpack, "words, count, axis, dtype='float32'",
            "+1 and -1 from sign words, the packed axis moved back to its place."),
-    METHOD("select", select_, "dy, mask, axis, out=None", "dy where the mask bit is 1, else 0; out may be dy."),
+    METHOD("select", select_, "dy, mask, axis, out=None, add=False",
+           "dy where the mask bit is 1, else 0; out may be dy, or what that is added to."),
     METHOD("prepare", prepare, "words, groups, channels, transposed",
            "The right operand of a product in the layout of this level."),
     METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype, left='sign', right_kind='sign', right_planes=1",

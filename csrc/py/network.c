@@ -17,15 +17,21 @@ static PyArrayObject *empty_like(PyArrayObject *x) {
 
 /* ---- batch norm ------------------------------------------------------------------------------------------------ */
 
-enum { X, DY, MASK, MEAN, INVERSE, SCALE, SHIFT, SLOPE, OPERANDS };
+enum { X, DY, ADDEND, MASK, MEAN, INVERSE, SCALE, SHIFT, SLOPE, OPERANDS };
 
 typedef struct {
-  PyArrayObject *array[OPERANDS];
+  PyArrayObject *array[OPERANDS]; /* but x */
+  PyObject *x;                    /* a tuple of its pieces */
+  bnn_norm_piece *piece;
+  int axes;
+  npy_intp shape[NPY_MAXDIMS]; /* of all pieces together */
   bnn_norm norm;
 } norm_call;
 
 static void norm_end(norm_call *c) {
   for (int i = 0; i < OPERANDS; i++) Py_XDECREF(c->array[i]);
+  Py_XDECREF(c->x);
+  free(c->piece);
 }
 
 /* An operand that may be None. */
@@ -33,9 +39,10 @@ static PyObject *given(PyObject *value) { return value == Py_None ? NULL : value
 
 /* Whether a row is whole words of channels, for signs or a mask. */
 static int norm_whole_words(const char *function, norm_call *c) {
+  if (c->norm.pieces > 1) return 0;
   check_shape_of shape = {
       .middle = CHECK_ANY, .sizes = 1, .size = {c->norm.channels + 31 - (c->norm.channels + 31) % 32}};
-  return check_shape(function, "x", c->array[X], &shape);
+  return check_shape(function, "x", (PyArrayObject *)PyTuple_GET_ITEM(c->x, 0), &shape);
 }
 
 /* Floats from a row of x to the next, if it is of so many channels that they may lie apart; else 0. */
@@ -50,36 +57,74 @@ static npy_intp norm_stride(PyObject *value) {
   return stride > 0 && stride % (npy_intp)sizeof(float) == 0 ? stride / (npy_intp)sizeof(float) : 0;
 }
 
-/* Reads the operands that are given; the others are NULL. x has a row per item of all axes but the last, dy is like it,
- * the mask has its words, and the rest has a number per channel. */
-static int norm_begin(norm_call *c, const char *function, PyObject *const *operand) {
-  static const char *const names[] = {"x", "dy", "mask", "mean", "inverse", "scale", "shift", "slope"};
+/* One of `count` pieces, which lie side by side along the last axis. */
+static int norm_piece(norm_call *c, const char *function, PyObject *value, Py_ssize_t i, Py_ssize_t count) {
+  npy_intp stride = norm_stride(value);
+  PyArrayObject *x = stride ? (PyArrayObject *)Py_NewRef(value) : check_array(function, "x", value, NPY_FLOAT32);
+  if (!x) return -1;
+  PyTuple_SET_ITEM(c->x, i, (PyObject *)x);
+  check_shape_of any = {.middle = CHECK_ANY, .sizes = 1, .size = {CHECK_ANY}};
+  if (check_shape(function, "x", x, &any) < 0) return -1;
+  int last = PyArray_NDIM(x) - 1;
+  npy_intp channels = PyArray_DIM(x, last);
+  if (i == 0) {
+    c->axes = last + 1;
+    memcpy(c->shape, PyArray_DIMS(x), (size_t)c->axes * sizeof *c->shape);
+    c->norm.rows = channels ? PyArray_SIZE(x) / channels : 0;
+  } else {
+    npy_intp before = c->shape[last];
+    c->shape[last] = channels;
+    if (check_exact_shape(function, "x", x, c->axes, c->shape) < 0) return -1;
+    c->shape[last] += before;
+  }
+  if (count > 1 && (channels == 0 || channels % BNN_WORD)) {
+    check_raise(PyExc_ValueError, function, "x", value, "in pieces of whole words of channels");
+    return -1;
+  }
+  c->piece[i] = (bnn_norm_piece){channels, stride ? stride : channels, data_of(x), NULL};
+  return 0;
+}
+
+/* x is one array, or a tuple of its pieces where what is computed has a number per channel. */
+static int norm_read_x(norm_call *c, const char *function, PyObject *value, int in_pieces) {
+  in_pieces = in_pieces && PyTuple_Check(value) && PyTuple_GET_SIZE(value) > 0;
+  Py_ssize_t count = in_pieces ? PyTuple_GET_SIZE(value) : 1;
+  c->x = PyTuple_New(count);
+  c->piece = calloc((size_t)count, sizeof *c->piece);
+  if (!c->x || !c->piece) {
+    if (c->x) PyErr_NoMemory();
+    return -1;
+  }
+  for (Py_ssize_t i = 0; i < count; i++)
+    if (norm_piece(c, function, in_pieces ? PyTuple_GET_ITEM(value, i) : value, i, count) < 0) return -1;
+  c->norm.channels = c->shape[c->axes - 1];
+  c->norm.pieces = count;
+  c->norm.piece = c->piece;
+  return 0;
+}
+
+/* Reads the operands that are given; the others are NULL. x has a row per item of all axes but the last, dy and what is
+ * added are like it, the mask has its words, and the rest has a number per channel. */
+static int norm_begin(norm_call *c, const char *function, PyObject *const *operand, int rectified) {
+  static const char *const names[] = {"x", "dy", "addend", "mask", "mean", "inverse", "scale", "shift", "slope"};
   memset(c, 0, sizeof *c);
   bnn_norm *n = &c->norm;
-  for (int i = 0; i < OPERANDS; i++) {
+  n->rectified = rectified;
+  if (norm_read_x(c, function, operand[X], operand[MEAN] != NULL) < 0) return -1;
+  for (int i = X + 1; i < OPERANDS; i++) {
     if (!operand[i]) continue;
-    npy_intp stride = i == X ? norm_stride(operand[i]) : 0;
-    c->array[i] = stride ? (PyArrayObject *)Py_NewRef(operand[i])
-                         : check_array(function, names[i], operand[i], i == MASK ? NPY_UINT32 : NPY_FLOAT32);
+    c->array[i] = check_array(function, names[i], operand[i], i == MASK ? NPY_UINT32 : NPY_FLOAT32);
     if (!c->array[i]) return -1;
-    PyArrayObject *x = c->array[X];
-    if (i == X) {
-      check_shape_of shape = {.middle = CHECK_ANY, .sizes = 1, .size = {CHECK_ANY}};
-      if (check_shape(function, names[i], x, &shape) < 0) return -1;
-      n->channels = PyArray_DIM(x, PyArray_NDIM(x) - 1);
-      n->stride = stride ? stride : n->channels;
-      n->rows = n->channels ? PyArray_SIZE(x) / n->channels : 0;
-      continue;
-    }
     check_shape_of row = {.middle = 1, .sizes = 1, .size = {n->channels}};
     check_shape_of words = {.middle = n->rows, .sizes = 1, .size = {bnn_words(n->channels)}};
-    int wrong = i == DY     ? check_exact_shape(function, names[i], c->array[i], PyArray_NDIM(x), PyArray_DIMS(x))
+    int like_x = i == DY || i == ADDEND;
+    int wrong = like_x      ? check_exact_shape(function, names[i], c->array[i], c->axes, c->shape)
                 : i == MASK ? check_shape(function, names[i], c->array[i], &words) || norm_whole_words(function, c)
                             : check_shape(function, names[i], c->array[i], &row);
     if (wrong) return -1;
   }
-  const float **at[] = {&n->x, &n->dy, NULL, &n->mean, &n->inverse, &n->scale, &n->shift, &n->slope};
-  for (int i = 0; i < OPERANDS; i++)
+  const float **at[] = {NULL, &n->dy, &n->addend, NULL, &n->mean, &n->inverse, &n->scale, &n->shift, &n->slope};
+  for (int i = X + 1; i < OPERANDS; i++)
     if (i != MASK) *at[i] = c->array[i] ? data_of(c->array[i]) : NULL;
   if (c->array[MASK]) n->mask = PyArray_DATA(c->array[MASK]);
   return 0;
@@ -110,20 +155,13 @@ static PyObject *norm_reduce(PyObject *self, norm_call *c, bnn_pass pass, bnn_pa
   return (PyObject *)out;
 }
 
-/* `result` is where to write, or NULL or None: it may be x or dy, of which an element is read before it is written. */
-static PyObject *norm_map(PyObject *self, norm_call *c, bnn_pass pass, const char *function, PyObject *result) {
-  bnn_norm *n = &c->norm;
-  PyArrayObject *x = c->array[X],
-                *out = check_out(function, "out", result, PyArray_NDIM(x), PyArray_DIMS(x), NPY_FLOAT32);
-  if (out && n->rows > 0) {
-    int64_t blocks = kernels_of(self)->norm_blocks(n->rows, n->channels);
-    n->out = data_of(out);
-    Py_BEGIN_ALLOW_THREADS;
-    run_pass(pass, n, blocks, (double)n->rows * (double)n->channels);
-    Py_END_ALLOW_THREADS;
-  }
-  norm_end(c);
-  return (PyObject *)out;
+/* Writes where the caller has said. */
+static void norm_map(PyObject *self, const bnn_norm *n, bnn_pass pass) {
+  if (n->rows == 0) return;
+  int64_t blocks = kernels_of(self)->norm_blocks(n->rows, n->channels);
+  Py_BEGIN_ALLOW_THREADS;
+  run_pass(pass, n, blocks, (double)n->rows * (double)n->channels);
+  Py_END_ALLOW_THREADS;
 }
 
 static PyObject *norm_fail(norm_call *c) {
@@ -143,13 +181,14 @@ static int norm_average(norm_call *c, const char *name, PyObject *value, float *
 }
 
 static PyObject *moments(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "epsilon", "mean", "variance", "rate", "unbiased", NULL};
+  static char *names[] = {"x", "epsilon", "mean", "variance", "rate", "unbiased", "rectified", NULL};
   const bnn_kernels *kernels = kernels_of(self);
   PyObject *operand[OPERANDS] = {NULL}, *mean = Py_None, *variance = Py_None;
   float epsilon, rate = 0, unbiased = 1;
+  int rectified = 0;
   norm_call c;
-  if (!PARSE("Of|OOff:moments", &operand[X], &epsilon, &mean, &variance, &rate, &unbiased)) return NULL;
-  if (norm_begin(&c, "moments", operand) < 0) return norm_fail(&c);
+  if (!PARSE("Of|OOffp:moments", &operand[X], &epsilon, &mean, &variance, &rate, &unbiased, &rectified)) return NULL;
+  if (norm_begin(&c, "moments", operand, rectified) < 0) return norm_fail(&c);
   if (norm_average(&c, "mean", mean, &c.norm.average[0]) < 0 ||
       norm_average(&c, "variance", variance, &c.norm.average[1]) < 0)
     return norm_fail(&c);
@@ -179,55 +218,71 @@ static PyObject *norm_rows(PyObject *self, PyObject *args) {
 }
 
 static PyObject *norm_sums(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", "inverse", "mask", "before", "rows_before", NULL};
+  static char *names[] = {"x", "dy", "mean", "inverse", "mask", "rectified", "before", "rows_before", NULL};
   const bnn_kernels *kernels = kernels_of(self);
   PyObject *operand[OPERANDS] = {NULL}, *before = Py_None, *rows = NULL;
+  int rectified = 0;
   norm_call c;
-  if (!PARSE("OOOO|OOO:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK],
-             &before, &rows))
+  if (!PARSE("OOOO|OpOO:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK],
+             &rectified, &before, &rows))
     return NULL;
   operand[MASK] = given(operand[MASK]);
-  if (norm_begin(&c, "norm_sums", operand) < 0 || norm_before(&c, before, rows) < 0) return norm_fail(&c);
+  if (norm_begin(&c, "norm_sums", operand, rectified) < 0 || norm_before(&c, before, rows) < 0) return norm_fail(&c);
   return norm_reduce(self, &c, kernels->norm_sums, kernels->norm_sums_total, 4);
 }
 
 static PyObject *normalize(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "mean", "scale", "shift", NULL};
+  static char *names[] = {"x", "mean", "scale", "shift", "addend", "rectified", NULL};
   PyObject *operand[OPERANDS] = {NULL};
+  int rectified = 0;
   norm_call c;
-  if (!PARSE("OOOO:normalize", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT])) return NULL;
-  operand[SHIFT] = given(operand[SHIFT]);
-  if (norm_begin(&c, "normalize", operand) < 0) return norm_fail(&c);
-  return norm_map(self, &c, kernels_of(self)->normalize, "normalize", NULL);
+  if (!PARSE("OOOO|Op:normalize", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT], &operand[ADDEND],
+             &rectified))
+    return NULL;
+  operand[SHIFT] = given(operand[SHIFT]), operand[ADDEND] = given(operand[ADDEND]);
+  if (norm_begin(&c, "normalize", operand, rectified) < 0) return norm_fail(&c);
+  PyArrayObject *out = (PyArrayObject *)PyArray_EMPTY(c.axes, c.shape, NPY_FLOAT32, 0);
+  if (!out) return norm_fail(&c);
+  c.norm.out = data_of(out);
+  norm_map(self, &c.norm, kernels_of(self)->normalize);
+  norm_end(&c);
+  return (PyObject *)out;
 }
 
 static PyObject *normalize_sign(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "mean", "scale", "shift", "clip", NULL};
-  PyObject *operand[OPERANDS] = {NULL}, *clip, *signs = NULL, *within = NULL;
+  static char *names[] = {"x", "mean", "scale", "shift", "clip", "addend", "rectified", "floats", NULL};
+  PyObject *operand[OPERANDS] = {NULL}, *clip, *signs = NULL, *within = NULL, *out = NULL;
   npy_intp shape[NPY_MAXDIMS + 1] = {1};
   uint8_t *nan = NULL;
   double limit = 0;
+  int rectified = 0, floats = 0, found = 0;
   norm_call c;
-  if (!PARSE("OOOOO:normalize_sign", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT], &clip)) return NULL;
-  operand[SHIFT] = given(operand[SHIFT]);
-  if (norm_begin(&c, "normalize_sign", operand) < 0 || norm_whole_words("normalize_sign", &c) < 0) return norm_fail(&c);
+  if (!PARSE("OOOOO|Opp:normalize_sign", &operand[X], &operand[MEAN], &operand[SCALE], &operand[SHIFT], &clip,
+             &operand[ADDEND], &rectified, &floats))
+    return NULL;
+  operand[SHIFT] = given(operand[SHIFT]), operand[ADDEND] = given(operand[ADDEND]);
+  if (norm_begin(&c, "normalize_sign", operand, rectified) < 0 || norm_whole_words("normalize_sign", &c) < 0)
+    return norm_fail(&c);
   if (clip != Py_None && check_float("normalize_sign", "clip", clip, &limit) < 0) return norm_fail(&c);
-  int axes = PyArray_NDIM(c.array[X]), found = 0;
-  memcpy(shape + 1, PyArray_DIMS(c.array[X]), (size_t)axes * sizeof *shape);
+  int axes = c.axes;
+  memcpy(shape + 1, c.shape, (size_t)axes * sizeof *shape);
   shape[axes] = (npy_intp)bnn_words(c.norm.channels);
   bnn_norm *n = &c.norm;
   int64_t blocks = n->channels > 0 ? kernels_of(self)->norm_blocks(n->rows, n->channels) : 0;
   signs = PyArray_EMPTY(axes + 1, shape, NPY_UINT32, 0);
   within = clip == Py_None ? Py_NewRef(Py_None) : PyArray_EMPTY(axes, shape + 1, NPY_UINT32, 0);
-  if (!signs || !within || !(nan = run_alloc(blocks))) {
-    if (signs && within) PyErr_NoMemory();
+  out = floats ? PyArray_EMPTY(axes, c.shape, NPY_FLOAT32, 0) : Py_NewRef(Py_None);
+  if (!signs || !within || !out || !(nan = run_alloc(blocks))) {
+    if (signs && within && out) PyErr_NoMemory();
     Py_XDECREF(signs);
     Py_XDECREF(within);
+    Py_XDECREF(out);
     return norm_fail(&c);
   }
   n->clip = (float)limit;
   n->words = PyArray_DATA((PyArrayObject *)signs);
   n->within = clip == Py_None ? NULL : PyArray_DATA((PyArrayObject *)within);
+  n->out = floats ? data_of((PyArrayObject *)out) : NULL;
   n->nan = nan;
   Py_BEGIN_ALLOW_THREADS;
   if (blocks > 0) run_pass(kernels_of(self)->normalize_sign, n, blocks, (double)n->rows * (double)n->channels);
@@ -235,19 +290,50 @@ static PyObject *normalize_sign(PyObject *self, PyObject *args, PyObject *keywor
   free(nan);
   Py_END_ALLOW_THREADS;
   norm_end(&c);
-  return Py_BuildValue("NNN", signs, within, PyBool_FromLong(found));
+  return Py_BuildValue("NNNN", signs, within, PyBool_FromLong(found), out);
+}
+
+/* Where the gradient of each piece goes, as a tuple: new arrays if `value` is NULL or None. */
+static PyObject *norm_outs(norm_call *c, const char *function, PyObject *value) {
+  Py_ssize_t count = PyTuple_GET_SIZE(c->x);
+  int several = value && value != Py_None && (count > 1 || PyTuple_Check(value));
+  if (several && (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != count)) {
+    check_raise(PyExc_ValueError, function, "out", value, "a tuple like x");
+    return NULL;
+  }
+  PyObject *outs = PyTuple_New(count);
+  for (Py_ssize_t i = 0; outs && i < count; i++) {
+    PyArrayObject *x = (PyArrayObject *)PyTuple_GET_ITEM(c->x, i);
+    PyObject *out = several ? PyTuple_GET_ITEM(value, i) : value;
+    PyArrayObject *to = check_out(function, "out", out, c->axes, PyArray_DIMS(x), NPY_FLOAT32);
+    if (to) {
+      PyTuple_SET_ITEM(outs, i, (PyObject *)to);
+      c->piece[i].dx = data_of(to);
+    } else {
+      Py_CLEAR(outs);
+    }
+  }
+  return outs;
 }
 
 static PyObject *normalize_grad(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", "mask", "out", NULL};
-  PyObject *operand[OPERANDS] = {NULL}, *out = NULL;
+  static char *names[] = {"x", "dy", "mean", "scale", "shift", "slope", "mask", "out", "add", "rectified", NULL};
+  PyObject *operand[OPERANDS] = {NULL}, *out = NULL, *outs;
   norm_call c;
-  if (!PARSE("OOOOOO|OO:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
-             &operand[SLOPE], &operand[MASK], &out))
+  int add = 0, rectified = 0;
+  if (!PARSE("OOOOOO|OOpp:normalize_grad", &operand[X], &operand[DY], &operand[MEAN], &operand[SCALE], &operand[SHIFT],
+             &operand[SLOPE], &operand[MASK], &out, &add, &rectified))
     return NULL;
   operand[MASK] = given(operand[MASK]);
-  if (norm_begin(&c, "normalize_grad", operand) < 0) return norm_fail(&c);
-  return norm_map(self, &c, kernels_of(self)->normalize_grad, "normalize_grad", out);
+  if (norm_begin(&c, "normalize_grad", operand, rectified) < 0 || !(outs = norm_outs(&c, "normalize_grad", out)))
+    return norm_fail(&c);
+  c.norm.add = add;
+  norm_map(self, &c.norm, kernels_of(self)->normalize_grad);
+  norm_end(&c);
+  if (PyTuple_Check(operand[X])) return outs;
+  out = Py_NewRef(PyTuple_GET_ITEM(outs, 0));
+  Py_DECREF(outs);
+  return out;
 }
 
 /* ---- pooling --------------------------------------------------------------------------------------------------- */
@@ -432,19 +518,23 @@ static PyObject *update(PyObject *self, PyObject *args) {
   }
 
 PyMethodDef network_methods[] = {
-    METHOD("moments", moments, "x, epsilon, mean=None, variance=None, rate=0.0, unbiased=1.0",
+    METHOD("moments", moments, "x, epsilon, mean=None, variance=None, rate=0.0, unbiased=1.0, rectified=False",
            "Mean, biased variance and 1 / sqrt(variance + epsilon) of each channel of rows.\n\n"
-           "The averages mean and variance move towards them by a rate, where the variance is multiplied by unbiased."),
-    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None, before=None, rows_before=0",
+           "The averages mean and variance move towards them by a rate, where the variance is multiplied by unbiased.\n"
+           "Rectified, here and in what follows, x counts as 0 unless it is positive or NaN."),
+    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None, rectified=False, before=None, rows_before=0",
            "Gradients of shift and scale, mean of dy, and slope, for each channel of rows.\n\n"
            "The sums of the rows before are in before, to which those of x are added."),
     {"norm_rows", norm_rows, METH_VARARGS,
      "norm_rows($self, channels)\n--\n\nRows of a block of norm_sums; so many, or a multiple, may be summed apart."},
-    METHOD("normalize", normalize, "x, mean, scale, shift", "(x - mean) * scale + shift, of numbers per channel."),
-    METHOD("normalize_sign", normalize_sign, "x, mean, scale, shift, clip",
-           "Signs of normalize() as words, words of where it is within clip, and whether there is a NaN."),
-    METHOD("normalize_grad", normalize_grad, "x, dy, mean, scale, shift, slope, mask=None, out=None",
-           "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel; out may be x or dy."),
+    METHOD("normalize", normalize, "x, mean, scale, shift, addend=None, rectified=False",
+           "(x - mean) * scale + shift + addend, of numbers per channel and an addend like x."),
+    METHOD("normalize_sign", normalize_sign, "x, mean, scale, shift, clip, addend=None, rectified=False, floats=False",
+           "Signs of normalize() as words, words of where it is within clip, whether there is a NaN, and its floats."),
+    METHOD("normalize_grad", normalize_grad,
+           "x, dy, mean, scale, shift, slope, mask=None, out=None, add=False, rectified=False",
+           "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel; out may be x or dy.\n\n"
+           "Rectified, it is 0 where x is not positive."),
     METHOD("max_pool", max_pool, "x, geometry, traced, out=None",
            "Largest value of each window, and bits of which tap it was."),
     METHOD("max_pool_grad", max_pool_grad, "dy, winner, geometry", "Gradient of max_pool."),

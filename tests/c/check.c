@@ -249,14 +249,15 @@ static void check_pack_of(const bnn_kernels *kernels, int64_t outer, int64_t cou
       CHECK(!masked || within == lets, "mask %d of %g at %ld of %ld", packing, value, (long)bit, (long)count);
     }
 
-  for (int select = 0; select < 1 + masked && packing == BNN_PACK_SIGN; select++) {
-    bnn_unpack unpack = {select ? pack.mask : pack.words, select ? dy : NULL, outer, count, inner, out};
+  /* Signs, what the mask selects, and that once more, added. */
+  for (int select = 0; select < 1 + 2 * masked && packing == BNN_PACK_SIGN; select++) {
+    bnn_unpack unpack = {select ? pack.mask : pack.words, select ? dy : NULL, outer, count, inner, out, select == 2};
     void (*back)(const bnn_unpack *, int64_t, int64_t) = real64 ? kernels->unpack_f64 : kernels->unpack_f32;
     back(&unpack, 0, half);
     back(&unpack, half, rows);
     for (int64_t i = 0; i < total; i++) {
       double got = real64 ? ((double *)out)[i] : ((float *)out)[i];
-      double want = select ? fabs(values[i]) <= 1 ? (double)(i + 1) : 0 : values[i] < 0 ? -1 : 1;
+      double want = select ? fabs(values[i]) <= 1 ? select * (double)(i + 1) : 0 : values[i] < 0 ? -1 : 1;
       CHECK(got == want || (!select && isnan(values[i])), "unpack %d of %g: %g", select, values[i], got);
     }
   }

@@ -33,8 +33,26 @@ static void run(bnn_pass pass, const void *what, int64_t items, int ranges) {
 
 /* ---- batch norm ------------------------------------------------------------------------------------------------ */
 
+/* A gradient that is added to another, of channels that are whole words, in two pieces. */
+static void check_norm_pieces(bnn_norm n, int64_t blocks, int ranges) {
+  int64_t rest = n.channels - BNN_WORD, row = n.channels;
+  float *dx = array(n.rows * row, sizeof *dx), *other = dx + n.rows * BNN_WORD;
+  for (int64_t i = 0; i < n.rows * row; i++) dx[i] = 1;
+  const float *x = n.piece->x;
+  bnn_norm_piece piece[] = {{BNN_WORD, row, x, dx}, {rest, row, x + BNN_WORD, other}};
+  n.pieces = 2, n.piece = piece, n.add = 1;
+  run(kernels->normalize_grad, &n, blocks, ranges);
+  for (int64_t i = 0, c; i < n.rows * row; i++) {
+    c = i % row;
+    float found = c < BNN_WORD ? dx[i / row * BNN_WORD + c] : other[i / row * rest + c - BNN_WORD];
+    expect("gradient of a piece", i, found, 1 + (n.dy[i] - n.shift[c] - (x[i] - n.mean[c]) * n.slope[c]) * n.scale[c]);
+  }
+  free(dx);
+}
+
 /* What signs, and gradients under a mask, are expected to be; channels are whole words. */
 static void check_norm_bits(bnn_norm n, int64_t blocks, int ranges) {
+  const float *x = n.piece->x, *dx = n.piece->dx;
   int64_t size = n.rows * n.channels, words = size / BNN_WORD;
   uint32_t *sign = array(words, sizeof *sign), *within = array(words, sizeof *within);
   uint8_t *nan = array(blocks, sizeof *nan);
@@ -42,7 +60,7 @@ static void check_norm_bits(bnn_norm n, int64_t blocks, int ranges) {
   run(kernels->normalize_sign, &n, blocks, ranges);
   for (int64_t i = 0, c; i < size; i++) {
     c = i % n.channels;
-    float y = (n.x[i] - n.mean[c]) * n.scale[c] + n.shift[c];
+    float y = (x[i] - n.mean[c]) * n.scale[c] + n.shift[c];
     expect("sign", i, sign[i / BNN_WORD] >> i % BNN_WORD & 1, y < 0);
     expect("within", i, within[i / BNN_WORD] >> i % BNN_WORD & 1, y <= 2 && y >= -2);
   }
@@ -52,9 +70,42 @@ static void check_norm_bits(bnn_norm n, int64_t blocks, int ranges) {
   for (int64_t i = 0, c; i < size; i++) {
     c = i % n.channels;
     float dy = within[i / BNN_WORD] >> i % BNN_WORD & 1 ? n.dy[i] : 0;
-    expect("masked gradient", i, n.out[i], (dy - n.shift[c] - (n.x[i] - n.mean[c]) * n.slope[c]) * n.scale[c]);
+    expect("masked gradient", i, dx[i], (dy - n.shift[c] - (x[i] - n.mean[c]) * n.slope[c]) * n.scale[c]);
+  }
+  n.rectified = 1, n.addend = n.dy;
+  run(kernels->normalize_sign, &n, blocks, ranges);
+  for (int64_t i = 0, c; i < size; i++) {
+    c = i % n.channels;
+    float y = ((x[i] > 0 ? x[i] : 0) - n.mean[c]) * n.scale[c] + n.shift[c] + n.dy[i];
+    expect("sum", i, n.out[i], y);
+    expect("sign of a sum", i, sign[i / BNN_WORD] >> i % BNN_WORD & 1, y < 0);
   }
   free(sign), free(within), free(nan);
+}
+
+/* The sums and maps of a rectified x are those of what the rectifier writes. */
+static void check_norm_rectified(bnn_norm n, int64_t blocks, int ranges) {
+  int64_t size = n.rows * n.channels;
+  const float *x = n.piece->x;
+  float *y = array(size, sizeof *y), *out = n.piece->dx, *expected = array(size, sizeof *expected);
+  float *total = array(4 * n.channels, sizeof *total), *other = array(4 * n.channels, sizeof *other);
+  for (int64_t i = 0; i < size; i++) y[i] = x[i] > 0 ? x[i] : 0;
+  n.epsilon = 1; /* all of a channel may be 0 */
+  bnn_norm plain = n;
+  bnn_norm_piece positive = {n.channels, n.channels, y, expected};
+  n.rectified = 1, plain.piece = &positive;
+  const bnn_pass pass[] = {kernels->norm_moments, kernels->norm_sums, kernels->normalize, kernels->normalize_grad};
+  const bnn_pass totals[] = {kernels->norm_moments_total, kernels->norm_sums_total, NULL, NULL};
+  for (int i = 0; i < 4; i++) {
+    n.out = totals[i] ? total : out, plain.out = totals[i] ? other : expected;
+    run(pass[i], &n, blocks, ranges);
+    if (totals[i]) run(totals[i], &n, n.channels, ranges);
+    run(pass[i], &plain, blocks, ranges);
+    if (totals[i]) run(totals[i], &plain, n.channels, ranges);
+    int64_t count = totals[i] ? (i + 3) * n.channels : size;
+    for (int64_t k = 0; k < count; k++) expect("rectified", k, n.out[k], i < 3 || y[k] > 0 ? plain.out[k] : 0);
+  }
+  free(y), free(expected), free(total), free(other);
 }
 
 static void check_norm(int64_t rows, int64_t channels, int ranges) {
@@ -63,10 +114,11 @@ static void check_norm(int64_t rows, int64_t channels, int ranges) {
   float *inverse = draw_floats(channels), *shift = draw_floats(channels), *slope = draw_floats(channels),
         *out = array(size, sizeof *out);
   float *parts = array(2 * blocks * channels, sizeof *parts), *total = array(4 * channels, sizeof *total);
+  bnn_norm_piece whole = {channels, channels, x, out};
   bnn_norm n = {.rows = rows,
                 .channels = channels,
-                .stride = channels,
-                .x = x,
+                .pieces = 1,
+                .piece = &whole,
                 .dy = dy,
                 .mean = mean,
                 .parts = parts,
@@ -98,6 +150,8 @@ static void check_norm(int64_t rows, int64_t channels, int ranges) {
   for (int64_t i = 0, c; i < size; i++)
     c = i % channels, expect("gradient", i, out[i], (dy[i] - shift[c] - (x[i] - mean[c]) * slope[c]) * scale[c]);
   if (channels % BNN_WORD == 0) check_norm_bits(n, blocks, ranges);
+  if (channels % BNN_WORD == 0 && channels > BNN_WORD) check_norm_pieces(n, blocks, ranges);
+  check_norm_rectified(n, blocks, ranges);
   n.shift = NULL;
   run(kernels->normalize, &n, blocks, ranges);
   for (int64_t i = 0, c; i < size; i++)

@@ -9,7 +9,7 @@ from .. import activations
 from ..base_layer import InputSpec
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer, arguments, data_format_of, integers, padding_of
-from .core import activate
+from .core import activate, waits_to_rectify
 
 
 class Conv(ConfiguredLayer):
@@ -162,23 +162,29 @@ class Conv(ConfiguredLayer):
         """The convolution itself; a subclass may replace or surround it."""
         return product.conv(inputs, kernel, **self._convolution_arguments())
 
-    def call(self, inputs, later=False):
-        if later:
+    def call(self, inputs, later=0):
+        if later and self._is_product():
             return product.conv(inputs, self.kernel, **self._convolution_arguments(), later=True)
-        return self._finish(self.convolution_op(inputs, self.kernel))
+        return self._finish(self.convolution_op(inputs, self.kernel), later)
 
-    def _waits(self):
+    def _waits(self, readers):
+        if waits_to_rectify(self.activation, readers):
+            return True
+        return self._is_product() and len(readers) == 1 and readers[0]._reads_products()
+
+    def _is_product(self):
+        """Whether the output is that of the product itself."""
         alone = not self.use_bias and self.activation is activations.linear
-        return product.Waiting if alone and type(self).convolution_op is Conv.convolution_op else None
+        return alone and type(self).convolution_op is Conv.convolution_op
 
-    def _finish(self, outputs):
+    def _finish(self, outputs, later=0):
         """Bias and activation."""
         if self.use_bias:
             bias = self.bias
             if self.data_format == "channels_first":
                 bias = shape_ops.reshape(bias, shape=(-1,) + (1,) * self.rank)
             outputs = merge.add(outputs, bias)
-        return activate(self.activation, outputs)
+        return activate(self.activation, outputs, later)
 
     def _output_length(self, length, axis):
         return output_length(

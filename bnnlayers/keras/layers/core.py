@@ -10,6 +10,7 @@ import numpy as np
 
 from ...ops import elementwise, merge, product
 from ...ops import shape as shape_ops
+from ...ops.elementwise import Rectified
 from ...tape import Operation
 from .. import activations, backend, utils
 from ..base_layer import InputSpec, Layer, as_shapes
@@ -194,23 +195,33 @@ class Dense(ConfiguredLayer):
         self.input_spec = InputSpec(min_ndim=2, axes={-1: depth})
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, later=0):
         if isinstance(inputs, np.ndarray) and inputs.dtype.kind != "f":
             inputs = inputs.astype(self._dtype)
         outputs = product.matmul(inputs, self.kernel)
         if self.use_bias:
             outputs = merge.add(outputs, self.bias)
-        return activate(self.activation, outputs)
+        return activate(self.activation, outputs, later)
+
+    def _waits(self, readers):
+        return waits_to_rectify(self.activation, readers)
 
     def compute_output_shape(self, input_shape):
         return TensorShape((*input_shape[:-1], self.units))
 
 
-def activate(activation, outputs):
+def activate(activation, outputs, later=0):
     """The activation of `outputs`; none costs nothing."""
     if activation is None or activation is activations.linear:
         return outputs
+    if later and activation is activations.relu and outputs.dtype == np.float32:
+        return Rectified(outputs)
     return activation(outputs)
+
+
+def waits_to_rectify(activation, readers):
+    """Whether the only reader may make the activation."""
+    return activation is activations.relu and len(readers) == 1 and readers[0]._reads_later()
 
 
 class _Elementwise(ConfiguredLayer):
@@ -232,8 +243,11 @@ class Activation(_Elementwise):
         super().__init__(**kwargs)
         self._configure(activation=activation)
 
-    def call(self, inputs):
-        return activate(self.activation, inputs)
+    def call(self, inputs, later=0):
+        return activate(self.activation, inputs, later)
+
+    def _waits(self, readers):
+        return waits_to_rectify(self.activation, readers)
 
 
 class ReLU(_Elementwise):
@@ -262,8 +276,16 @@ class ReLU(_Elementwise):
             threshold=float(threshold),
         )
 
-    def call(self, inputs):
+    def call(self, inputs, later=0):
+        if later and self._plain():
+            return activate(activations.relu, inputs, later)
         return activations.relu(inputs, alpha=self.negative_slope, max_value=self.max_value, threshold=self.threshold)
+
+    def _plain(self):
+        return self.max_value is None and not self.negative_slope and not self.threshold
+
+    def _waits(self, readers):
+        return self._plain() and waits_to_rectify(activations.relu, readers)
 
 
 class LeakyReLU(_Elementwise):
@@ -617,10 +639,21 @@ class TFOpLambda(Layer):
         self._symbol = symbol
         self.built = True
 
-    def call(self, x, y=None, args=(), training=None, **arguments):
+    def call(self, x, y=None, args=(), training=None, later=0, **arguments):
         # Whatever takes any keyword is given `training`, which is not the function's.
+        if self._adds() and y is not None and not arguments:
+            return merge.total(x, _constant(y), later)
         others = args if y is None else (y, *args)
         return self.function(*map(_constant, (x, *others)), **arguments)
+
+    def _adds(self):
+        return self.function is np.add or self.function is merge.add
+
+    def _waits(self, readers):
+        return self._adds() and all(r._reads_later() for r in readers)
+
+    def _reads_later(self):
+        return self._adds()
 
     def __call__(self, x, *args, name=None, **kwargs):
         # Recorded under names, as a configuration of TensorFlow's holds the arguments of a call.

@@ -7,6 +7,7 @@ import operator
 
 from ...ops import merge
 from ...ops import shape as shape_ops
+from ...tape import read
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer
 
@@ -17,6 +18,11 @@ def _rank_up(x, rank):
     if not missing:
         return x
     return shape_ops.reshape(x, shape=(x.shape[0], *(1,) * missing, *x.shape[1:]))
+
+
+def _of_one_rank(inputs):
+    rank = max(len(x.shape) for x in inputs)
+    return [_rank_up(x, rank) for x in inputs]
 
 
 def _broadcast_dims(a, b):
@@ -47,8 +53,7 @@ class _Merge(ConfiguredLayer):
             )
 
     def call(self, inputs):
-        rank = max(len(x.shape) for x in inputs)
-        return self._merge([_rank_up(x, rank) for x in inputs])
+        return self._merge(_of_one_rank(inputs))
 
     def _merge(self, inputs):
         return functools.reduce(self.combine, inputs)
@@ -69,6 +74,16 @@ class Add(_Merge):
     """Sum of the inputs."""
 
     combine = staticmethod(merge.add)
+
+    def call(self, inputs, later=0):
+        *others, last = _of_one_rank(inputs)
+        return merge.total(self._merge(others), last, later) if others else read(last)
+
+    def _waits(self, readers):
+        return all(r._reads_later() for r in readers)
+
+    def _reads_later(self):
+        return type(self).call is Add.call
 
 
 class Subtract(_Merge):
@@ -119,8 +134,18 @@ class Concatenate(_Merge):
         super().__init__(**kwargs)
         self._configure(axis=axis)
 
-    def call(self, inputs):
+    def call(self, inputs, later=0):
+        if later and self.axis % len(inputs[0].shape) == len(inputs[0].shape) - 1:
+            joined = shape_ops.Joined.of(inputs)
+            if joined is not None:
+                return joined
         return shape_ops.concatenate(*inputs, axis=self.axis)
+
+    def _waits(self, readers):
+        return all(r._reads_pieces() for r in readers)
+
+    def _reads_pieces(self):
+        return type(self).call is Concatenate.call
 
     def compute_output_shape(self, input_shape):
         self._check(input_shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...ops import norm
 from ...ops import shape as shape_ops
+from ...ops.elementwise import Rectified
 from ...tape import observed, plain, read
 from ..base_layer import InputSpec, context
 from .arguments import ConfiguredLayer
@@ -147,21 +148,27 @@ class BatchNormalization(_Normalization):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=None, later=False):
-        inputs = read(inputs)
+    def call(self, inputs, training=None, later=0):
+        more, rectified = (), False
+        if type(inputs) is shape_ops.Joined and self._as_it_is and self.moving_mean.dtype == inputs.dtype:
+            x, (first, *more) = inputs, inputs.arrays
+        else:
+            rectified = type(inputs) is Rectified and self._as_it_is and norm.by_channel(inputs.source)
+            first = read(inputs.source if rectified else inputs)
+            x = plain(first)
         if training and self._trainable:
             axes = self._reduced
-            x = plain(inputs)
-            mean, inverse = observed("forward", "moments", norm.moments)(x, axes, self.epsilon, self._average(x))
+            moments = observed("forward", "moments", norm.moments)
+            mean, inverse = moments(x, axes, self.epsilon, self._average(x), rectified)
         else:
             axes = None
             mean, variance = (plain(v).reshape(self._broadcast) for v in (self.moving_mean, self.moving_variance))
             inverse = norm.inverse_deviation(variance, self.epsilon)
-        later = later and self._as_it_is and norm.Normalized.packable(inputs)
-        normalize = norm.Normalized if later else norm.normalize
-        return normalize(
-            inputs, self._spread(self.gamma), self._spread(self.beta), mean=mean, inverse=inverse, axes=axes
-        )
+        args = first, self._spread(self.gamma), self._spread(self.beta), None, *more
+        parameters = {"mean": mean, "inverse": inverse, "axes": axes, "rectified": rectified}
+        if later and self._as_it_is and norm.by_channel(x):
+            return norm.Normalized(*args, **parameters, readers=later)
+        return norm.normalize(*args, **parameters)
 
     def _average(self, x):
         """The moving averages, and how they move."""
@@ -171,8 +178,15 @@ class BatchNormalization(_Normalization):
         count = x.size // mean.size
         return mean, variance, 1 - self.momentum, count / max(count - 1, 1) if self._unbiased else 1.0
 
-    def _waits(self):
-        return norm.Normalized
+    def _waits(self, readers):
+        return all(r._reads_later() for r in readers)
+
+    def _reads_later(self):
+        # It can rectify what it reads.
+        return type(self).call is BatchNormalization.call
+
+    def _reads_pieces(self):
+        return type(self).call is BatchNormalization.call
 
 
 class LayerNormalization(_Normalization):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...geometry import output_length
-from ...ops import pool, product
+from ...ops import pool
 from ..base_layer import InputSpec
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer, data_format_of, integers, padding_of
@@ -51,10 +51,9 @@ class _Pooling(ConfiguredLayer):
             first=self._first,
         )
 
-    def _reads_later(self, what):
+    def _reads_products(self):
         # The product of an image need not outlast its pooling.
-        plain = type(self).call is _Pooling.call and self._dtype == "float32"
-        return plain and what is product.Waiting and type(self).pool_function is pool.max_pool_of
+        return type(self).call is _Pooling.call and type(self).pool_function is pool.max_pool_of
 
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)

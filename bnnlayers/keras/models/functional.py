@@ -162,18 +162,17 @@ class Graph:
         self._steps, self._size = steps, next(numbers)
 
     def _let_wait(self, steps, slots):
-        """Mark the calls whose output can be computed by the only layer that reads it."""
+        """Mark the calls whose output can be computed by the layers that read it, with how many they are."""
         readers = defaultdict(list)
-        for node, plain, read, _, _ in steps:
+        for node, _, read, _, _ in steps:
             for slot in read:
-                readers[slot].append(node.layer if plain else None)
+                readers[slot].append(node.layer)
         for output in self.outputs:
             readers[slots[id(output)]].append(None)
         for step in steps:
-            node, plain, _, written, _ = step
-            only = readers[written[0]][0] if len(readers[written[0]]) == 1 else None
-            what = node.layer._can_wait() if plain and only is not None else None
-            step.append(what is not None and only._reads_later(what))
+            known = readers[step[3][0]]
+            waits = None not in known and all(r._dtype == "float32" for r in known)
+            step.append(len(known) if waits and step[0].layer._can_wait(known) else 0)
 
     def run(self, inputs, call):
         """Values of the outputs.
@@ -188,17 +187,16 @@ class Graph:
         values = [None] * self._size
         values[: len(inputs)] = inputs
         for node, plain, read, written, free, waits in self._steps:
-            if waits:
-                result = call(node.layer, values[read[0]], later=True)
-            elif plain:
-                result = call(node.layer, values[read[0]])
+            later = {"later": waits} if waits else {}
+            if plain:
+                result = call(node.layer, values[read[0]], **later)
             else:
                 supply = iter(read)
                 args, kwargs = map_structure(
                     lambda t, supply=supply: values[next(supply)] if isinstance(t, KerasTensor) else t,
                     (node.args, node.kwargs),
                 )
-                result = call(node.layer, *args, **kwargs)
+                result = call(node.layer, *args, **kwargs, **later)
             if len(written) == 1 and (type(result) is Tensor or not is_nested(result)):
                 values[written[0]] = result
             else:
@@ -276,17 +274,12 @@ class Model(Trainer, Layer):
         """Create the weights by running the model on zeros of a shape, unless it runs anyway."""
         self.__dict__["_build_input_shape"] = as_shapes(input_shape)
         self.built = True
-        if self._graph is None and not context.depth:
+        if self._graph is None and context.call is None:
             try:
                 inputs = map_shapes(lambda s: KerasTensor(s, self._dtype), as_shapes(input_shape))
-                outer = vars(context).copy()
                 # Keras names the variables that `build` makes without the model's own name.
-                context.scope, context.depth, context.training = "", 1, False
-                try:
+                with context.symbolic(""):
                     self._run_on_zeros(0, inputs, (), {})
-                finally:
-                    vars(context).clear()
-                    vars(context).update(outer)
             except BaseException:
                 self.built = False
                 raise
