@@ -224,6 +224,8 @@ def test_a_gradient_of_norm_is_added_to_another(variant, rng, each_thread_count,
     out = before.copy()
     assert variant.normalize_grad(x, dy, *row, None, out, add=True) is out
     np.testing.assert_array_equal(out, before + variant.normalize_grad(x, dy, *row))
+    with pytest.raises(ValueError, match=r"normalize_grad\(\).*'out'"):
+        variant.normalize_grad(x, dy, *row, add=True)
 
 
 def test_moments_of_a_channel_are_those_of_an_array_of_its_own(variant, rng):

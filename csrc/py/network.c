@@ -294,7 +294,7 @@ static PyObject *normalize_sign(PyObject *self, PyObject *args, PyObject *keywor
 }
 
 /* Where the gradient of each piece goes, as a tuple: new arrays if `value` is NULL or None. */
-static PyObject *norm_outs(norm_call *c, const char *function, PyObject *value) {
+static PyObject *norm_outs(norm_call *c, const char *function, PyObject *value, int add) {
   Py_ssize_t count = PyTuple_GET_SIZE(c->x);
   int several = value && value != Py_None && (count > 1 || PyTuple_Check(value));
   if (several && (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != count)) {
@@ -305,7 +305,11 @@ static PyObject *norm_outs(norm_call *c, const char *function, PyObject *value) 
   for (Py_ssize_t i = 0; outs && i < count; i++) {
     PyArrayObject *x = (PyArrayObject *)PyTuple_GET_ITEM(c->x, i);
     PyObject *out = several ? PyTuple_GET_ITEM(value, i) : value;
-    PyArrayObject *to = check_out(function, "out", out, c->axes, PyArray_DIMS(x), NPY_FLOAT32);
+    PyArrayObject *to = NULL;
+    if (add && (!out || out == Py_None))
+      check_raise(PyExc_ValueError, function, "out", Py_None, "an array, since it is added to");
+    else
+      to = check_out(function, "out", out, c->axes, PyArray_DIMS(x), NPY_FLOAT32);
     if (to) {
       PyTuple_SET_ITEM(outs, i, (PyObject *)to);
       c->piece[i].dx = data_of(to);
@@ -325,7 +329,7 @@ static PyObject *normalize_grad(PyObject *self, PyObject *args, PyObject *keywor
              &operand[SLOPE], &operand[MASK], &out, &add, &rectified))
     return NULL;
   operand[MASK] = given(operand[MASK]);
-  if (norm_begin(&c, "normalize_grad", operand, rectified) < 0 || !(outs = norm_outs(&c, "normalize_grad", out)))
+  if (norm_begin(&c, "normalize_grad", operand, rectified) < 0 || !(outs = norm_outs(&c, "normalize_grad", out, add)))
     return norm_fail(&c);
   c.norm.add = add;
   norm_map(self, &c.norm, kernels_of(self)->normalize_grad);
