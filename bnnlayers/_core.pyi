@@ -90,7 +90,12 @@ def xnor(
 
 # x: float32[batch, ..., C] and prepared signs. pad: any float.
 def signed_right(
-    x: NDArray[np.float32], right: NDArray[np.uint8], geometry: Geometry, pad: float, transposed: bool
+    x: NDArray[np.float32],
+    right: NDArray[np.uint8],
+    geometry: Geometry,
+    pad: float,
+    transposed: bool,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
 
 # x: packed signs, w: float32[taps..., C/groups, F]; pad in {0, 1, -1}.
@@ -152,10 +157,12 @@ def col2im(columns: NDArray[Any], geometry: Geometry) -> NDArray[Any]: ...
 # uint32[..., C / 32], where C must be whole words; dy counts where it has a bit. moments: mean, biased variance and
 # 1 / sqrt(variance + epsilon) (3, C), those of zeros without rows; then average -= (average - value) * rate, in place,
 # of mean and variance * unbiased. norm_sums (4, C): of dy; of dy * (x - mean) * inverse; the first over the number of
-# rows; the second times inverse over it. normalize: (x - mean) * scale + shift + addend. normalize_sign: that as words
-# uint32[1, ..., C / 32] of signs and, unless clip is None, of magnitudes up to clip; whether there is a NaN; and, if
-# asked for, the floats. normalize_grad: ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for
-# example. Rectified, x counts as 0 unless it is positive or NaN, and the gradient is 0 unless it is positive.
+# rows; the second times inverse over it. Rows may be summed in several calls, of multiples of norm_rows(C) but in the
+# last: `before` (2, C), of zeros at first, is continued in place, and the last result is that of all. normalize:
+# (x - mean) * scale + shift + addend. normalize_sign: that as words uint32[1, ..., C / 32] of signs and, unless clip is
+# None, of magnitudes up to clip; whether there is a NaN; and, if asked for, the floats. normalize_grad:
+# ((dy - shift) - (x - mean) * slope) * scale; `out` as in select, x or dy for example. Rectified, x counts as 0 unless
+# it is positive or NaN, and the gradient is 0 unless it is positive.
 def moments(
     x: ArrayLike,
     epsilon: float,
@@ -165,6 +172,7 @@ def moments(
     unbiased: float = 1.0,
     rectified: bool = False,
 ) -> NDArray[np.float32]: ...
+def norm_rows(channels: int) -> int: ...
 def norm_sums(
     x: ArrayLike,
     dy: ArrayLike,
@@ -172,6 +180,8 @@ def norm_sums(
     inverse: ArrayLike,
     mask: Words | None = None,
     rectified: bool = False,
+    before: NDArray[np.float64] | None = None,
+    rows_before: int = 0,
 ) -> NDArray[np.float32]: ...
 def normalize(
     x: ArrayLike,
@@ -207,7 +217,9 @@ def normalize_grad(
 # Windows of float32[batch, ..., C] -> float32[batch, *outputs, C], always with three spatial axes, and back. The
 # geometry has as many filters as channels, no dilation, and every window reaches the input. winner: which tap won, a
 # binary digit in each plane of uint32[ceil(log2(taps)), batch, pixels, ceil(C/32)]; None if not traced.
-def max_pool(x: ArrayLike, geometry: Geometry, traced: bool) -> tuple[NDArray[np.float32], Words | None]: ...
+def max_pool(
+    x: ArrayLike, geometry: Geometry, traced: bool, out: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.float32], Words | None]: ...
 def max_pool_grad(dy: ArrayLike, winner: Words, geometry: Geometry) -> NDArray[np.float32]: ...
 def average_pool(x: ArrayLike, geometry: Geometry) -> NDArray[np.float32]: ...
 def average_pool_grad(dy: ArrayLike, geometry: Geometry) -> NDArray[np.float32]: ...

@@ -92,6 +92,13 @@ class BitArray:
         shape = (*self.shape[: self.axis], *self.shape[self.axis + 1 :], self.shape[self.axis])
         return BitArray(self.words, shape, -1, self.kind, self.divisor)
 
+    def __getitem__(self, items: slice) -> BitArray:
+        """A range along the first axis, which must not be the packed one."""
+        if self.axis == 0 or not isinstance(items, slice):
+            raise TypeError("a BitArray has ranges along its first axis only, where that is not packed")
+        words = self.words[:, items]
+        return BitArray(words, (words.shape[1], *self.shape[1:]), self.axis, self.kind, self.divisor, self.scale)
+
     def _copy(self, scale: NDArray[np.float32] | None, node: Node | None) -> BitArray:
         copy = object.__new__(BitArray)
         copy.words, copy.shape, copy.axis, copy.kind = self.words, self.shape, self.axis, self.kind

@@ -425,8 +425,13 @@ def _around_calls(watched: Sequence[Any], around: Callable[[Any, Callable[[], An
             layer.__dict__.pop("call", None)
 
 
+# Bytes of inputs.
+_SOON = 1 << 20
+
+
 def _training_memory(model: Any, leaves: Sequence[Any], batch_size: int) -> TrainingMemory:
-    """The peak of a step. Each of its moments takes memory in proportion to the batch, so a few samples tell."""
+    """The peak of a step. Each of its moments takes memory in proportion to the batch, so a few samples tell; as many
+    as are soon run, since what is done image by image is proportional only from there on."""
     variables = model.trainable_variables
     tracing = tracemalloc.is_tracing()
     if not tracing:
@@ -437,7 +442,9 @@ def _training_memory(model: Any, leaves: Sequence[Any], batch_size: int) -> Trai
             getattr(weight, "forget_packed", lambda: None)()
         _peaks(model, leaves, variables, 1)
         packed = tracemalloc.get_traced_memory()[0] - before
-        few, more = min(batch_size, 4), min(batch_size, 8)
+        sample = sum(math.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize for x in flatten(model.input))
+        more = min(batch_size, max(8, _SOON // max(1, sample)))
+        few = -(-more // 2)
         one, two = (_peaks(model, leaves, variables, batch) for batch in (few, more))
     finally:
         if not tracing:

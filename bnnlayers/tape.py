@@ -38,6 +38,7 @@ __all__ = [
     "GradientTape",
     "Node",
     "Operation",
+    "Parts",
     "Readable",
     "Tensor",
     "Variable",
@@ -324,12 +325,12 @@ class _Linear:
 
 
 class _Sparing:
-    """A backward that can write over what nobody will read again."""
+    """A backward that can write over what nobody will read again, and perhaps takes `Parts`."""
 
-    __slots__ = ("function",)
+    __slots__ = ("function", "parts")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], parts: bool = False) -> None:
+        self.function, self.parts = function, parts
 
     def __call__(self, residual: Any, dy: Any, needed: tuple[bool, ...], spare: Spare | None = None) -> Any:
         return self.function(residual, dy, needed, spare or Spare([]))
@@ -683,13 +684,17 @@ class Operation:
 
     __name__: str
 
-    def __init__(self, forward: Callable[..., Any], recompute: int, linear: bool, joins: bool) -> None:
+    # ``part(images, args, params)``: the arguments that compute only a range of the first axis of the value.
+    part: Callable[..., Any] | None = None
+
+    def __init__(self, forward: Callable[..., Any], recompute: int, linear: bool, joins: bool, parts: bool) -> None:
         functools.update_wrapper(self, forward)
         self._forward = forward
         self._backward: Callable[..., Any] | None = None
         self.effort = int(recompute)
         self._linear = linear
         self._joins = joins
+        self._parts = parts
         signature = inspect.signature(forward)
         kept = [p for p in signature.parameters.values() if p.name != "traced"]
         self._wants_traced = len(kept) < len(signature.parameters)
@@ -702,7 +707,7 @@ class Operation:
         """
         self._backward = _Linear(function) if self._linear else function
         if len(inspect.signature(function).parameters) == 4:
-            self._backward = _Sparing(function)
+            self._backward = _Sparing(function, self._parts)
         return self
 
     def __call__(self, *args: Any, **params: Any) -> Any:
@@ -805,9 +810,14 @@ def _without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     return residual if kept is None else tuple(kept)
 
 
+# Bytes of a value that is not worth to be computed again at such an effort.
+_SMALL = 1 << 21
+
+
 def _keep(x: np.ndarray, node: Node) -> Any:
     """What stands in a residual for the value `x` of `node`: itself or a `_Later`, whichever keeps fewer bytes."""
-    if node.kept() is None and node.recompute is not None:
+    small = x.nbytes <= _SMALL and node.recompute is not None and node.recompute[0].effort >= _DETOUR
+    if node.kept() is None and node.recompute is not None and not small:
         roots: list[Node] = []
         if _reach(node.recompute[1], _DETOUR * x.nbytes - x.nbytes, roots) >= 0:
             more = {id(root): root for root in roots if root.kept() is None}.values()
@@ -844,6 +854,28 @@ def _reach(args: list[Any], allowance: int, roots: list[Node]) -> int:
     return allowance
 
 
+class Parts:
+    """In a residual, an argument that is computed again whenever a range of its first axis, ``x[images]``, is read."""
+
+    __slots__ = ("_args", "_node")
+
+    def __init__(self, node: Node, args: list[Any]) -> None:
+        self._node, self._args = node, args
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._node.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._node.dtype
+
+    def __getitem__(self, images: slice) -> np.ndarray:
+        operation, _, params = self._node.recompute
+        args, params = operation.part(images, self._args, params)
+        return np.asarray(observed("again", self._node.name, operation._forward)(*args, **params)[0])
+
+
 class _Values:
     """The values that one walk has computed again: each is held while another residual asks for it."""
 
@@ -864,12 +896,17 @@ class _Values:
         if node not in self._asking:
             return residual
         if type(residual) is tuple:
-            return tuple([self._asked(r) if type(r) is _Later else r for r in residual])
+            parts = type(node.backward) is _Sparing and node.backward.parts
+            return tuple([self._asked(r, parts) if type(r) is _Later else r for r in residual])
         return self._asked(residual) if type(residual) is _Later else residual
 
-    def _asked(self, later: _Later) -> np.ndarray:
-        self._wanted[later.node] -= 1
-        return self._value(later.node)
+    def _asked(self, later: _Later, parts: bool = False) -> Any:
+        node = later.node
+        self._wanted[node] -= 1
+        alone = parts and self._wanted[node] == 0 and node not in self.held and node.kept() is None
+        if alone and node.recompute[0].part is not None:
+            return Parts(node, [self._value(a) if type(a) is Node else a for a in node.recompute[1]])
+        return self._value(node)
 
     def _value(self, node: Node) -> np.ndarray:
         value = node.kept()
@@ -967,7 +1004,12 @@ class Spare:
 
 
 def operation(
-    forward: Callable[..., Any] | None = None, *, recompute: int = False, linear: bool = False, joins: bool = False
+    forward: Callable[..., Any] | None = None,
+    *,
+    recompute: int = False,
+    linear: bool = False,
+    joins: bool = False,
+    parts: bool = False,
 ) -> Any:
     """Make a forward function a differentiable operation.
 
@@ -988,6 +1030,8 @@ def operation(
     joins : bool, optional
         Whether the value is the arguments one after the other, so that nested calls with the same
         parameters could be one, and backward takes the value itself apart.
+    parts : bool, optional
+        Whether a backward that names `spare` takes `Parts` in the place of an argument in its residual.
 
     Returns
     -------
@@ -997,8 +1041,8 @@ def operation(
         Where the operation has several values, `dy` is a tuple.
     """
     if forward is None:
-        return functools.partial(operation, recompute=recompute, linear=linear, joins=joins)
-    return Operation(forward, recompute, linear, joins)
+        return functools.partial(operation, recompute=recompute, linear=linear, joins=joins, parts=parts)
+    return Operation(forward, recompute, linear, joins, parts)
 
 
 @operation(linear=True)

@@ -157,8 +157,10 @@ typedef struct {
   const float *mean, *inverse, *scale, *shift, *slope; /* [channels] */
   float epsilon;                                       /* is added to a variance */
   float *average[2], rate, unbiased;                   /* moving averages of mean and variance, or NULL */
-  float *parts; /* [blocks][2][channels]: what the sums write and the totals read */
-  float *out;   /* like dy; of the totals [3][channels] or [4][channels] */
+  float *parts;        /* [blocks][2][channels]: what the sums write and the totals read */
+  double *before;      /* [2][channels]: sums of the rows before x, to which those of x are added; or NULL */
+  int64_t rows_before; /* whole blocks, if there are rows of x behind them */
+  float *out;          /* like dy; of the totals [3][channels] or [4][channels] */
   float clip;
   uint32_t *words, *within; /* like mask: signs, and whether the magnitude is at most `clip`; it may be NULL */
   uint8_t *nan;             /* [blocks] */
@@ -266,6 +268,7 @@ typedef struct {
    * mean of dy, and a slope; (x - mean) scale + shift + addend, where the last two may be NULL, and its signs, of whole
    * words of channels, where `out` may be NULL; and ((dy - shift) - (x - mean) slope) scale, or 0 where a rectified x
    * is not positive. */
+  int64_t (*norm_rows)(int64_t channels); /* of a block */
   int64_t (*norm_blocks)(int64_t rows, int64_t channels);
   bnn_pass norm_moments, norm_moments_total, norm_sums, norm_sums_total, normalize, normalize_sign, normalize_grad;
   bnn_pass max_pool, max_pool_grad, average_pool, average_pool_grad; /* bnn_pool */

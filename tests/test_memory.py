@@ -17,7 +17,7 @@ from golden.tutorials import NETWORKS
 
 import bnnlayers as lq
 from bnnlayers import keras, tape
-from bnnlayers.ops import memory, norm
+from bnnlayers.ops import memory, norm, pool
 
 
 def compiled(name, classes=10):
@@ -102,6 +102,93 @@ def test_gradients_are_those_of_kept_values(name, monkeypatch):
     assert any(np.any(g) for g in plain)
     for a, b in zip(gradients(name, monkeypatch), plain, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_of_parts(name, monkeypatch):
+    """A norm whose input is computed again a few rows at a time has the gradients of the whole input, to the bit."""
+    found = []
+    for part in (1 << 30, 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(norm, "_PART", part)
+            found.append(gradients(name, monkeypatch, _SMALL=0))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+POOLED = {
+    "xnor": ({"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}, 2),
+    "levels": ({"input_quantizer": "dorefa_quantizer", "kernel_quantizer": "ste_tern"}, 2),
+    "signed": ({"kernel_quantizer": "ste_sign"}, 2),
+    "float": ({}, 2),
+    "padded": ({"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "padding": "same", "pad_values": 1}, 2),
+    "line": ({"kernel_quantizer": "ste_sign", "strides": 2}, 1),
+    "volume": ({"input_quantizer": "ste_sign", "groups": 3}, 3),
+}
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("kind", POOLED)
+def test_a_pooled_product_is_that_of_the_whole_batch(kind, padding, monkeypatch):
+    options, rank = POOLED[kind]
+    keras.utils.set_random_seed(2)
+    conv, pooling = (
+        getattr(layers, f"{name}{rank}D") for layers, name in ((lq.layers, "QuantConv"), (keras.layers, "MaxPooling"))
+    )
+    shape = (9,) * rank + (6,)
+    x, found = lq.constant(data(shape, 5)[0]), []
+    layer = conv(33, 3, use_bias=False, **options)
+    for waits in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(pool, "_PIXELS", 2 * 9**rank)
+            if not waits:
+                patch.setattr(keras.layers.Conv, "_waits", lambda self, readers: False)
+            model = keras.models.Sequential([keras.layers.InputLayer(shape), layer, pooling(2, padding=padding)])
+            with lq.GradientTape() as recording:
+                recording.watch(x)
+                y = model(x, training=True)
+                kept = {name for name, _ in recording.kept()}
+            assert ("max_pool" in kept) is not waits
+            dx, dw = recording.gradient(
+                y, [x, layer.kernel], output_gradients=np.cos(np.arange(y.size)).reshape(y.shape)
+            )
+            found.append((y, dx, dw, layer.arithmetic, model(x)))
+    (y, dx, dw, kinds, again), (expected, *gradients, expected_kinds, _) = found
+    assert kinds == expected_kinds
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(again, expected)
+    np.testing.assert_array_equal(dx, gradients[0])
+    np.testing.assert_allclose(dw, gradients[1], rtol=1e-5, atol=1e-4)
+
+
+def test_what_others_read_is_not_pooled_alone():
+    image = keras.layers.Input((8, 8, 3))
+    conv = keras.layers.Conv2D(4, 3, use_bias=False)(image)
+    pooled = keras.layers.MaxPooling2D(2)(conv)
+    both = keras.models.Model(image, [pooled, conv])
+    biased = keras.models.Sequential([keras.layers.Conv2D(4, 3, input_shape=(8, 8, 3)), keras.layers.MaxPooling2D(2)])
+    rectified = keras.models.Sequential(
+        [
+            keras.layers.Conv2D(4, 3, use_bias=False, activation="relu", input_shape=(8, 8, 3)),
+            keras.layers.MaxPooling2D(2),
+        ]
+    )
+
+    class Twice(keras.layers.Conv2D):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    overridden = keras.models.Sequential(
+        [Twice(4, 3, use_bias=False, input_shape=(8, 8, 3)), keras.layers.MaxPooling2D(2)]
+    )
+    x = data((8, 8, 3), 2)[0]
+    for model in (both, biased, rectified, overridden):
+        with tape.GradientTape() as recording:
+            y = model(lq.constant(x), training=True)
+        assert "max_pool" in dict(recording.kept())
+        conv, *_ = y[1:] if model is both else [model.layers[0](x)]
+        expected = np.max([conv[:, i:6:2, j:6:2] for i in (0, 1) for j in (0, 1)], axis=0)
+        np.testing.assert_array_equal(y[0] if model is both else y, expected)
 
 
 def run(steps, after_step):
@@ -204,6 +291,15 @@ def test_memory_of_training_is_as_predicted(name, batch):
     model, _ = compiled(name)
     predicted = lq.models.ModelProfile(model, training=True, batch_size=batch).training_memory.total
     assert abs(predicted / int(found.stdout) - 1) < 0.2
+
+
+@pytest.mark.parametrize("name, few, more, kilobytes", [("MNIST", 256, 512, 37), ("CIFAR-10", 50, 100, 640)])
+def test_peak_per_sample(name, few, more, kilobytes):
+    """In MNIST the float result of the first pooling and its gradient; in CIFAR-10 the gradient of the first
+    convolution's result while that of the second is pooled, a few images at a time."""
+    model, _ = compiled(name)
+    one, two = (lq.models.ModelProfile(model, training=True, batch_size=n).training_memory for n in (few, more))
+    assert two.activations - one.activations <= (more - few) * kilobytes * 1024
 
 
 class TestSpare:

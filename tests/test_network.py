@@ -101,6 +101,22 @@ def test_norm_sums(variant, each_thread_count, rng, channels):
         np.testing.assert_array_equal(slope, products * inverse / np.float32(rows))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 32, 64, 96, 130, 2048])
+def test_norm_sums_go_on(variant, rng, channels):
+    """Sums of several calls are those of one, to the bit."""
+    block = variant.norm_rows(channels)
+    rows = 3 * block + 7
+    x, dy = rng.normal(size=(2, rows, channels)).astype(np.float32)
+    mean, inverse = rng.normal(size=(2, channels)).astype(np.float32)
+    for step in (block, 2 * block, 4 * block):
+        before = np.zeros((2, channels))
+        for first in range(0, rows, step):
+            part = slice(first, first + step)
+            found = variant.norm_sums(x[part], dy[part], mean, inverse, None, False, before, first)
+        np.testing.assert_array_equal(found, variant.norm_sums(x, dy, mean, inverse))
+        np.testing.assert_array_equal(before[0].astype(np.float32), found[0])
+
+
 @pytest.mark.parametrize("channels", [3, 63, 64, 96, 130])
 @pytest.mark.parametrize("rows", [0, 1, 7, 600])
 def test_rows_that_lie_apart(variant, rng, rows, channels):
@@ -766,6 +782,14 @@ def test_pooling_is_that_of_numpy(rng, function, padding):
             np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_max_pool_writes_where_it_is_told(variant, rng):
+    x = rng.normal(size=(4, 6, 6, 8)).astype(np.float32)
+    y = variant.max_pool(x, SQUARES, False)[0]
+    given = np.full_like(y, 7)
+    assert variant.max_pool(x, SQUARES, False, given)[0] is given
+    np.testing.assert_array_equal(given, y)
+
+
 def test_max_pool_keeps_two_bits_of_a_square(rng):
     x = lq.constant(rng.normal(size=(2, 8, 8, 64)).astype(np.float32))
     with lq.GradientTape() as tape:
@@ -907,6 +931,11 @@ WRONG = [
     ("norm_sums", (X, X[:2], ROW, ROW), ValueError, "argument 'dy' must be of shape (4, 6, 6, 8)"),
     ("norm_sums", (X, X, ROW[:3], ROW), ValueError, "argument 'mean' must be of shape (..., 8)"),
     ("norm_sums", (X, X, ROW, None), TypeError, "argument 'inverse'"),
+    ("norm_sums", (X, X, ROW, ROW, None, False, X), TypeError, "argument 'before'"),
+    ("norm_sums", (X, X, ROW, ROW, None, False, np.zeros((2, 7))), ValueError, "argument 'before'"),
+    ("norm_sums", (X, X, ROW, ROW, None, False, np.zeros((2, 8)), -1), ValueError, "argument 'rows_before'"),
+    ("norm_rows", (0,), ValueError, "argument 'channels'"),
+    ("max_pool", (X, SQUARES, True, X), ValueError, "argument 'out'"),
     ("norm_sums", (X, X, ROW, ROW, np.zeros((4, 6, 6, 1), np.uint32)), ValueError, "argument 'x' must be of shape"),
     ("norm_sums", (X, X, ROW, ROW, np.zeros((4, 6, 6, 2), np.uint32)), ValueError, "argument 'mask' must be of shape"),
     ("normalize_sign", (X, ROW, ROW, None, 1.0), ValueError, "argument 'x' must be of shape (..., 32)"),

@@ -375,6 +375,10 @@ class Layer:
         """Whether `call` gains by an input that is yet to be joined."""
         return False
 
+    def _reads_products(self):
+        """Whether `call` gains by an input that is a product yet to be computed."""
+        return False
+
     # Another object after every change of what belongs to what, anywhere: what was found while it
     # was the same still holds.
     _structure = object()

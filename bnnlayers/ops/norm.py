@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, operation, plain, read
+from ..tape import Parts, Readable, operation, plain, read
 from .quantize import ste_sign
 from .shape import Joined
 
@@ -191,7 +191,7 @@ def _shape(parameter):
     return None if parameter is None else parameter.shape
 
 
-@operation
+@operation(parts=True)
 def normalize_sign(x, gamma, beta, addend=None, *more, mean, inverse, axes, rectified=False, clip_value, traced):
     """``ste_sign(normalize(...), clip_value=clip_value, axis=-1)`` in one pass, of whole words of channels."""
     scale = inverse if gamma is None else inverse * gamma
@@ -207,7 +207,51 @@ def normalize_sign(x, gamma, beta, addend=None, *more, mean, inverse, axes, rect
 
 @normalize_sign.backward
 def normalize_sign(residual, dy, needed, spare):
-    return _grad_by_channel(residual, dy, needed, spare)
+    x, *_, axes, rectified, _ = residual[:8]
+    added = len(needed) > 3 and needed[3]
+    if isinstance(x, Parts) and not (axes is None or rectified or added or residual[8:]):
+        return _grad_in_parts(residual, dy, needed, spare)
+    return _grad_by_channel(_whole(residual), dy, needed, spare)
+
+
+def _whole(residual):
+    return tuple([r[:] if type(r) is Parts else r for r in residual])
+
+
+# Bytes of an input that are computed again at a time.
+_PART = 1 << 20
+
+
+def _grad_in_parts(residual, dy, needed, spare):
+    """The same bits as those of `_grad_by_channel`, of an input that is computed twice and never there as a whole."""
+    x, gamma, beta, mean, inverse, _, _, mask = residual
+    *lead, channels = x.shape
+    rows, each, block = math.prod(lead), math.prod(lead[1:]), _core.norm_rows(channels)
+    most = max(1, _PART // (4 * channels * block)) * block
+    if rows <= most:
+        return _grad_by_channel(_whole(residual), dy, needed, spare)
+    dy = dy.reshape(rows, channels)
+    mask = None if mask is None else mask.reshape(rows, -1)
+
+    def there(first):
+        """Operands of some rows, whole blocks of a sum."""
+        part = slice(first, min(rows, first + most))
+        images = slice(first // each, -(-part.stop // each))
+        some = x[images].reshape(-1, channels)[first - images.start * each : part.stop - images.start * each]
+        return {"x": some, "dy": dy[part], "mean": mean, "mask": None if mask is None else mask[part]}
+
+    before = np.zeros((2, channels))
+    for first in range(0, rows, most):
+        sums = _core.norm_sums(**there(first), inverse=inverse, before=before, rows_before=first)
+    dbeta, dgamma, shift, slope = sums
+    dx = spare(x) if needed[0] else None
+    if needed[0]:
+        scale, out = inverse if gamma is None else inverse * gamma, dx.reshape(rows, channels)
+        for first in range(0, rows, most):
+            some = slice(first, first + most)
+            _core.normalize_grad(**there(first), scale=scale, shift=shift, slope=slope, out=out[some])
+    dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
+    return (dx, dgamma, dbeta.reshape(beta) if needed[2] else None, None)[: len(needed)]
 
 
 def _joined_shape(pieces):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 
 import numpy as np
 
 from .. import _core
 from ..geometry import Geometry, convolution, low_pad, output_length
 from ..tape import operation
+from .product import Product, Waiting, of_images, read_back, reduce, times
 
 
 class _Windows:
@@ -164,6 +166,66 @@ def max_pool(residual, dy, needed):
         else:
             np.multiply(dy[out], winner[out] == tap, out=dx[seen])
     return (dx,)
+
+
+def max_pool_of(x, *, size, strides, padding="valid", first=1):
+    """`max_pool` of an array or of a `Waiting` product, of which then no more than a few images are ever there."""
+    if isinstance(x, Waiting) and (windows := _geometry(x, size, strides, padding, first)) is not None:
+        return x.instead(_pooled, windows=windows, rank=len(size))
+    return max_pool(x, size=size, strides=strides, padding=padding, first=first)
+
+
+# Pixels of a product that are there at a time until they are pooled. Fewer would cost more time: for each part of a
+# batch the gradient of the kernel is added up once.
+_PIXELS = 8192
+
+
+def _images(geometry, windows):
+    """Slices of the batch, at least one and of nearly the same length, and the geometries of each."""
+    batch = max(1, geometry.batch)
+    parts = -(-batch // max(1, _PIXELS // max(1, math.prod(geometry.outputs))))
+    most = -(-batch // parts)
+    for first in range(0, batch, most):
+        count = min(geometry.batch - first, most)
+        yield slice(first, first + count), geometry._replace(batch=count), windows._replace(batch=count)
+
+
+@functools.partial(Product, effort=4)
+def _pooled(x, w, *, geometry, windows, rank, pad, layout, transposed, traced):
+    y = np.empty((geometry.batch, *windows.outputs, windows.channels), np.float32)
+    winners = []
+    for images, some, pooled in _images(geometry, windows):
+        product = times(x[images], w, some, pad, transposed)
+        winners.append(_core.max_pool(product, pooled, True in traced, y[images])[1])
+        del product  # before there is another
+    residual = winners, *read_back(x, w, traced), w.shape, geometry, windows, pad, layout, transposed
+    return _outputs(y, windows, rank), residual
+
+
+@_pooled.backward
+def _pooled(residual, dy, needed):
+    winners, x, w, shape, geometry, windows, pad, layout, transposed = residual
+    batch, *pixels, channels = layout.inputs
+    dx = np.empty((batch, math.prod(pixels), channels), np.float32) if needed[0] else None
+    dw = None
+    for winner, (images, some, pooled) in zip(winners, _images(geometry, windows), strict=True):
+        flow = _core.max_pool_grad(dy[images], winner, pooled)
+        if needed[0]:
+            part = dx[images]
+            if (found := times(flow, w, some, 0.0, not transposed, part)) is not part:
+                part[...] = found
+        if needed[1]:
+            more = reduce(x[images], flow, some, pad, transposed)
+            dw = more if dw is None else np.add(dw, more, out=dw)
+        del flow  # before there is another
+    return layout.back(dx, layout.inputs) if needed[0] else None, dw.reshape(shape) if needed[1] else None
+
+
+@_pooled.part
+def _pooled_of_images(images, args, parameters):
+    args, parameters = of_images(images, args, parameters)
+    batch = parameters["geometry"].batch
+    return args, {**parameters, "windows": parameters["windows"]._replace(batch=batch)}
 
 
 @operation(recompute=True)

@@ -24,11 +24,11 @@ from .. import _core
 from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
-from ..tape import operation, read
+from ..tape import Readable, operation, read
 from . import blas
 from .quantize import decode
 
-_FLOAT64 = np.dtype(np.float64)
+_FLOAT, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def operand(x: Any, axis: int) -> Any:
@@ -58,8 +58,8 @@ def arithmetic(x: Any, w: Any, transposed: bool = False) -> str:
 # backwards over the same geometry and kernel: `transposed`. So one function is forward and input gradient of both.
 
 
-def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
-    """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F)."""
+def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any = None) -> Any:
+    """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F); `out` if that can be."""
     scale = None
     if isinstance(w, BitArray) and w.scale is not None:
         if transposed:  # the scale lies on the axis that is summed over
@@ -76,13 +76,13 @@ def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> A
         if divisor != 1:
             np.divide(y, y.dtype.type(divisor), out=y)
     elif isinstance(x, BitArray) or isinstance(w, BitArray):
-        y = _signed_times(x, w, geometry, pad, transposed)
+        y = _signed_times(x, w, geometry, pad, transposed, out)
     else:
         y = _float_times(x, w, geometry, pad, transposed)
     return y if scale is None else y * scale
 
 
-def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
+def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any) -> Any:
     if transposed and isinstance(x, BitArray):
         w = np.swapaxes(w, -1, -2)
 
@@ -94,7 +94,9 @@ def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
         if _by_channel(geometry, transposed, x):
             return _by_channel_times(x, w.numpy(), geometry, pad)
         right = w.prepare(geometry.groups, geometry.channels, transposed)
-        return _core.signed_right(x, right, geometry, pad, transposed)
+        return _core.signed_right(x, right, geometry, pad, transposed, only)
+
+    only = out if isinstance(w, BitArray) and w.kind == "sign" and w.planes == 1 else None
 
     def of_ones() -> Any:
         if isinstance(x, BitArray):  # the same for every image
@@ -354,16 +356,16 @@ class Product:
     """A forward with its backward, run on operands whose types choose the arithmetic.
 
     Bits times bits is cheap enough to be run again instead of keeping its float output. The others are where a sum is
-    short, as it is at the large images near the input of a network.
+    short, as it is at the large images near the input of a network. `effort` is how many values are computed for one.
     """
 
     SHORT = 256
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
+    def __init__(self, forward: Callable[..., Any], effort: int = 1) -> None:
         self._operations = {}
         for kind, again in itertools.product(("xnor", "signed", "float"), (False, True)):
-            effort = 1 if kind == "xnor" else 2
-            each = self._operations[kind, again] = operation(forward, recompute=again and effort)
+            once = effort if kind == "xnor" else 2 * effort
+            each = self._operations[kind, again] = operation(forward, recompute=again and once)
             each.__name__ = f"{forward.__module__.rpartition('.')[2]}, {kind}"
 
     def backward(self, function: Callable[..., Any]) -> Product:
@@ -371,6 +373,12 @@ class Product:
         for each in self._operations.values():
             each.backward(function)
         return self
+
+    def part(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate what tells how a range of the images is computed, if that may cost more than once."""
+        for (kind, _), each in self._operations.items():
+            each.part = function if kind != "xnor" else None
+        return function
 
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if _ran.names is not None:
@@ -411,15 +419,66 @@ def _product(residual, dy, needed):
     return dx, dw
 
 
+@_product.part
+def of_images(images, args, parameters):
+    """The arguments of a product that are those of a range of its first axis."""
+    x, w = args
+    geometry, layout = parameters["geometry"], parameters["layout"]
+    some = x[images]
+    inputs, outputs = ((some.shape[0], *shape[1:]) for shape in (layout.inputs, layout.outputs))
+    if geometry.batch == layout.outputs[0]:
+        geometry = geometry._replace(batch=some.shape[0])
+    else:
+        geometry = geo.dense(math.prod(outputs[:-1]), geometry.channels, geometry.filters)
+    return (some, w), {**parameters, "geometry": geometry, "layout": Layout(inputs, outputs, layout.first)}
+
+
 def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:
     """The operands that the gradients of a product read: each gradient needs the other operand."""
     return x if traced[1] else None, w if traced[0] else None
 
 
-def _run(x: Any, w: Any, geometry: Geometry, layout: Layout, pad: float = 0.0, transposed: bool = False) -> Any:
+class Waiting(Readable):
+    """A product that is yet to be computed, for a reader that may take it image by image. It reads as its value."""
+
+    def __init__(self, kind: str, x: Any, w: Any, **parameters: Any) -> None:
+        self._operands, self._parameters = (kind, x, w), parameters
+        self._value: Any = None
+        if _ran.names is not None:
+            _ran.names.append(kind)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._parameters["layout"].outputs
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return _FLOAT
+
+    def _read_(self) -> Any:
+        if self._value is None:
+            self._value = _product(*self._operands, **self._parameters)
+        return self._value
+
+    def instead(self, product: Product, **more: Any) -> Any:
+        """What another `product` makes of the operands."""
+        return product(*self._operands, **{**self._parameters, **more})
+
+
+def _run(
+    x: Any,
+    w: Any,
+    geometry: Geometry,
+    layout: Layout,
+    pad: float = 0.0,
+    transposed: bool = False,
+    later: bool = False,
+) -> Any:
     x, w = admitted(x, w, pad)
     kind = arithmetic(x, w, transposed)
-    return _product(kind, x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
+    later = later and x.dtype == w.dtype == _FLOAT and not layout.first
+    run = Waiting if later else _product
+    return run(kind, x, w, geometry=geometry, pad=float(pad), layout=layout, transposed=transposed)
 
 
 def matmul(x: Any, w: Any) -> Any:
@@ -466,6 +525,7 @@ def conv(
     dilation_rate: Sequence[int] | int = 1,
     groups: int = 1,
     pad_values: float = 0.0,
+    later: bool = False,
 ) -> Any:
     """Convolution over one, two or three spatial axes.
 
@@ -482,6 +542,8 @@ def conv(
     pad_values : float
         What padding adds to the image: any number, but bits can only be padded with 0, +1 or -1; another value runs on
         floats.
+    later : bool
+        Whether the result may be a `Waiting`.
 
     Returns
     -------
@@ -495,7 +557,7 @@ def conv(
     """
     x, kernel = operands(x, kernel, data_format)
     spread = hashable(strides), padding, hashable(dilation_rate)
-    return _run(x, kernel, *_conv_plan(x.shape, kernel.shape, data_format, groups, *spread), pad_values)
+    return _run(x, kernel, *_conv_plan(x.shape, kernel.shape, data_format, groups, *spread), pad_values, later=later)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -276,12 +276,17 @@ static void norm_sums(const void *what, int64_t begin, int64_t end) {
 static void norm_sums_total(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
   int64_t blocks = norm_blocks(n->rows, n->channels);
-  float count = n->rows > 0 ? (float)n->rows : 1;
+  int64_t rows = n->rows_before + n->rows;
+  float count = rows > 0 ? (float)rows : 1;
   for (int64_t c = begin; c < end; c += NORM_TOTALS) {
     double sum[2][NORM_TOTALS] = {{0}};
     int64_t here = end - c < NORM_TOTALS ? end - c : NORM_TOTALS;
+    for (int64_t i = 0; n->before && i < 2; i++)
+      for (int64_t j = 0; j < here; j++) sum[i][j] = n->before[i * n->channels + c + j];
     for (int64_t i = 0; i < 2 * blocks; i++)
       for (int64_t j = 0; j < here; j++) sum[i % 2][j] += n->parts[i * n->channels + c + j];
+    for (int64_t i = 0; n->before && i < 2; i++)
+      for (int64_t j = 0; j < here; j++) n->before[i * n->channels + c + j] = sum[i][j];
     for (int64_t j = 0; j < here; j++) {
       float *out = n->out + c + j, inverse = n->inverse[c + j], shift = (float)sum[0][j];
       float scale = (float)sum[1][j] * inverse;

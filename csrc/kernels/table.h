@@ -85,6 +85,7 @@ const bnn_kernels BNN_TABLE = {
     .depthwise_reduce = {position_parts, depthwise_left_scratch, depthwise_reduce_run, position_parts},
     .depthwise_float_reduce = {position_parts, depthwise_both_scratch, depthwise_reduce_both_run, position_parts},
     .sum_parts = depthwise_sum,
+    .norm_rows = norm_rows,
     .norm_blocks = norm_blocks,
     .norm_moments = norm_moments,
     .norm_moments_total = norm_moments_total,

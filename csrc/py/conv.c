@@ -396,10 +396,13 @@ static PyObject *call_end(call *c, int status) {
   return (PyObject *)c->out;
 }
 
-/* Allocate the result, run the kernel, and let go of the operands. */
+/* Allocate the result unless there is one, run the kernel, and let go of the operands. */
 static PyObject *call_finish(call *c, const bnn_kernel *kernel, const int64_t *lengths, int type) {
   int status = 0, empty = call_empty(c);
-  c->out = new_array(c->function, 3, lengths, type, empty);
+  if (c->out && empty)
+    memset(PyArray_DATA(c->out), 0, (size_t)PyArray_NBYTES(c->out));
+  else if (!c->out)
+    c->out = new_array(c->function, 3, lengths, type, empty);
   if (c->out && !empty) {
     Py_BEGIN_ALLOW_THREADS;
     status = call_run(c, kernel);
@@ -460,13 +463,19 @@ static PyObject *xnor(PyObject *self, PyObject *args, PyObject *keywords) {
   return call_forward(&c, &c.kernels->xnor, type);
 }
 
+/* A result that the caller gives. */
+static int call_out(call *c, PyObject *out) {
+  npy_intp shape[] = {(npy_intp)c->geometry.batch, (npy_intp)c->pixels, (npy_intp)c->filters};
+  return (c->out = check_out(c->function, "out", out, 3, shape, NPY_FLOAT32)) ? 0 : -1;
+}
+
 static PyObject *signed_right(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "right", "geometry", "pad", "transposed", NULL};
-  PyObject *x, *right, *geometry, *pad, *transposed;
-  if (!PARSE("OOOOO:signed_right", &x, &right, &geometry, &pad, &transposed)) return NULL;
+  static char *names[] = {"x", "right", "geometry", "pad", "transposed", "out", NULL};
+  PyObject *x, *right, *geometry, *pad, *transposed, *out = Py_None;
+  if (!PARSE("OOOOO|O:signed_right", &x, &right, &geometry, &pad, &transposed, &out)) return NULL;
   call c;
   if (call_begin(&c, "signed_right", self, geometry, pad, PyObject_IsTrue(transposed), 0) < 0 || call_left(&c, x) < 0 ||
-      call_prepared(&c, right) < 0)
+      call_prepared(&c, right) < 0 || (out != Py_None && call_out(&c, out) < 0))
     return call_end(&c, 0);
   return call_forward(&c, &c.kernels->signed_right, NPY_FLOAT32);
 }
@@ -756,7 +765,7 @@ PyMethodDef conv_methods[] = {
            "The right operand of a product in the layout of this level."),
     METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype, left='sign', right_kind='sign', right_planes=1",
            "Convolution of a packed operand with a packed operand."),
-    METHOD("signed_right", signed_right, "x, right, geometry, pad, transposed",
+    METHOD("signed_right", signed_right, "x, right, geometry, pad, transposed, out=None",
            "Convolution of floats with packed signs."),
     METHOD("signed_left", signed_left, "x, w, geometry, pad, transposed=False",
            "Convolution of packed signs with floats."),

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LARGE = 1 << 18, GRAIN = 1 << 16, HUGE_FROM = 1 << 22, SLACK = 1 << 22, MOST_WAITING = 256 };
+enum { LARGE = 1 << 18, GRAIN = 1 << 16, HUGE_FROM = 1 << 22, SLACK = 1 << 21, MOST_WAITING = 256 };
 
 /* In front of every array; `mapped` is 0 where it is the C library's. */
 typedef struct {

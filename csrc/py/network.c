@@ -196,17 +196,38 @@ static PyObject *moments(PyObject *self, PyObject *args, PyObject *keywords) {
   return norm_reduce(self, &c, kernels->norm_moments, kernels->norm_moments_total, 3);
 }
 
+/* What was summed before, to be written. */
+static int norm_before(norm_call *c, PyObject *sums, PyObject *rows) {
+  npy_intp shape[] = {2, (npy_intp)c->norm.channels};
+  if (rows && check_int("norm_sums", "rows_before", rows, 0, PTRDIFF_MAX / 64, &c->norm.rows_before) < 0) return -1;
+  if (sums == Py_None) return 0;
+  PyArrayObject *array = check_out("norm_sums", "before", sums, 2, shape, NPY_FLOAT64);
+  if (!array) return -1;
+  c->norm.before = PyArray_DATA(array);
+  Py_DECREF(array); /* the caller has it */
+  return 0;
+}
+
+static PyObject *norm_rows(PyObject *self, PyObject *args) {
+  PyObject *value;
+  int64_t channels;
+  if (!PyArg_ParseTuple(args, "O:norm_rows", &value) ||
+      check_int("norm_rows", "channels", value, 1, INT32_MAX, &channels) < 0)
+    return NULL;
+  return PyLong_FromLongLong(kernels_of(self)->norm_rows(channels));
+}
+
 static PyObject *norm_sums(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "dy", "mean", "inverse", "mask", "rectified", NULL};
+  static char *names[] = {"x", "dy", "mean", "inverse", "mask", "rectified", "before", "rows_before", NULL};
   const bnn_kernels *kernels = kernels_of(self);
-  PyObject *operand[OPERANDS] = {NULL};
+  PyObject *operand[OPERANDS] = {NULL}, *before = Py_None, *rows = NULL;
   int rectified = 0;
   norm_call c;
-  if (!PARSE("OOOO|Op:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK],
-             &rectified))
+  if (!PARSE("OOOO|OpOO:norm_sums", &operand[X], &operand[DY], &operand[MEAN], &operand[INVERSE], &operand[MASK],
+             &rectified, &before, &rows))
     return NULL;
   operand[MASK] = given(operand[MASK]);
-  if (norm_begin(&c, "norm_sums", operand, rectified) < 0) return norm_fail(&c);
+  if (norm_begin(&c, "norm_sums", operand, rectified) < 0 || norm_before(&c, before, rows) < 0) return norm_fail(&c);
   return norm_reduce(self, &c, kernels->norm_sums, kernels->norm_sums_total, 4);
 }
 
@@ -344,9 +365,10 @@ static int planes_for(int64_t taps) {
   return planes;
 }
 
-/* x of the geometry's inputs to its outputs, or backwards. With `winner`, who won is read; with `traced`, told. */
+/* x of the geometry's inputs to its outputs, or backwards. With `winner`, who won is read; with `traced`, told.
+ * `result` is where to write, or NULL. */
 static PyObject *pool_call(PyObject *self, const char *function, PyObject *value, PyObject *geometry, int back,
-                           bnn_pass pass, PyObject *winner, int traced) {
+                           bnn_pass pass, PyObject *winner, int traced, PyObject *result) {
   bnn_geometry g;
   if (check_geometry(function, geometry, &g) < 0 || check_windows(function, geometry, &g) < 0) return NULL;
   (void)self;
@@ -362,7 +384,7 @@ static PyObject *pool_call(PyObject *self, const char *function, PyObject *value
   if (winner) who = check_array(function, "winner", winner, NPY_UINT32);
   if (winner && (!who || check_exact_shape(function, "winner", who, 4, words) < 0)) goto fail;
   if (traced && !(who = (PyArrayObject *)PyArray_EMPTY(4, words, NPY_UINT32, 0))) goto fail;
-  if (!(out = (PyArrayObject *)PyArray_EMPTY(5, shape, NPY_FLOAT32, 0))) goto fail;
+  if (!(out = check_out(function, "out", result, 5, shape, NPY_FLOAT32))) goto fail;
   bnn_pool pool = {&g, data_of(in), data_of(out), who ? PyArray_DATA(who) : NULL, (int)length[0]};
   int64_t rows = g.batch * to[0] * to[1];
   double work = (double)g.batch * (double)g.channels * (double)(volume(g.in) + volume(g.out));
@@ -382,11 +404,11 @@ fail:
 }
 
 static PyObject *max_pool(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "geometry", "traced", NULL};
-  PyObject *x, *geometry;
+  static char *names[] = {"x", "geometry", "traced", "out", NULL};
+  PyObject *x, *geometry, *out = NULL;
   int traced;
-  if (!PARSE("OOp:max_pool", &x, &geometry, &traced)) return NULL;
-  PyObject *y = pool_call(self, "max_pool", x, geometry, 0, kernels_of(self)->max_pool, NULL, traced);
+  if (!PARSE("OOp|O:max_pool", &x, &geometry, &traced, &out)) return NULL;
+  PyObject *y = pool_call(self, "max_pool", x, geometry, 0, kernels_of(self)->max_pool, NULL, traced, out);
   return !y || traced ? y : Py_BuildValue("NO", y, Py_None);
 }
 
@@ -394,21 +416,21 @@ static PyObject *max_pool_grad(PyObject *self, PyObject *args, PyObject *keyword
   static char *names[] = {"dy", "winner", "geometry", NULL};
   PyObject *dy, *winner, *geometry;
   if (!PARSE("OOO:max_pool_grad", &dy, &winner, &geometry)) return NULL;
-  return pool_call(self, "max_pool_grad", dy, geometry, 1, kernels_of(self)->max_pool_grad, winner, 0);
+  return pool_call(self, "max_pool_grad", dy, geometry, 1, kernels_of(self)->max_pool_grad, winner, 0, NULL);
 }
 
 static PyObject *average_pool(PyObject *self, PyObject *args, PyObject *keywords) {
   static char *names[] = {"x", "geometry", NULL};
   PyObject *x, *geometry;
   if (!PARSE("OO:average_pool", &x, &geometry)) return NULL;
-  return pool_call(self, "average_pool", x, geometry, 0, kernels_of(self)->average_pool, NULL, 0);
+  return pool_call(self, "average_pool", x, geometry, 0, kernels_of(self)->average_pool, NULL, 0, NULL);
 }
 
 static PyObject *average_pool_grad(PyObject *self, PyObject *args, PyObject *keywords) {
   static char *names[] = {"dy", "geometry", NULL};
   PyObject *dy, *geometry;
   if (!PARSE("OO:average_pool_grad", &dy, &geometry)) return NULL;
-  return pool_call(self, "average_pool_grad", dy, geometry, 1, kernels_of(self)->average_pool_grad, NULL, 0);
+  return pool_call(self, "average_pool_grad", dy, geometry, 1, kernels_of(self)->average_pool_grad, NULL, 0, NULL);
 }
 
 /* ---- rectifier ------------------------------------------------------------------------------------------------- */
@@ -504,8 +526,11 @@ PyMethodDef network_methods[] = {
            "Mean, biased variance and 1 / sqrt(variance + epsilon) of each channel of rows.\n\n"
            "The averages mean and variance move towards them by a rate, where the variance is multiplied by unbiased.\n"
            "Rectified, here and in what follows, x counts as 0 unless it is positive or NaN."),
-    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None, rectified=False",
-           "Gradients of shift and scale, mean of dy, and slope, for each channel of rows."),
+    METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None, rectified=False, before=None, rows_before=0",
+           "Gradients of shift and scale, mean of dy, and slope, for each channel of rows.\n\n"
+           "The sums of the rows before are in before, to which those of x are added."),
+    {"norm_rows", norm_rows, METH_VARARGS,
+     "norm_rows($self, channels)\n--\n\nRows of a block of norm_sums; so many, or a multiple, may be summed apart."},
     METHOD("normalize", normalize, "x, mean, scale, shift, addend=None, rectified=False",
            "(x - mean) * scale + shift + addend, of numbers per channel and an addend like x."),
     METHOD("normalize_sign", normalize_sign, "x, mean, scale, shift, clip, addend=None, rectified=False, floats=False",
@@ -514,7 +539,8 @@ PyMethodDef network_methods[] = {
            "x, dy, mean, scale, shift, slope, mask=None, out=None, add=False, rectified=False",
            "((dy - shift) - (x - mean) * slope) * scale, of numbers per channel; out may be x or dy.\n\n"
            "Rectified, it is 0 where x is not positive."),
-    METHOD("max_pool", max_pool, "x, geometry, traced", "Largest value of each window, and bits of which tap it was."),
+    METHOD("max_pool", max_pool, "x, geometry, traced, out=None",
+           "Largest value of each window, and bits of which tap it was."),
     METHOD("max_pool_grad", max_pool_grad, "dy, winner, geometry", "Gradient of max_pool."),
     METHOD("average_pool", average_pool, "x, geometry", "Mean of each window."),
     METHOD("average_pool_grad", average_pool_grad, "dy, geometry", "Gradient of average_pool."),

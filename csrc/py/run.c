@@ -45,10 +45,12 @@ int run_product(const bnn_kernel *kernel, const bnn_product *product, double wor
   size_t stride = (kernel->scratch(product) + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
   int64_t bytes;
   if (stride > PTRDIFF_MAX || __builtin_mul_overflow((int64_t)stride, (int64_t)threads, &bytes)) return -1;
-  product_range range = {kernel, product, run_alloc(bytes), stride};
-  if (!range.scratch) return -1;
+  /* Not aligned_alloc, which leaves a hole in front that no later call fits into. */
+  char *scratch = bytes < PTRDIFF_MAX - BNN_ALIGN ? malloc((size_t)bytes + BNN_ALIGN) : NULL;
+  if (!scratch) return -1;
+  product_range range = {kernel, product, scratch + (BNN_ALIGN - (uintptr_t)scratch % BNN_ALIGN), stride};
   bnn_parallel(threads, items, run_grain(items, work), product_run, &range);
-  free(range.scratch);
+  free(scratch);
   return 0;
 }
 

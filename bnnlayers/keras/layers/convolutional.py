@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...geometry import output_length
 from ...ops import merge, product
 from ...ops import shape as shape_ops
+from .. import activations
 from ..base_layer import InputSpec
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer, arguments, data_format_of, integers, padding_of
@@ -162,10 +163,19 @@ class Conv(ConfiguredLayer):
         return product.conv(inputs, kernel, **self._convolution_arguments())
 
     def call(self, inputs, later=0):
+        if later and self._is_product():
+            return product.conv(inputs, self.kernel, **self._convolution_arguments(), later=True)
         return self._finish(self.convolution_op(inputs, self.kernel), later)
 
     def _waits(self, readers):
-        return waits_to_rectify(self.activation, readers)
+        if waits_to_rectify(self.activation, readers):
+            return True
+        return self._is_product() and len(readers) == 1 and readers[0]._reads_products()
+
+    def _is_product(self):
+        """Whether the output is that of the product itself."""
+        alone = not self.use_bias and self.activation is activations.linear
+        return alone and type(self).convolution_op is Conv.convolution_op
 
     def _finish(self, outputs, later=0):
         """Bias and activation."""

@@ -51,6 +51,10 @@ class _Pooling(ConfiguredLayer):
             first=self._first,
         )
 
+    def _reads_products(self):
+        # The product of an image need not outlast its pooling.
+        return type(self).call is _Pooling.call and type(self).pool_function is pool.max_pool_of
+
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
         for i, (k, s) in enumerate(zip(self.pool_size, self.strides, strict=True)):
@@ -105,7 +109,7 @@ def _family(base, name, what, **members):
 
 
 MaxPooling1D, MaxPooling2D, MaxPooling3D = _family(
-    _Pooling, "MaxPooling", "Largest value", pool_function=staticmethod(pool.max_pool)
+    _Pooling, "MaxPooling", "Largest value", pool_function=staticmethod(pool.max_pool_of)
 )
 AveragePooling1D, AveragePooling2D, AveragePooling3D = _family(
     _Pooling, "AveragePooling", "Mean", pool_function=staticmethod(pool.average_pool)
