@@ -24,7 +24,7 @@
 #define TILES_GROUP 64                /* columns whose sums are joined at a time: they stay in the first */
 #define TILES_PART 2048               /* least positions of a part of the images */
 #define TILES_LIMBS 4                 /* at most */
-#define TILES_LIMIT 256.0f
+#define TILES_LIMIT 144.0f
 #define TILES_CONSTANT INT32_MIN /* the offset of a padded tap */
 
 typedef struct {
@@ -233,7 +233,7 @@ BNN_INLINE void tiles_measure_columns(const tiles_reduction *work, int64_t slots
 
 /* The limbs that a tile of columns needs; 0 where it needs the tables. NaN is in no maximum, but in the squares. */
 static int tiles_limbs(const float *maxima, const float *squares, float count) {
-  float limit = count < TILES_LIMIT ? count : TILES_LIMIT;
+  float limit = count / 2 < TILES_LIMIT ? count / 2 : TILES_LIMIT;
   int limbs = 3;
   for (int64_t n = 0; n < TILES_SIDE; n++) {
     float m = maxima[n];
