@@ -207,11 +207,8 @@ class BitArray:
         transposed : bool
             Whether the product runs from filters to channels (input gradients, transposed layers).
         """
-        key = groups, channels, transposed
-        blob = self._cache.get(key)
-        if blob is None:
-            blob = self._cache[key] = _core.prepare(self.words, groups, channels, transposed)
-        return blob
+        key = (groups, channels, transposed)
+        return self.derived(key, lambda: _core.prepare(self.words, groups, channels, transposed))
 
     def __repr__(self) -> str:
         return f"<BitArray {self.kind} shape={self.shape} axis={self.axis} planes={self.planes} bytes={self.nbytes}>"

@@ -816,10 +816,10 @@ _SMALL = 1 << 21
 
 def _keep(x: np.ndarray, node: Node) -> Any:
     """What stands in a residual for the value `x` of `node`: itself or a `_Later`, whichever keeps fewer bytes."""
-    small = x.nbytes <= _SMALL and node.recompute is not None and node.recompute[0].effort >= _DETOUR
-    if node.kept() is None and node.recompute is not None and not small:
+    again = None if node.kept() is not None else node.recompute
+    if again is not None and (x.nbytes > _SMALL or again[0].effort < _DETOUR):
         roots: list[Node] = []
-        if _reach(node.recompute[1], _DETOUR * x.nbytes - x.nbytes, roots) >= 0:
+        if _reach(again[1], _DETOUR * x.nbytes - x.nbytes, roots) >= 0:
             more = {id(root): root for root in roots if root.kept() is None}.values()
             if sum([root.array().nbytes for root in more]) < x.nbytes:
                 for root in more:
