@@ -2,6 +2,7 @@
 
 #define BNN_PANEL 32 /* columns of a right operand that are laid out together */
 
+#include "split.h"
 #include "strip.h"
 
 #define REAL float

@@ -31,7 +31,7 @@
 #define XNOR_FEW 64
 
 /* Words of a row and panel that are counted while one is folded. */
-#define XNOR_FOLD_GAIN 3
+#define XNOR_FOLD_GAIN 2
 
 /* How far ahead memory is asked for, in pixels whose results will be written: a store waits for its line. */
 #define XNOR_PIXELS_AHEAD 12
@@ -399,27 +399,41 @@ static int64_t xnor_folded(const bnn_product *p) {
   return (apart - folded) * bnn_panels(p->columns) * p->right_planes * XNOR_FOLD_GAIN > apart ? folded : 0;
 }
 
-/* Appends up to BNN_WORD bits to what every lane has, which is `at` bits; words of a lane are `across` apart. */
-BNN_INLINE void xnor_append(const uint32_t *restrict from, const int64_t step, int64_t lanes, int64_t at, int64_t bits,
-                            uint32_t *restrict to, int64_t across) {
-  int shift = (int)(at % BNN_WORD);
-  to += at / BNN_WORD * across;
-  if (!shift)
-    for (int64_t i = 0; i < lanes; i++) to[i] = from[i * step];
-  else
-    for (int64_t i = 0; i < lanes; i++) to[i] |= from[i * step] << shift;
-  if (shift + bits > BNN_WORD)
-    for (int64_t i = 0; i < lanes; i++) to[across + i] = from[i * step] >> (BNN_WORD - shift);
+/* A word of a tap: where it is from the start of a row, and from that of the panel; how many bits of the word that it
+ * is appended to come before it, and whether it fills that. */
+typedef struct {
+  int64_t left, right;
+  int before, fills;
+} xnor_piece;
+
+static int64_t xnor_pieces(const bnn_class *class_, int64_t depth, int64_t reach, xnor_piece *piece) {
+  int64_t words = bnn_words(depth), n = 0;
+  for (int64_t i = 0; i < class_->valid; i++)
+    for (int64_t w = 0; w < words; w++, n++) {
+      int64_t bits = w + 1 < words ? BNN_WORD : depth - w * BNN_WORD;
+      int before = (int)((i * depth + w * BNN_WORD) % BNN_WORD);
+      piece[n].left = class_->offset[i] * reach + w;
+      piece[n].right = (class_->tap[i] * words + w) * BNN_PANEL;
+      piece[n].before = before;
+      piece[n].fills = before + bits >= BNN_WORD;
+    }
+  return n;
 }
 
-/* Folds one plane of the valid taps for lanes that lie `step` apart: word w of a tap is at[tap] * reach + w * next. */
-BNN_INLINE void xnor_fold(const uint32_t *from, const int64_t step, int64_t lanes, const int32_t *at, int64_t taps,
-                          int64_t reach, int64_t next, int64_t depth, uint32_t *to, int64_t across) {
-  for (int64_t tap = 0; tap < taps; tap++)
-    for (int64_t bit = 0; bit < depth; bit += BNN_WORD) {
-      int64_t bits = depth - bit < BNN_WORD ? depth - bit : BNN_WORD;
-      xnor_append(from + at[tap] * reach + bit / BNN_WORD * next, step, lanes, tap * depth + bit, bits, to, across);
-    }
+/* Folds the pieces of up to BNN_LANES pixels that lie `step` apart, or columns; words of a lane are `across` apart. */
+BNN_INLINE void xnor_fold(const xnor_piece *piece, int64_t pieces, int columns, const uint32_t *from,
+                          const int64_t step, int64_t lanes, uint32_t *to, int64_t across) {
+  vu32 word = v_set(0);
+  for (const xnor_piece *end = piece + pieces; piece < end; piece++) {
+    const uint32_t *at = from + (columns ? piece->right : piece->left);
+    vu32 x = step == 1 ? v_load_part(at, lanes) : v_load_apart(at, step, lanes);
+    word = v_xor(word, v_shift_left(x, piece->before));
+    if (!piece->fills) continue;
+    v_store_part(to, word, lanes);
+    to += across;
+    word = piece->before ? v_shift_right(x, BNN_WORD - piece->before) : v_set(0);
+  }
+  if (pieces) v_store_part(to, word, lanes);
 }
 
 /* ---- items ------------------------------------------------------------------------------------------------------ */
@@ -459,9 +473,11 @@ typedef struct {
   int64_t last;        /* from the first plane to that of the last term */
   int64_t folded;      /* words of the folded taps, or 0 */
   int64_t right_plane; /* from a plane of a panel to the next */
-  uint32_t *pixels;    /* [left_planes][folded][XNOR_BLOCK] */
-  uint32_t *panel;     /* [right_planes][folded][BNN_PANEL] */
-  int32_t *rows;       /* what each pixel of a block counts by itself, or NULL */
+  uint32_t *pixels;    /* [left_planes][folded + 1][XNOR_BLOCK] */
+  uint32_t *panel;     /* [right_planes][folded + 1][BNN_PANEL] */
+  xnor_piece *piece;
+  int64_t pieces;
+  int32_t *rows; /* what each pixel of a block counts by itself, or NULL */
   const bnn_class *class_;
   xnor_pair *valid, *padded;
   int64_t valid_words, padded_words;
@@ -474,6 +490,12 @@ typedef struct {
 #endif
 } xnor_work;
 
+static size_t xnor_fold_scratch(const bnn_product *p) {
+  int64_t folded = xnor_folded(p), lanes = p->left_planes * XNOR_BLOCK + p->right_planes * BNN_PANEL;
+  if (!folded) return 0;
+  return (size_t)((folded + 1) * lanes) * 4 + (size_t)(p->schedule->taps * bnn_words(p->depth)) * sizeof(xnor_piece);
+}
+
 static size_t xnor_scratch(const bnn_product *product) {
   size_t nibbles = 0;
 #ifdef BNN_NIBBLE_TABLES
@@ -481,8 +503,8 @@ static size_t xnor_scratch(const bnn_product *product) {
 #endif
   return nibbles + (size_t)(product->left_planes * product->right_planes) * sizeof(xnor_term) +
          (size_t)(product->schedule->taps * bnn_words(product->depth) / 2 + 2) * sizeof(xnor_pair) +
-         (size_t)(xnor_folded(product) * (product->left_planes * XNOR_BLOCK + product->right_planes * BNN_PANEL)) * 4 +
-         XNOR_BLOCK * (sizeof(uint32_t *) + sizeof(int32_t)) + (XNOR_BLOCK + XNOR_PIXELS_AHEAD) * sizeof(char *);
+         xnor_fold_scratch(product) + XNOR_BLOCK * (sizeof(uint32_t *) + sizeof(int32_t)) +
+         (XNOR_BLOCK + XNOR_PIXELS_AHEAD) * sizeof(char *);
 }
 
 BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *work) {
@@ -491,8 +513,8 @@ BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *
   scratch = (char *)scratch + xnor_nibbles_areas(product, scratch, &nibbles);
 #endif
   xnor_term *term = scratch;
-  int64_t folded = xnor_folded(product), left = folded ? folded * XNOR_BLOCK : xnor_left_plane(product);
-  int64_t right = folded ? folded * BNN_PANEL : xnor_right_plane(product);
+  int64_t folded = xnor_folded(product), left = folded ? (folded + 1) * XNOR_BLOCK : xnor_left_plane(product);
+  int64_t right = folded ? (folded + 1) * BNN_PANEL : xnor_right_plane(product);
   *work = (xnor_work){.term = term, .folded = folded, .right_plane = right};
   work->terms = xnor_terms(product, left, right, term);
 #ifdef BNN_NIBBLE_TABLES
@@ -504,9 +526,12 @@ BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *
   work->to = (char **)(work->from + XNOR_BLOCK);
   int32_t *rows = (int32_t *)(work->to + XNOR_BLOCK + XNOR_PIXELS_AHEAD);
   if (xnor_rows_count(product)) work->rows = rows;
-  work->pixels = (uint32_t *)(rows + XNOR_BLOCK);
+  work->valid = (xnor_pair *)(rows + XNOR_BLOCK);
+  if (!folded) return;
+  work->pixels = (uint32_t *)work->valid;
   work->panel = work->pixels + product->left_planes * left;
-  work->valid = (xnor_pair *)(folded ? work->panel + product->right_planes * right : work->pixels);
+  work->piece = (xnor_piece *)(work->panel + product->right_planes * right);
+  work->valid = (xnor_pair *)(work->piece + product->schedule->taps * bnn_words(product->depth));
 }
 
 BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *class_, xnor_work *work) {
@@ -514,6 +539,7 @@ BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *cla
   work->class_ = class_;
   work->begin = -1;
   if (work->folded) {
+    work->pieces = xnor_pieces(class_, product->depth, words * product->groups, work->piece);
     work->valid_words = bnn_words(class_->valid * product->depth);
     for (int64_t n = 0; n < work->valid_words; n++) {
       work->valid[n / 2].left[n % 2] = n * XNOR_BLOCK;
@@ -530,19 +556,17 @@ BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *cla
 
 /* The pixels of a block, those that lie equally far apart at a time. */
 static void xnor_fold_pixels(const bnn_product *p, const xnor_work *work, int64_t pixels) {
-  int64_t words = bnn_words(p->depth), reach = words * p->groups;
-  for (int64_t i = 0, next; i < pixels; i = next) {
-    next = i + 1;
-    int64_t step = next < pixels ? work->from[next] - work->from[i] : 1;
-    while (next < pixels && work->from[next] - work->from[next - 1] == step) next++;
+  for (int64_t i = 0, lanes; i < pixels; i += lanes) {
+    const uint32_t *const *from = work->from + i;
+    int64_t step = i + 1 < pixels ? from[1] - from[0] : 1;
+    for (lanes = 1; lanes < BNN_LANES && i + lanes < pixels && from[lanes] - from[lanes - 1] == step;) lanes++;
     for (int plane = 0; plane < p->left_planes; plane++) {
-      const uint32_t *from = work->from[i] + plane * xnor_left_plane(p);
-      uint32_t *to = work->pixels + plane * work->folded * XNOR_BLOCK + i;
-      const bnn_class *class_ = work->class_;
+      const uint32_t *row = *from + plane * xnor_left_plane(p);
+      uint32_t *to = work->pixels + plane * (work->folded + 1) * XNOR_BLOCK + i;
       if (step == 1)
-        xnor_fold(from, 1, next - i, class_->offset, class_->valid, reach, 1, p->depth, to, XNOR_BLOCK);
+        xnor_fold(work->piece, work->pieces, 0, row, 1, lanes, to, XNOR_BLOCK);
       else
-        xnor_fold(from, step, next - i, class_->offset, class_->valid, reach, 1, p->depth, to, XNOR_BLOCK);
+        xnor_fold(work->piece, work->pieces, 0, row, step, lanes, to, XNOR_BLOCK);
     }
   }
 }
@@ -550,10 +574,10 @@ static void xnor_fold_pixels(const bnn_product *p, const xnor_work *work, int64_
 /* The valid words of a panel, folded or not. */
 static const uint32_t *xnor_fold_panel(const bnn_product *p, const xnor_work *work, const uint32_t *right) {
   if (!work->folded) return right;
-  const bnn_class *class_ = work->class_;
   for (int plane = 0; plane < p->right_planes; plane++)
-    xnor_fold(right + plane * xnor_right_plane(p), 1, BNN_PANEL, class_->tap, class_->valid,
-              bnn_words(p->depth) * BNN_PANEL, BNN_PANEL, p->depth, work->panel + plane * work->right_plane, BNN_PANEL);
+    for (int64_t lane = 0; lane < BNN_PANEL; lane += BNN_LANES)
+      xnor_fold(work->piece, work->pieces, 1, right + plane * xnor_right_plane(p) + lane, 1, BNN_LANES,
+                work->panel + plane * work->right_plane + lane, BNN_PANEL);
   return work->panel;
 }
 
@@ -563,25 +587,30 @@ BNN_APART void xnor_begin_block(const bnn_product *p, xnor_work *work, int64_t b
   const bnn_schedule *schedule = p->schedule;
   int64_t words = bnn_words(p->depth), reach = words * p->groups, width = p->groups * p->columns;
   int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
+  int64_t last = work->folded ? 0 : work->last;
+  const uint32_t *from = (const uint32_t *)p->left + last + group * words + image * schedule->sources * reach;
+  char *to = (char *)p->out + (group * p->columns + image * schedule->pixels * width) * 4; /* both types have 4 bytes */
   work->begin = begin, work->group = group;
   for (int64_t i = 0; i < pixels; i++) {
-    int64_t source = image * schedule->sources + schedule->base[position];
-    int64_t target = image * schedule->pixels + schedule->pixel[position];
-    work->from[i] = (const uint32_t *)p->left + group * words + source * reach;
-    work->to[i] = (char *)p->out + (group * p->columns + target * width) * 4; /* both types have 4 bytes */
-    if (++position == class_->first + class_->count) position = class_->first, image++;
+    work->from[i] = from + schedule->base[position] * reach;
+    work->to[i] = to + schedule->pixel[position] * width * 4;
+    if (++position < class_->first + class_->count) continue;
+    position = class_->first;
+    from += schedule->sources * reach;
+    to += schedule->pixels * width * 4;
   }
   for (int64_t i = 0; i < XNOR_PIXELS_AHEAD; i++) work->to[pixels + i] = work->to[pixels - 1];
   for (int64_t i = 0; i < pixels && work->rows; i++) {
     work->rows[i] = 0;
     for (int plane = 0; plane < p->left_planes; plane++) {
       int32_t weight = xnor_alone(p->left_kind, plane, p->right_kind, p->right_planes);
-      const uint32_t *row = work->from[i] + plane * xnor_left_plane(p);
+      const uint32_t *row = work->from[i] - last + plane * xnor_left_plane(p);
       if (weight) work->rows[i] += weight * xnor_count_row(class_, row, words, reach);
     }
   }
-  if (work->folded) xnor_fold_pixels(p, work, pixels);
-  for (int64_t i = 0; i < pixels; i++) work->from[i] = (work->folded ? work->pixels + i : work->from[i]) + work->last;
+  if (!work->folded) return;
+  xnor_fold_pixels(p, work, pixels);
+  for (int64_t i = 0; i < pixels; i++) work->from[i] = work->pixels + i + work->last;
 }
 
 /* Points the terms to a panel, whose words of all taps are `right`. `start` is what is the same for every pixel of the
