@@ -82,22 +82,6 @@ BNN_INLINE vmask OF(pack_row)(bnn_packing packing, int planes, int masked, const
   return nan;
 }
 
-/* Contiguous rows that end within a word, as one long row, which is then parted. */
-BNN_INLINE vmask OF(pack_short)(bnn_packing packing, int planes, int masked, const REAL *x, int64_t rows, int64_t count,
-                                const OF(pack_limits) * limits, uint32_t *words, int64_t stride, uint32_t *mask) {
-  vmask nan = v_mask_none();
-  uint32_t bits[BNN_PLANES][PACK_TOGETHER], masks[PACK_TOGETHER];
-  int64_t length = bnn_words(count), most = PACK_TOGETHER / count * BNN_WORD;
-  for (int64_t i = 0, here; i < rows; i += here) {
-    here = rows - i < most ? rows - i : most;
-    nan = v_mask_or(nan, OF(pack_row)(packing, planes, masked, x + i * count, here * count, limits, *bits,
-                                      PACK_TOGETHER, masked ? masks : NULL));
-    for (int p = 0; p < planes; p++) split_groups(bits[p], 1, here * count, here, words + p * stride + i * length);
-    if (masked) split_groups(masks, 1, here * count, here, mask + i * length);
-  }
-  return nan;
-}
-
 /* One word of each plane of `here` neighbouring vectors from up to BNN_WORD rows that lie `inner` apart: `registers`
  * full of lanes, or one in part. The words of the planes are `stride` lines of a strip apart. */
 BNN_INLINE vmask OF(pack_strip)(bnn_packing packing, int planes, int masked, int registers, const REAL *x, int64_t rows,
@@ -172,10 +156,12 @@ BNN_INLINE int OF(pack_range)(bnn_packing packing, int planes, const bnn_pack *p
   const OF(pack_limits) limits = {OF(v_set)(0), OF(v_set)((REAL)pack->clip), OF(v_set)((REAL)pack->parameter),
                                   OF(v_set)((REAL)-pack->parameter)};
   vmask nan = v_mask_none();
-  if (inner == 1 && count % BNN_WORD && count <= PACK_TOGETHER)
-    return v_mask_bits(OF(pack_short)(packing, planes, masked, x + begin * count, end - begin, count, &limits,
-                                      pack->words + begin * length, stride,
-                                      masked ? pack->mask + begin * length : NULL)) != 0;
+  if (inner == 1 && count < BNN_WORD) {
+    for (int64_t i = begin; i < end; i++)
+      nan = v_mask_or(nan, OF(pack_word)(packing, planes, masked, x + i * count, count, &limits, pack->words + i,
+                                         stride, masked ? pack->mask + i : NULL));
+    return v_mask_bits(nan) != 0;
+  }
   if (inner == 1) {
     /* Rows without a tail are one row. */
     int64_t rows = count % BNN_WORD ? end - begin : 1, width = count % BNN_WORD ? count : (end - begin) * count;

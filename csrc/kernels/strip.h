@@ -10,9 +10,6 @@
 #define PACK_PAGES 4
 #define PACK_PAGE 4096
 
-/* Words of a plane of the short rows that are packed as one. */
-#define PACK_TOGETHER 256
-
 /* Asks for lines of memory that will be wanted soon. They may lie beyond the end of an array. */
 BNN_INLINE void fetch_ahead(const void *p, size_t bytes) {
   for (size_t line = 0; line < bytes; line += BNN_ALIGN) __builtin_prefetch((const char *)p + line);

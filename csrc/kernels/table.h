@@ -2,7 +2,6 @@
 
 #define BNN_PANEL 32 /* columns of a right operand that are laid out together */
 
-#include "split.h"
 #include "strip.h"
 
 #define REAL float
