@@ -324,6 +324,7 @@ SHAPES = {
     "2d grouped, strided, dilated": TWO.but(
         channels=66, filters=12, groups=6, strides=(2, 1), dilation=(1, 2), pads=((1, 1), (2, 0))
     ),
+    "2d of few channels": Problem((5, 37), channels=3, filters=70, batch=2),
     "2d more than one panel and chunk": Problem((10, 9), channels=70, filters=70, batch=5),
     "3d": THREE,
     "3d strided": THREE.but(strides=(2, 1, 3)),

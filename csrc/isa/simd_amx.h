@@ -56,7 +56,6 @@ BNN_FOLD(v_peaks_f32, v_max_f32)
 #undef BNN_FOLD
 
 BNN_INLINE vu32 v_nearest(vf32 x) { return _mm512_cvtps_epi32(x); }
-BNN_INLINE vu32 v_shift_left(vu32 x, int bits) { return _mm512_sll_epi32(x, _mm_cvtsi32_si128(bits)); }
 
 /* 64 integers as four signed digits of base 256, to a line of 64 bytes each, the highest digit first and `stride` bytes
  * apart: integer 4 (4 v + j) + i of vector v is byte 4 (4 j + v) + i. */

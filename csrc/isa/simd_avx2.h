@@ -26,11 +26,22 @@ BNN_INLINE __m256i v_first(int64_t n) {
 }
 BNN_INLINE vu32 v_load_part(const void *p, int64_t n) { return _mm256_maskload_epi32((const int *)p, v_first(n)); }
 BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) { _mm256_maskstore_epi32((int *)p, v_first(n), x); }
+BNN_INLINE __m128i v_load_four_apart(const uint32_t *p, int64_t step, __m128i first) {
+  const __m256i index = _mm256_setr_epi64x(0, step, 2 * step, 3 * step);
+  return _mm256_mask_i64gather_epi32(_mm_setzero_si128(), (const int *)p, index, first, 4);
+}
+BNN_INLINE vu32 v_load_apart(const uint32_t *p, int64_t step, int64_t n) {
+  __m256i first = v_first(n);
+  return _mm256_set_m128i(v_load_four_apart(p + 4 * step, step, _mm256_extracti128_si256(first, 1)),
+                          v_load_four_apart(p, step, _mm256_castsi256_si128(first)));
+}
 BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return _mm256_and_si256(a, b); }
 BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return _mm256_xor_si256(a, b); }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return _mm256_add_epi32(a, b); }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return _mm256_sub_epi32(a, b); }
 BNN_INLINE vu32 v_mul(vu32 a, vu32 b) { return _mm256_mullo_epi32(a, b); }
+BNN_INLINE vu32 v_shift_left(vu32 x, int bits) { return _mm256_sll_epi32(x, _mm_cvtsi32_si128(bits)); }
+BNN_INLINE vu32 v_shift_right(vu32 x, int bits) { return _mm256_srl_epi32(x, _mm_cvtsi32_si128(bits)); }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return _mm256_xor_si256(_mm256_xor_si256(b, c), a); }
 BNN_INLINE vu32 v_xor_and(vu32 a, vu32 b, vu32 c) { return _mm256_xor_si256(a, _mm256_and_si256(b, c)); }
 BNN_INLINE vu32 v_and_xor(vu32 a, vu32 b, vu32 c) { return _mm256_and_si256(a, _mm256_xor_si256(b, c)); }

@@ -20,11 +20,22 @@ BNN_INLINE void v_store(void *p, vu32 x) { _mm512_storeu_si512(p, x); }
 BNN_INLINE vmask v_first(int64_t n) { return (vmask)(n < BNN_LANES ? (1u << n) - 1 : 0xffffu); }
 BNN_INLINE vu32 v_load_part(const void *p, int64_t n) { return _mm512_maskz_loadu_epi32(v_first(n), p); }
 BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) { _mm512_mask_storeu_epi32(p, v_first(n), x); }
+BNN_INLINE __m256i v_load_eight_apart(const uint32_t *p, int64_t step, __mmask8 first) {
+  const __m512i index = _mm512_mullo_epi64(_mm512_set1_epi64(step), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm512_mask_i64gather_epi32(_mm256_setzero_si256(), first, index, p, 4);
+}
+BNN_INLINE vu32 v_load_apart(const uint32_t *p, int64_t step, int64_t n) {
+  vmask first = v_first(n);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(v_load_eight_apart(p, step, (__mmask8)first)),
+                            v_load_eight_apart(p + 8 * step, step, (__mmask8)(first >> 8)), 1);
+}
 BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return _mm512_and_si512(a, b); }
 BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return _mm512_xor_si512(a, b); }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return _mm512_add_epi32(a, b); }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return _mm512_sub_epi32(a, b); }
 BNN_INLINE vu32 v_mul(vu32 a, vu32 b) { return _mm512_mullo_epi32(a, b); }
+BNN_INLINE vu32 v_shift_left(vu32 x, int bits) { return _mm512_sll_epi32(x, _mm_cvtsi32_si128(bits)); }
+BNN_INLINE vu32 v_shift_right(vu32 x, int bits) { return _mm512_srl_epi32(x, _mm_cvtsi32_si128(bits)); }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
 BNN_INLINE vu32 v_xor_and(vu32 a, vu32 b, vu32 c) { return _mm512_ternarylogic_epi32(a, b, c, 0x78); }
 BNN_INLINE vu32 v_and_xor(vu32 a, vu32 b, vu32 c) { return _mm512_ternarylogic_epi32(a, b, c, 0x60); }

@@ -32,11 +32,16 @@ BNN_INLINE vu32 v_load_part(const void *p, int64_t n) {
 BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) {
   __builtin_memcpy(p, &x, n < BNN_LANES ? (size_t)n * 4 : sizeof x);
 }
+BNN_INLINE vu32 v_load_apart(const uint32_t *p, int64_t step, int64_t n) {
+  return (vu32){p[0], n > 1 ? p[step] : 0, n > 2 ? p[2 * step] : 0, n > 3 ? p[3 * step] : 0};
+}
 BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return vandq_u32(a, b); }
 BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return veorq_u32(a, b); }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return vaddq_u32(a, b); }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return vsubq_u32(a, b); }
 BNN_INLINE vu32 v_mul(vu32 a, vu32 b) { return vmulq_u32(a, b); }
+BNN_INLINE vu32 v_shift_left(vu32 x, int bits) { return vshlq_u32(x, vdupq_n_s32(bits)); }
+BNN_INLINE vu32 v_shift_right(vu32 x, int bits) { return vshlq_u32(x, vdupq_n_s32(-bits)); }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return veorq_u32(veorq_u32(b, c), a); }
 BNN_INLINE vu32 v_xor_and(vu32 a, vu32 b, vu32 c) { return veorq_u32(a, vandq_u32(b, c)); }
 BNN_INLINE vu32 v_and_xor(vu32 a, vu32 b, vu32 c) { return vandq_u32(a, veorq_u32(b, c)); }

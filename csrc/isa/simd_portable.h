@@ -35,11 +35,17 @@ BNN_INLINE vu32 v_load_part(const void *p, int64_t n) {
 BNN_INLINE void v_store_part(void *p, vu32 x, int64_t n) {
   __builtin_memcpy(p, &x, n < BNN_LANES ? (size_t)n * 4 : sizeof x);
 }
+/* The first n lanes, which lie `step` words apart. */
+BNN_INLINE vu32 v_load_apart(const uint32_t *p, int64_t step, int64_t n) {
+  return (vu32){p[0], n > 1 ? p[step] : 0, n > 2 ? p[2 * step] : 0, n > 3 ? p[3 * step] : 0};
+}
 BNN_INLINE vu32 v_and(vu32 a, vu32 b) { return a & b; }
 BNN_INLINE vu32 v_xor(vu32 a, vu32 b) { return a ^ b; }
 BNN_INLINE vu32 v_add(vu32 a, vu32 b) { return a + b; }
 BNN_INLINE vu32 v_sub(vu32 a, vu32 b) { return a - b; }
 BNN_INLINE vu32 v_mul(vu32 a, vu32 b) { return a * b; }
+BNN_INLINE vu32 v_shift_left(vu32 x, int bits) { return x << (uint32_t)bits; }
+BNN_INLINE vu32 v_shift_right(vu32 x, int bits) { return x >> (uint32_t)bits; }
 BNN_INLINE vu32 v_xor3(vu32 a, vu32 b, vu32 c) { return a ^ b ^ c; }
 BNN_INLINE vu32 v_xor_and(vu32 a, vu32 b, vu32 c) { return a ^ (b & c); }
 BNN_INLINE vu32 v_and_xor(vu32 a, vu32 b, vu32 c) { return a & (b ^ c); }

@@ -156,6 +156,12 @@ BNN_INLINE int OF(pack_range)(bnn_packing packing, int planes, const bnn_pack *p
   const OF(pack_limits) limits = {OF(v_set)(0), OF(v_set)((REAL)pack->clip), OF(v_set)((REAL)pack->parameter),
                                   OF(v_set)((REAL)-pack->parameter)};
   vmask nan = v_mask_none();
+  if (inner == 1 && count < BNN_WORD) {
+    for (int64_t i = begin; i < end; i++)
+      nan = v_mask_or(nan, OF(pack_word)(packing, planes, masked, x + i * count, count, &limits, pack->words + i,
+                                         stride, masked ? pack->mask + i : NULL));
+    return v_mask_bits(nan) != 0;
+  }
   if (inner == 1) {
     /* Rows without a tail are one row. */
     int64_t rows = count % BNN_WORD ? end - begin : 1, width = count % BNN_WORD ? count : (end - begin) * count;

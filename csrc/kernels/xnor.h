@@ -30,6 +30,9 @@
 /* Pixels that are few enough for items of several panels. */
 #define XNOR_FEW 64
 
+/* Words of a row and panel that are counted while one is folded. */
+#define XNOR_FOLD_GAIN 2
+
 /* How far ahead memory is asked for, in pixels whose results will be written: a store waits for its line. */
 #define XNOR_PIXELS_AHEAD 12
 
@@ -332,9 +335,8 @@ static int64_t xnor_right_plane(const bnn_product *p) {
   return p->groups * bnn_panels(p->columns) * p->schedule->taps * bnn_words(p->depth) * BNN_PANEL;
 }
 
-/* Lists the terms; returns how many, never more than left_planes * right_planes. */
-static int xnor_terms(const bnn_product *p, xnor_term *term) {
-  int64_t left = xnor_left_plane(p), right = xnor_right_plane(p);
+/* Lists the terms, of planes that lie so far apart; returns how many, never more than left_planes * right_planes. */
+static int xnor_terms(const bnn_product *p, int64_t left, int64_t right, xnor_term *term) {
   int by_and = p->left_kind == BNN_UNIT || p->right_kind == BNN_UNIT;
   int left_masked = !by_and && p->left_kind == BNN_TERNARY, right_masked = !by_and && p->right_kind == BNN_TERNARY;
   xnor_meeting meeting = by_and                        ? XNOR_AND
@@ -384,6 +386,56 @@ BNN_INLINE int32_t xnor_count_row(const bnn_class *class_, const uint32_t *row, 
   return count;
 }
 
+/* ---- folded taps ------------------------------------------------------------------------------------------------ */
+
+/* Where channels leave much of their last word empty, the bits that a pixel reads are put next to each other before
+ * they are counted: of the pixels of a block once for all panels, and of a panel for each block. A word of neighbouring
+ * pixels, or columns, lies in neighbouring lanes. */
+
+/* Words of all taps together, or 0 where it would not gain: what is saved is counted for every panel and pair of
+ * planes, what folding costs is not. */
+static int64_t xnor_folded(const bnn_product *p) {
+  int64_t taps = p->schedule->taps, apart = taps * bnn_words(p->depth), folded = bnn_words(taps * p->depth);
+  return (apart - folded) * bnn_panels(p->columns) * p->right_planes * XNOR_FOLD_GAIN > apart ? folded : 0;
+}
+
+/* A word of a tap: where it is from the start of a row, and from that of the panel; how many bits of the word that it
+ * is appended to come before it, and whether it fills that. */
+typedef struct {
+  int64_t left, right;
+  int before, fills;
+} xnor_piece;
+
+static int64_t xnor_pieces(const bnn_class *class_, int64_t depth, int64_t reach, xnor_piece *piece) {
+  int64_t words = bnn_words(depth), n = 0;
+  for (int64_t i = 0; i < class_->valid; i++)
+    for (int64_t w = 0; w < words; w++, n++) {
+      int64_t bits = w + 1 < words ? BNN_WORD : depth - w * BNN_WORD;
+      int before = (int)((i * depth + w * BNN_WORD) % BNN_WORD);
+      piece[n].left = class_->offset[i] * reach + w;
+      piece[n].right = (class_->tap[i] * words + w) * BNN_PANEL;
+      piece[n].before = before;
+      piece[n].fills = before + bits >= BNN_WORD;
+    }
+  return n;
+}
+
+/* Folds the pieces of up to BNN_LANES pixels that lie `step` apart, or columns; words of a lane are `across` apart. */
+BNN_INLINE void xnor_fold(const xnor_piece *piece, int64_t pieces, int columns, const uint32_t *from,
+                          const int64_t step, int64_t lanes, uint32_t *to, int64_t across) {
+  vu32 word = v_set(0);
+  for (const xnor_piece *end = piece + pieces; piece < end; piece++) {
+    const uint32_t *at = from + (columns ? piece->right : piece->left);
+    vu32 x = step == 1 ? v_load_part(at, lanes) : v_load_apart(at, step, lanes);
+    word = v_xor(word, v_shift_left(x, piece->before));
+    if (!piece->fills) continue;
+    v_store_part(to, word, lanes);
+    to += across;
+    word = piece->before ? v_shift_right(x, BNN_WORD - piece->before) : v_set(0);
+  }
+  if (pieces) v_store_part(to, word, lanes);
+}
+
 /* ---- items ------------------------------------------------------------------------------------------------------ */
 
 static int64_t xnor_blocks(const bnn_product *product, const bnn_class *class_) {
@@ -418,8 +470,14 @@ static int64_t xnor_items(const bnn_product *product) {
 typedef struct {
   xnor_term *term;
   int terms;
-  const uint32_t *left; /* the plane of the last term */
-  int32_t *rows;        /* what each pixel of a block counts by itself, or NULL */
+  int64_t last;        /* from the first plane to that of the last term */
+  int64_t folded;      /* words of the folded taps, or 0 */
+  int64_t right_plane; /* from a plane of a panel to the next */
+  uint32_t *pixels;    /* [left_planes][folded + 1][XNOR_BLOCK] */
+  uint32_t *panel;     /* [right_planes][folded + 1][BNN_PANEL] */
+  xnor_piece *piece;
+  int64_t pieces;
+  int32_t *rows; /* what each pixel of a block counts by itself, or NULL */
   const bnn_class *class_;
   xnor_pair *valid, *padded;
   int64_t valid_words, padded_words;
@@ -432,6 +490,12 @@ typedef struct {
 #endif
 } xnor_work;
 
+static size_t xnor_fold_scratch(const bnn_product *p) {
+  int64_t folded = xnor_folded(p), lanes = p->left_planes * XNOR_BLOCK + p->right_planes * BNN_PANEL;
+  if (!folded) return 0;
+  return (size_t)((folded + 1) * lanes) * 4 + (size_t)(p->schedule->taps * bnn_words(p->depth)) * sizeof(xnor_piece);
+}
+
 static size_t xnor_scratch(const bnn_product *product) {
   size_t nibbles = 0;
 #ifdef BNN_NIBBLE_TABLES
@@ -439,7 +503,8 @@ static size_t xnor_scratch(const bnn_product *product) {
 #endif
   return nibbles + (size_t)(product->left_planes * product->right_planes) * sizeof(xnor_term) +
          (size_t)(product->schedule->taps * bnn_words(product->depth) / 2 + 2) * sizeof(xnor_pair) +
-         XNOR_BLOCK * (sizeof(uint32_t *) + sizeof(int32_t)) + (XNOR_BLOCK + XNOR_PIXELS_AHEAD) * sizeof(char *);
+         xnor_fold_scratch(product) + XNOR_BLOCK * (sizeof(uint32_t *) + sizeof(int32_t)) +
+         (XNOR_BLOCK + XNOR_PIXELS_AHEAD) * sizeof(char *);
 }
 
 BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *work) {
@@ -448,29 +513,72 @@ BNN_APART void xnor_begin(const bnn_product *product, void *scratch, xnor_work *
   scratch = (char *)scratch + xnor_nibbles_areas(product, scratch, &nibbles);
 #endif
   xnor_term *term = scratch;
-  *work = (xnor_work){.term = term, .terms = xnor_terms(product, term)};
+  int64_t folded = xnor_folded(product), left = folded ? (folded + 1) * XNOR_BLOCK : xnor_left_plane(product);
+  int64_t right = folded ? (folded + 1) * BNN_PANEL : xnor_right_plane(product);
+  *work = (xnor_work){.term = term, .folded = folded, .right_plane = right};
+  work->terms = xnor_terms(product, left, right, term);
 #ifdef BNN_NIBBLE_TABLES
   work->nibbles = nibbles;
 #endif
-  int64_t last = term[work->terms - 1].left;
-  for (int t = 0; t < work->terms; t++) term[t].left -= last;
-  work->left = (const uint32_t *)product->left + last;
+  work->last = term[work->terms - 1].left;
+  for (int t = 0; t < work->terms; t++) term[t].left -= work->last;
   work->from = (const uint32_t **)(term + product->left_planes * product->right_planes);
   work->to = (char **)(work->from + XNOR_BLOCK);
   int32_t *rows = (int32_t *)(work->to + XNOR_BLOCK + XNOR_PIXELS_AHEAD);
   if (xnor_rows_count(product)) work->rows = rows;
   work->valid = (xnor_pair *)(rows + XNOR_BLOCK);
+  if (!folded) return;
+  work->pixels = (uint32_t *)work->valid;
+  work->panel = work->pixels + product->left_planes * left;
+  work->piece = (xnor_piece *)(work->panel + product->right_planes * right);
+  work->valid = (xnor_pair *)(work->piece + product->schedule->taps * bnn_words(product->depth));
 }
 
 BNN_APART void xnor_begin_class(const bnn_product *product, const bnn_class *class_, xnor_work *work) {
   int64_t words = bnn_words(product->depth);
   work->class_ = class_;
   work->begin = -1;
-  work->valid_words =
-      xnor_pairs(class_->tap, class_->offset, class_->valid, words, words * product->groups, work->valid);
+  if (work->folded) {
+    work->pieces = xnor_pieces(class_, product->depth, words * product->groups, work->piece);
+    work->valid_words = bnn_words(class_->valid * product->depth);
+    for (int64_t n = 0; n < work->valid_words; n++) {
+      work->valid[n / 2].left[n % 2] = n * XNOR_BLOCK;
+      work->valid[n / 2].right[n % 2] = n * BNN_PANEL;
+    }
+  } else {
+    work->valid_words =
+        xnor_pairs(class_->tap, class_->offset, class_->valid, words, words * product->groups, work->valid);
+  }
   work->padded = work->valid + (work->valid_words + 1) / 2;
   work->padded_words =
       xnor_pairs(class_->tap + class_->valid, class_->offset + class_->valid, class_->padded, words, 0, work->padded);
+}
+
+/* The pixels of a block, those that lie equally far apart at a time. */
+static void xnor_fold_pixels(const bnn_product *p, const xnor_work *work, int64_t pixels) {
+  for (int64_t i = 0, lanes; i < pixels; i += lanes) {
+    const uint32_t *const *from = work->from + i;
+    int64_t step = i + 1 < pixels ? from[1] - from[0] : 1;
+    for (lanes = 1; lanes < BNN_LANES && i + lanes < pixels && from[lanes] - from[lanes - 1] == step;) lanes++;
+    for (int plane = 0; plane < p->left_planes; plane++) {
+      const uint32_t *row = *from + plane * xnor_left_plane(p);
+      uint32_t *to = work->pixels + plane * (work->folded + 1) * XNOR_BLOCK + i;
+      if (step == 1)
+        xnor_fold(work->piece, work->pieces, 0, row, 1, lanes, to, XNOR_BLOCK);
+      else
+        xnor_fold(work->piece, work->pieces, 0, row, step, lanes, to, XNOR_BLOCK);
+    }
+  }
+}
+
+/* The valid words of a panel, folded or not. */
+static const uint32_t *xnor_fold_panel(const bnn_product *p, const xnor_work *work, const uint32_t *right) {
+  if (!work->folded) return right;
+  for (int plane = 0; plane < p->right_planes; plane++)
+    for (int64_t lane = 0; lane < BNN_PANEL; lane += BNN_LANES)
+      xnor_fold(work->piece, work->pieces, 1, right + plane * xnor_right_plane(p) + lane, 1, BNN_LANES,
+                work->panel + plane * work->right_plane + lane, BNN_PANEL);
+  return work->panel;
 }
 
 /* Lists the pixels `begin` .. of the class. */
@@ -479,40 +587,46 @@ BNN_APART void xnor_begin_block(const bnn_product *p, xnor_work *work, int64_t b
   const bnn_schedule *schedule = p->schedule;
   int64_t words = bnn_words(p->depth), reach = words * p->groups, width = p->groups * p->columns;
   int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
+  int64_t last = work->folded ? 0 : work->last;
+  const uint32_t *from = (const uint32_t *)p->left + last + group * words + image * schedule->sources * reach;
+  char *to = (char *)p->out + (group * p->columns + image * schedule->pixels * width) * 4; /* both types have 4 bytes */
   work->begin = begin, work->group = group;
   for (int64_t i = 0; i < pixels; i++) {
-    int64_t source = image * schedule->sources + schedule->base[position];
-    int64_t target = image * schedule->pixels + schedule->pixel[position];
-    work->from[i] = work->left + group * words + source * reach;
-    work->to[i] = (char *)p->out + (group * p->columns + target * width) * 4; /* both types have 4 bytes */
-    if (++position == class_->first + class_->count) position = class_->first, image++;
+    work->from[i] = from + schedule->base[position] * reach;
+    work->to[i] = to + schedule->pixel[position] * width * 4;
+    if (++position < class_->first + class_->count) continue;
+    position = class_->first;
+    from += schedule->sources * reach;
+    to += schedule->pixels * width * 4;
   }
   for (int64_t i = 0; i < XNOR_PIXELS_AHEAD; i++) work->to[pixels + i] = work->to[pixels - 1];
-  if (!work->rows) return;
-  for (int64_t i = 0; i < pixels; i++) {
+  for (int64_t i = 0; i < pixels && work->rows; i++) {
     work->rows[i] = 0;
     for (int plane = 0; plane < p->left_planes; plane++) {
       int32_t weight = xnor_alone(p->left_kind, plane, p->right_kind, p->right_planes);
-      const uint32_t *row = (const uint32_t *)p->left + (work->from[i] - work->left) + plane * xnor_left_plane(p);
+      const uint32_t *row = work->from[i] - last + plane * xnor_left_plane(p);
       if (weight) work->rows[i] += weight * xnor_count_row(class_, row, words, reach);
     }
   }
+  if (!work->folded) return;
+  xnor_fold_pixels(p, work, pixels);
+  for (int64_t i = 0; i < pixels; i++) work->from[i] = work->pixels + i + work->last;
 }
 
-/* Points the terms to a panel. `start` is what is the same for every pixel of the class: products of
- * constants, of columns with constants, and padded taps. */
-BNN_APART void xnor_begin_panel(const bnn_product *p, const xnor_work *work, const uint32_t *panel, int64_t columns,
-                                int32_t *start) {
-  int32_t right = xnor_constant(p->right_kind, p->right_planes);
+/* Points the terms to a panel, whose words of all taps are `right`. `start` is what is the same for every pixel of the
+ * class: products of constants, of columns with constants, and padded taps. */
+BNN_APART void xnor_begin_panel(const bnn_product *p, const xnor_work *work, const uint32_t *right,
+                                const uint32_t *panel, int64_t columns, int32_t *start) {
+  int32_t factor = xnor_constant(p->right_kind, p->right_planes);
   int32_t padded = p->pad * (p->left_kind == BNN_TERNARY ? 1 : (1 << p->left_planes) - 1);
   int64_t constant = work->class_->valid * xnor_constant(p->left_kind, p->left_planes) + work->class_->padded * padded;
-  for (int i = 0; i < XNOR_TILE; i++) start[i] = (int32_t)(constant * right * p->depth);
+  for (int i = 0; i < XNOR_TILE; i++) start[i] = (int32_t)(constant * factor * p->depth);
   for (int plane = 0; plane < p->right_planes; plane++) {
-    const uint32_t *words = panel + plane * xnor_right_plane(p);
     int32_t alone = xnor_alone(p->right_kind, plane, p->left_kind, p->left_planes);
     int32_t weight = padded * xnor_weight(p->right_kind, plane);
-    if (alone) xnor_count_columns(work->valid, work->valid_words, words, alone, start);
-    if (weight) xnor_count_columns(work->padded, work->padded_words, words, weight, start);
+    const uint32_t *valid = panel + plane * work->right_plane, *skipped = right + plane * xnor_right_plane(p);
+    if (alone) xnor_count_columns(work->valid, work->valid_words, valid, alone, start);
+    if (weight) xnor_count_columns(work->padded, work->padded_words, skipped, weight, start);
   }
   xnor_term *last = work->term + work->terms - 1;
   for (xnor_term *term = work->term; term <= last; term++) {
@@ -561,16 +675,19 @@ BNN_APART int64_t xnor_some_panels(const bnn_product *product, const xnor_work *
                                    int64_t panels) {
   int64_t columns = product->columns - panel * BNN_PANEL;
   const uint32_t *right = xnor_right(product, work->group, panel);
+  const uint32_t *valid = xnor_fold_panel(product, work, right);
   xnor_term *last = work->term + work->terms - 1;
   int32_t start[BNN_TILE_PANELS * XNOR_TILE];
   const int32_t *from[BNN_TILE_ROWS];
   for (int k = 0; k < BNN_TILE_ROWS; k++) from[k] = start;
 #if BNN_TILE_PANELS > 1
   int64_t together = BNN_TILE_PANELS / pixels; /* none of many pixels */
-  if (last->meeting == XNOR_SIGNS && together > 1 && together <= panels && columns >= together * BNN_PANEL) {
-    for (int64_t k = together; k--;)
-      xnor_begin_panel(product, work, xnor_right(product, work->group, panel + k), columns - k * BNN_PANEL,
-                       start + k * XNOR_TILE);
+  if (last->meeting == XNOR_SIGNS && !work->folded && together > 1 && together <= panels &&
+      columns >= together * BNN_PANEL) {
+    for (int64_t k = together; k--;) {
+      right = xnor_right(product, work->group, panel + k);
+      xnor_begin_panel(product, work, right, right, columns - k * BNN_PANEL, start + k * XNOR_TILE);
+    }
     last->sum.from = from;
     if (pixels == 1)
       xnor_tile_few_1(&last->sum, work->from, work->to);
@@ -581,7 +698,7 @@ BNN_APART int64_t xnor_some_panels(const bnn_product *product, const xnor_work *
 #endif
   (void)panels;
   for (int64_t lane = 0; lane < BNN_PANEL && lane < columns; lane += XNOR_TILE) {
-    xnor_begin_panel(product, work, right + lane, columns - lane, start);
+    xnor_begin_panel(product, work, right + lane, valid + lane, columns - lane, start);
     last->sum.from = from;
     if (work->terms > 1 || work->rows)
       xnor_sums(work, pixels, start);
@@ -592,18 +709,15 @@ BNN_APART int64_t xnor_some_panels(const bnn_product *product, const xnor_work *
 }
 
 #ifdef BNN_NIBBLE_TABLES
-/* xnor_panel by tables. */
-BNN_APART void xnor_nibbles_run(const bnn_product *p, xnor_work *work, int64_t begin, int64_t pixels, int64_t group,
-                                int64_t panel) {
+/* The same of one panel by tables. */
+BNN_APART void xnor_nibbles_run(const bnn_product *p, const xnor_work *work, int64_t pixels, int64_t panel) {
   int64_t columns = p->columns - panel * BNN_PANEL;
-  const uint32_t *right = xnor_right(p, group, panel);
+  const uint32_t *right = xnor_right(p, work->group, panel), *valid = xnor_fold_panel(p, work, right);
   int32_t start[BNN_PANEL];
   for (int64_t lane = 0; lane < BNN_PANEL; lane += XNOR_TILE)
-    xnor_begin_panel(p, work, right + lane, columns - lane, start + lane);
-  xnor_nibbles_pair(p, work->class_, begin, pixels, group, &work->nibbles);
-  xnor_nibbles_turn(work->valid, work->valid_words, right, &work->nibbles);
-  xnor_nibbles_panel(&work->nibbles, pixels, start, p->out_type, columns,
-                     (char *)p->out + (group * p->columns + panel * BNN_PANEL) * 4);
+    xnor_begin_panel(p, work, right + lane, valid + lane, columns - lane, start + lane);
+  xnor_nibbles_turn(work->valid, work->valid_words, valid, &work->nibbles);
+  xnor_nibbles_panel(&work->nibbles, pixels, start, p->out_type, columns, work->to, panel * BNN_PANEL);
 }
 #endif
 
@@ -621,13 +735,17 @@ static void xnor_run(const bnn_product *product, int64_t begin, int64_t end, voi
     if (pixels > XNOR_BLOCK) pixels = XNOR_BLOCK;
     if (class_ != work.class_) xnor_begin_class(product, class_, &work);
     int64_t stop = panel + step < panels ? panel + step : panels;
+    if (first != work.begin || group != work.group) {
+      xnor_begin_block(product, &work, first, pixels, group);
 #ifdef BNN_NIBBLE_TABLES
-    if (pixels >= NIBBLE_LEAST && xnor_by_nibbles(product)) {
-      for (; panel < stop; panel++) xnor_nibbles_run(product, &work, first, pixels, group, panel);
-      continue;
-    }
+      if (pixels >= NIBBLE_LEAST && xnor_by_nibbles(product))
+        xnor_nibbles_pair(work.valid, work.valid_words, work.from, pixels, &work.nibbles);
 #endif
-    if (first != work.begin || group != work.group) xnor_begin_block(product, &work, first, pixels, group);
+    }
+#ifdef BNN_NIBBLE_TABLES
+    for (; panel < stop && pixels >= NIBBLE_LEAST && xnor_by_nibbles(product); panel++)
+      xnor_nibbles_run(product, &work, pixels, panel);
+#endif
     while (panel < stop) panel += xnor_some_panels(product, &work, pixels, panel, stop - panel);
   }
 }

@@ -18,11 +18,9 @@
 enum { NIBBLE_VECTORS = BNN_PANEL / BNN_LANES };
 
 typedef struct {
-  const bnn_class *class_; /* of the pixels that are paired, which are these, of that group */
-  int64_t begin, group;
   int64_t nibbles; /* of a pixel, filled up to steps */
-  int64_t *to;     /* [XNOR_BLOCK] bytes from the first result of the group to that of each pixel */
   uint32_t *word[2];
+  int has_table;
   uint8_t *table;  /* [256][BNN_PANEL] */
   uint8_t *panel;  /* [nibbles][BNN_PANEL] */
   uint16_t *pixel; /* [XNOR_BLOCK / 2][nibbles] bytes from the first table to that of a pair of nibbles */
@@ -44,8 +42,7 @@ static size_t xnor_nibbles_areas(const bnn_product *p, char *scratch, xnor_nibbl
   if (!xnor_by_nibbles(p)) return 0;
   int64_t words = p->schedule->taps * bnn_words(p->depth), nibbles = 8 * words + NIBBLE_STEPS;
   size_t used = 0;
-  work->class_ = NULL;
-  work->to = (int64_t *)(scratch + xnor_nibbles_area(&used, XNOR_BLOCK * (int64_t)sizeof(int64_t)));
+  work->has_table = 0;
   for (int i = 0; i < 2; i++) work->word[i] = (uint32_t *)(scratch + xnor_nibbles_area(&used, words * 4));
   work->table = (uint8_t *)scratch + xnor_nibbles_area(&used, 256 * BNN_PANEL);
   work->panel = (uint8_t *)scratch + xnor_nibbles_area(&used, nibbles * BNN_PANEL);
@@ -53,27 +50,15 @@ static size_t xnor_nibbles_areas(const bnn_product *p, char *scratch, xnor_nibbl
   return used;
 }
 
-/* Pairs the nibbles of the pixels `begin` .. of a class. */
-static void xnor_nibbles_pair(const bnn_product *p, const bnn_class *class_, int64_t begin, int64_t pixels,
-                              int64_t group, xnor_nibbles *work) {
-  if (class_ == work->class_ && begin == work->begin && group == work->group) return;
-  if (!work->class_)
+/* Pairs the nibbles of the pixels of a block. */
+static void xnor_nibbles_pair(const xnor_pair *pair, int64_t words, const uint32_t *const *from, int64_t pixels,
+                              xnor_nibbles *work) {
+  if (!work->has_table)
     for (unsigned i = 0; i < 256; i++) v_store(work->table + i * BNN_PANEL, v_pair_table(i & 15, i >> 4));
-  work->class_ = class_, work->begin = begin, work->group = group;
-  int64_t length = bnn_words(p->depth), words = class_->valid * length;
+  work->has_table = 1;
   work->nibbles = (8 * words + NIBBLE_STEPS - 1) / NIBBLE_STEPS * NIBBLE_STEPS;
-
-  const bnn_schedule *schedule = p->schedule;
-  int64_t reach = length * p->groups, width = p->groups * p->columns;
-  int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
   for (int64_t i = 0; i < pixels; i++) {
-    const uint32_t *row =
-        (const uint32_t *)p->left + group * length + (image * schedule->sources + schedule->base[position]) * reach;
-    work->to[i] = (image * schedule->pixels + schedule->pixel[position]) * width * 4; /* both types have 4 bytes */
-    uint32_t *word = work->word[i % 2];
-    for (int64_t tap = 0; tap < class_->valid; tap++)
-      for (int64_t n = 0; n < length; n++) *word++ = row[class_->offset[tap] * reach + n];
-    if (++position == class_->first + class_->count) position = class_->first, image++;
+    for (int64_t n = 0; n < words; n++) work->word[i % 2][n] = from[i][pair[n / 2].left[n % 2]];
     if (i % 2 == 0 && i + 1 < pixels) continue; /* the last may stand alone: what it is paired with does not matter */
     const uint8_t *even = (const uint8_t *)work->word[0], *odd = (const uint8_t *)work->word[1];
     uint16_t *nibble = work->pixel + i / 2 * work->nibbles;
@@ -145,7 +130,7 @@ BNN_INLINE void xnor_nibbles_store(const vu32 half[2], const int32_t *start, bnn
 
 /* A panel's results for the pixels that are paired. */
 static void xnor_nibbles_panel(const xnor_nibbles *work, int64_t pixels, const int32_t *start, bnn_type type,
-                               int64_t columns, char *out) {
+                               int64_t columns, char *const *to, int64_t at) {
   for (int64_t i = 0, pairs; i < pixels; i += 2 * pairs) {
     const uint16_t *pixel = work->pixel + i / 2 * work->nibbles;
     vu32 total[NIBBLE_PAIRS][4];
@@ -155,6 +140,6 @@ static void xnor_nibbles_panel(const xnor_nibbles *work, int64_t pixels, const i
     else
       xnor_nibbles_count(pairs = 1, work, pixel, total);
     for (int64_t k = 0; k < 2 * pairs && i + k < pixels; k++)
-      xnor_nibbles_store(total[k / 2] + k % 2 * 2, start, type, columns, (uint32_t *)(out + work->to[i + k]));
+      xnor_nibbles_store(total[k / 2] + k % 2 * 2, start, type, columns, (uint32_t *)to[i + k] + at);
   }
 }

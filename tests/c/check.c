@@ -557,6 +557,21 @@ static void check_products(const bnn_kernels *kernels, int rounds) {
     check_product(kernels, &image, transposed);
     check_product(kernels, &large_kernel, transposed);
   }
+  /* Channels that fill few words, whose taps are folded: rows of more than a vector, and more than a block of them. */
+  static const int64_t few[] = {1, 3, 16, 33, 48};
+  for (size_t i = 0; i < sizeof few / sizeof *few; i++)
+    for (int stride = 1; stride < 3; stride++) {
+      int64_t out = (37 + stride - 1) / stride;
+      problem p = {.geometry = {2, 2, 2 * few[i], 140, {1, 5, 37}, {1, (5 + stride - 1) / stride, out}},
+                   .pad = (int)i % 3 - 1};
+      for (int axis = 0; axis < 3; axis++)
+        p.geometry.kernel[axis] = axis ? 3 : 1, p.geometry.stride[axis] = axis ? stride : 1,
+        p.geometry.dilation[axis] = 1, p.geometry.pad[axis] = axis ? 1 : 0;
+      p.left_planes = p.right_planes = 1;
+      check_product(kernels, &p, 0);
+      draw_kinds(&p);
+      check_product(kernels, &p, 0);
+    }
   for (int round = 0; round < rounds; round++) {
     problem p = draw_problem();
     draw_kinds(&p);

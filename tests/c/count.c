@@ -6,7 +6,7 @@
 
 extern const bnn_kernels COUNTED_LEVEL;
 
-enum { SIZE = 14, CHANNELS = 128, PIXELS = SIZE * SIZE, WORDS = CHANNELS / BNN_WORD };
+enum { SIZE = 14, CHANNELS = 128, FEW = 16, PIXELS = SIZE * SIZE, WORDS = CHANNELS / BNN_WORD };
 
 __attribute__((noinline)) void counted(const bnn_kernel *kernel, const bnn_product *product, void *scratch) {
   kernel->run(product, 0, kernel->items(product), scratch);
@@ -22,10 +22,10 @@ static void *zeros(size_t bytes) {
 }
 
 /* A 3x3 convolution of one image. */
-static void convolution(const bnn_kernel *kernel, const void *left) {
+static void convolution(const bnn_kernel *kernel, int64_t channels, const void *left) {
   const bnn_geometry geometry = {.batch = 1,
                                  .groups = 1,
-                                 .channels = CHANNELS,
+                                 .channels = channels,
                                  .filters = CHANNELS,
                                  .in = {1, SIZE, SIZE},
                                  .out = {1, SIZE, SIZE},
@@ -33,13 +33,13 @@ static void convolution(const bnn_kernel *kernel, const void *left) {
                                  .stride = {1, 1, 1},
                                  .dilation = {1, 1, 1},
                                  .pad = {0, 1, 1}};
-  const bnn_weights weights = {1, 9, 1, CHANNELS, CHANNELS, 0};
+  const bnn_weights weights = {1, 9, 1, channels, CHANNELS, 0};
   void *right = zeros(COUNTED_LEVEL.prepared_size(&weights));
   COUNTED_LEVEL.prepare(&weights, zeros(9 * CHANNELS * WORDS * sizeof(uint32_t)), right);
   bnn_product product = {.schedule = bnn_schedule_make(&geometry, 0, 0),
                          .images = 1,
                          .groups = 1,
-                         .depth = CHANNELS,
+                         .depth = channels,
                          .columns = CHANNELS,
                          .left = left,
                          .right = right,
@@ -53,9 +53,11 @@ static void convolution(const bnn_kernel *kernel, const void *left) {
 int main(int argc, char **argv) {
   const char *call = argc > 1 ? argv[1] : "";
   if (strcmp(call, "xnor") == 0) {
-    convolution(&COUNTED_LEVEL.xnor, zeros(PIXELS * WORDS * sizeof(uint32_t)));
+    convolution(&COUNTED_LEVEL.xnor, CHANNELS, zeros(PIXELS * WORDS * sizeof(uint32_t)));
+  } else if (strcmp(call, "folded") == 0) {
+    convolution(&COUNTED_LEVEL.xnor, FEW, zeros(PIXELS * sizeof(uint32_t)));
   } else if (strcmp(call, "signed_right") == 0) {
-    convolution(&COUNTED_LEVEL.signed_right, zeros(PIXELS * CHANNELS * sizeof(float)));
+    convolution(&COUNTED_LEVEL.signed_right, CHANNELS, zeros(PIXELS * CHANNELS * sizeof(float)));
   } else if (strcmp(call, "pack") == 0) {
     const int64_t rows = 16 * PIXELS;
     bnn_pack pack = {.x = zeros(rows * CHANNELS * sizeof(float)),
