@@ -85,16 +85,25 @@ class QuantizedVariable(Variable):
         encode = getattr(self.quantizer, "encode", None)
         if encode is None or not self._quantizes():
             return self._read_()
+        lasting = self._lasting_()
+        if lasting is not None and axis in lasting:
+            return lasting[axis]
+        value = encode(self.latent_variable._read_(), axis=axis, memo=self._memo)
+        if lasting is not None and isinstance(value, BitArray):
+            lasting[axis] = value
+        return value
+
+    def _lasting_(self) -> Memo | None:
+        """What was made of the quantised value as it is; None where every read of it counts."""
         if self._memo_version != self.latent_variable.version:
             self._memo, self._memo_version = {}, self.latent_variable.version
-        key = axis, getattr(self.quantizer, "_state", None)
-        lasting = key[1] is not None and not recording()
-        if lasting and key in self._memo:
-            return self._memo[key]
-        value = encode(self.latent_variable._read_(), axis=axis, memo=self._memo)
-        if lasting and isinstance(value, BitArray):
-            self._memo[key] = value
-        return value
+        state = getattr(self.quantizer, "_state", None)
+        if state is None or not context.should_quantize() or recording():
+            return None
+        lasting = self._memo.get(state)
+        if lasting is None:
+            lasting = self._memo[state] = {}
+        return lasting
 
     def forget_packed(self) -> None:
         """Drop the packed forms of the current value, which are made again when they are asked for."""

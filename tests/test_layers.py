@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import bnnlayers as lq
-from bnnlayers import keras
-from bnnlayers.bits import BitArray
+from bnnlayers import _core, keras
 
 BINARY = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
 
@@ -80,8 +79,8 @@ def test_the_kernel_is_packed_once_per_version(make, rng, monkeypatch):
     x = inputs(layer, rng)
     layer(x)
     packed = []
-    init = BitArray.__init__
-    monkeypatch.setattr(BitArray, "__init__", lambda self, *args, **kwargs: packed.append(init(self, *args, **kwargs)))
+    pack = _core.pack
+    monkeypatch.setattr(_core, "pack", lambda *args: packed.append(args) or pack(*args))
     layer(x), layer(x)
     assert len(packed) == 2  # the inputs
     before = np.asarray(layer(x))
@@ -89,6 +88,73 @@ def test_the_kernel_is_packed_once_per_version(make, rng, monkeypatch):
     packed.clear()
     assert np.any(before != np.asarray(layer(x)))
     assert len(packed) == 2  # the input and the new kernel
+
+
+def changes():
+    """What may happen to a layer between two calls, by name."""
+
+    def pad(layer):
+        layer.pad_values = 1.0
+
+    def stride(layer):
+        layer.strides = (2,) * len(layer.strides)
+
+    def heaviside(layer):
+        layer.input_quantizer = lq.quantizers.SteHeaviside()
+
+    def none(layer):
+        layer.input_quantizer = None
+
+    def function(layer):
+        layer.input_quantizer = lq.quantizers.ste_sign
+
+    def scaled(layer):
+        layer.kernel.quantizer = lq.quantizers.MagnitudeAwareSign()
+
+    def bias(layer):
+        layer.use_bias, layer.bias = True, lq.Variable(np.float32([0.5]))
+
+    both = [heaviside, none, function, scaled, bias]
+    return [(make, change) for make in (dense, conv) for change in both] + [(conv, pad), (conv, stride)]
+
+
+@pytest.mark.parametrize(("make", "change"), changes(), ids=lambda function: function.__name__)
+def test_what_is_known_of_a_call_holds_as_long_as_the_layer_is_as_it_was(make, change, rng):
+    more = {"use_bias": False, **({"padding": "same"} if make is conv else {})}
+    layer, twin = make(**more), make(**more)
+    x = inputs(layer, rng)
+    layer(x), twin(x)
+    twin.set_weights(layer.get_weights())
+    y = np.asarray(layer(x))
+    np.testing.assert_array_equal(layer(x), y)
+    change(layer), change(twin)
+    changed = np.asarray(layer(x))
+    np.testing.assert_array_equal(changed, twin(x))
+    assert layer.arithmetic == twin.arithmetic
+    assert changed.shape != y.shape or np.any(changed != y) or change.__name__ == "function"
+
+
+def test_another_input_is_another_call(make, rng):
+    layer = make(use_bias=False)
+    x = lq.constant(inputs(layer, rng))
+    whole = np.asarray(layer(x))
+    np.testing.assert_array_equal(layer(x[:1]), whole[:1])
+    np.testing.assert_array_equal(layer(x), whole)
+    np.testing.assert_array_equal(layer(x.astype(np.float64)), whole)
+    np.testing.assert_array_equal(layer(np.asarray(x)), whole)
+    with lq.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    assert all(np.any(gradient) for gradient in tape.gradient(y, [x, *layer.trainable_variables]))
+    np.testing.assert_array_equal(y, whole)
+
+
+def test_a_quantizer_counts_flips_of_every_call(make, rng):
+    layer = make(input_quantizer=lq.quantizers.SteSign(metrics=["flip_ratio"]))
+    x = inputs(layer, rng)
+    for _ in range(3):
+        layer(x), layer(-x)
+    assert layer.input_quantizer.flip_ratio.result() == 1
 
 
 def test_an_exception_leaves_the_scope(make, rng):

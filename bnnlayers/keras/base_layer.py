@@ -404,12 +404,13 @@ class Layer:
             inputs = kwargs.pop(spec.first)
         else:
             raise ValueError(f"The first argument to `{type(self).__name__}.call` must be passed.")
-        if (type(inputs) is not Tensor and is_symbolic(inputs)) or is_symbolic(args) or is_symbolic(kwargs):
+        more = args or kwargs
+        if (type(inputs) is not Tensor and is_symbolic(inputs)) or (more and is_symbolic((args, kwargs))):
             return self._call_symbolic(inputs, args, kwargs)
 
         outer = context.call
         training = None if outer is None else outer[1]
-        if args or kwargs or spec.expects_training:
+        if more or spec.expects_training:
             training, args, kwargs = self._resolve_training(spec, args, kwargs, training)
         if outer is None:
             self._clear_losses()
