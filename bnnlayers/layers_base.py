@@ -14,6 +14,7 @@ from . import context, quantizers
 from .keras import layers
 from .keras.base_layer import context as calling
 from .ops import product
+from .ops.norm import Normalized
 from .ops.quantize import Quantized
 from .quantized_variable import QuantizedVariable
 
@@ -86,9 +87,10 @@ class BaseLayer(layers.Layer):
             scope.quantize, ran.names = outer
         return outputs
 
-    def _reads_later(self) -> bool:
+    def _knows(self, kind: type) -> bool:
         # The sign of a normalized input needs no floats in between.
-        return type(self).call is BaseLayer.call and type(self.input_quantizer) is quantizers.SteSign
+        signs = type(self).call is BaseLayer.call and type(self.input_quantizer) is quantizers.SteSign
+        return signs and kind is Normalized
 
     @property
     def arithmetic(self) -> tuple[str, ...]:

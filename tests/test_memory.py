@@ -18,6 +18,7 @@ from golden.tutorials import NETWORKS
 import bnnlayers as lq
 from bnnlayers import keras, tape
 from bnnlayers.ops import memory, norm, pool
+from bnnlayers.tape.spare import alone
 
 
 def compiled(name, classes=10):
@@ -84,21 +85,22 @@ def test_a_tape_keeps_bits(name):
     assert (kept[1] - kept[0]) / 2 <= 1.05 * bits_per_sample(model) / 8
 
 
-def gradients(name, monkeypatch, **changes):
+def gradients(name, monkeypatch, changes=()):
     model, shape = compiled(name)
     rng = np.random.default_rng(4)
     model.set_weights([rng.uniform(0.5, 1, w.shape) * np.sign(w + 0.1) for w in model.get_weights()])
     x, y = data(shape, 4)
     with monkeypatch.context() as patch:
-        for function, value in changes.items():
-            patch.setattr(tape, function, value)
+        for target, value in changes:
+            patch.setattr(f"bnnlayers.tape.{target}", value)
         recording, loss = recorded(model, x, y)
         return recording.gradient(loss, model.trainable_variables)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_those_of_kept_values(name, monkeypatch):
-    plain = gradients(name, monkeypatch, _DETOUR=0, _alone=lambda *args: False)
+    changes = [("again._DETOUR", 0), ("spare.alone", lambda *args: False), ("gradient.alone", lambda *args: False)]
+    plain = gradients(name, monkeypatch, changes)
     assert any(np.any(g) for g in plain)
     for a, b in zip(gradients(name, monkeypatch), plain, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -111,7 +113,7 @@ def test_gradients_of_parts(name, monkeypatch):
     for part in (1 << 30, 1):
         with monkeypatch.context() as patch:
             patch.setattr(norm, "_PART", part)
-            found.append(gradients(name, monkeypatch, _SMALL=0))
+            found.append(gradients(name, monkeypatch, [("again._SMALL", 0)]))
     for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -307,23 +309,23 @@ class TestSpare:
 
     def test_alone(self):
         x = np.empty((2, 3))
-        assert tape._alone(x)
-        assert tape._alone(x, 1)
+        assert alone(x)
+        assert alone(x, 1)
         other = x
-        assert not tape._alone(x)
+        assert not alone(x)
         del other
         view = x.reshape(3, 2)
-        assert not tape._alone(x)
-        assert not tape._alone(view)
+        assert not alone(x)
+        assert not alone(view)
         del x
-        assert tape._alone(view)
-        assert not tape._alone(view[:, 1])
+        assert alone(view)
+        assert not alone(view[:, 1])
         kept = (view,)
         del view
-        assert [tape._alone(v, 1) for v in kept] == [True]
-        assert not tape._alone(np.broadcast_to(1.0, (2, 3)))
-        assert not tape._alone(np.frombuffer(bytearray(8)))
-        assert not tape._alone(np.empty(3).view(tape.Tensor))
+        assert [alone(v, 1) for v in kept] == [True]
+        assert not alone(np.broadcast_to(1.0, (2, 3)))
+        assert not alone(np.frombuffer(bytearray(8)))
+        assert not alone(np.empty(3).view(tape.Tensor))
 
     @pytest.mark.parametrize("persistent", [False, True])
     def test_what_others_hold_is_not_written(self, persistent):

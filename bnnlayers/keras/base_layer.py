@@ -367,16 +367,8 @@ class Layer:
         """Whether it would, if that is how it is called."""
         return False
 
-    def _reads_later(self):
-        """Whether `call` gains by an input that is yet to be normalized."""
-        return False
-
-    def _reads_pieces(self):
-        """Whether `call` gains by an input that is yet to be joined."""
-        return False
-
-    def _reads_products(self):
-        """Whether `call` gains by an input that is a product yet to be computed."""
+    def _knows(self, kind):
+        """Whether `call` can make use of an input that is of this class of `Later`."""
         return False
 
     # Another object after every change of what belongs to what, anywhere: what was found while it

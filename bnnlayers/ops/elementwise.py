@@ -9,7 +9,8 @@ import math
 import numpy as np
 
 from .. import _core
-from ..tape import Readable, operation, read
+from ..tape import operation, read
+from .later import Later
 
 _SELU_ALPHA = 1.6732632423543772
 _SELU_SCALE = 1.0507009873554805
@@ -98,25 +99,15 @@ def relu(residual, dy, needed, spare):
     return (dx,)
 
 
-class Rectified(Readable):
+class Rectified(Later):
     """``relu(x)`` that is yet to be computed, for a reader that may rectify `source` as it reads it."""
 
     def __init__(self, source):
         self.source = source
-        self._floats = None
+        self.shape = source.shape
 
-    @property
-    def shape(self):
-        return self.source.shape
-
-    @property
-    def dtype(self):
-        return self.source.dtype
-
-    def _read_(self):
-        if self._floats is None:
-            self._floats = relu(self.source)
-        return self._floats
+    def _compute(self):
+        return relu(self.source)
 
 
 @operation

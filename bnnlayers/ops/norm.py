@@ -12,7 +12,8 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Parts, Readable, operation, plain, read
+from ..tape import Parts, operation, plain, read
+from .later import Later
 from .quantize import ste_sign
 from .shape import Joined
 
@@ -258,12 +259,12 @@ def _joined_shape(pieces):
     return (*pieces[0].shape[:-1], sum([p.shape[-1] for p in pieces]))
 
 
-class Normalized(Readable):
+class Normalized(Later):
     """``normalize(*args, **parameters)`` that is yet to be computed, where `by_channel`, for readers that may want its
     signs, or a sum with it.
 
-    It reads as floats. The signs are made in the same pass, and if they have the only reader there are no floats.
-    Backward then keeps one bit per value in their place.
+    The signs are made in the same pass, and if they have the only reader there are no floats. Backward then keeps one
+    bit per value in their place.
 
     Parameters
     ----------
@@ -275,43 +276,30 @@ class Normalized(Readable):
         self._args, self._parameters = args, parameters
         self._readers = readers
         x, _, _, _, *more = args
-        self._shape = _joined_shape((x, *more))
-        self._floats = None
-
-    @property
-    def shape(self):
-        return self._shape
-
-    @property
-    def dtype(self):
-        return _FLOAT
-
-    def _read_(self):
-        if self._floats is None:
-            self._compute()
-        return self._floats
+        self.shape = _joined_shape((x, *more))
 
     def _compute(self, **more):
-        self._floats = normalize(*self._args, **self._parameters, **more)
+        value = normalize(*self._args, **self._parameters, **more)
         self._args = ()
+        return value
 
     def signs(self, clip_value, axis):
         """`ste_sign` along `axis`."""
         packed = None
-        if self._floats is None and axis % self.ndim == self.ndim - 1 and self._shape[-1] % 32 == 0:
+        if self._value is None and axis % self.ndim == self.ndim - 1 and self.shape[-1] % 32 == 0:
             if self._readers == 1:
                 return normalize_sign(*self._args, **self._parameters, clip_value=clip_value)
             clip = None if clip_value is None else float(clip_value)
             signs = [clip]
-            self._compute(signs=signs)
+            self._value = self._compute(signs=signs)
             packed = {(axis, clip, "sign"): tuple(signs)}
             signs.clear()
         return ste_sign(self, clip_value=clip_value, axis=axis, memo=packed)
 
     def plus(self, addend, readers):
         """The sum, which is to have so many readers, or None if it takes a pass of its own."""
-        fits = getattr(addend, "shape", None) == self._shape and addend.dtype == _FLOAT
-        if not fits or self._readers > 1 or self._floats is not None or self._args[3] is not None:
+        fits = getattr(addend, "shape", None) == self.shape and addend.dtype == _FLOAT
+        if not fits or self._readers > 1 or self._value is not None or self._args[3] is not None:
             return None
         x, gamma, beta, _, *more = self._args
         return Normalized(x, gamma, beta, read(addend), *more, **self._parameters, readers=readers)

@@ -24,8 +24,10 @@ from .. import _core
 from .. import geometry as geo
 from ..bits import BitArray
 from ..geometry import Geometry
-from ..tape import Readable, Tensor, observed, operation, read
+from ..tape import Tensor, operation, read
+from ..tape.nodes import observers
 from . import blas
+from .later import Later
 from .quantize import Quantized, decode
 
 _FLOAT, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -431,27 +433,17 @@ def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:
     return x if traced[1] else None, w if traced[0] else None
 
 
-class Waiting(Readable):
-    """A product that is yet to be computed, for a reader that may take it image by image. It reads as its value."""
+class Waiting(Later):
+    """A product that is yet to be computed, for a reader that may take it image by image."""
 
     def __init__(self, kind: str, x: Any, w: Any, **parameters: Any) -> None:
         self._operands, self._parameters = (kind, x, w), parameters
-        self._value: Any = None
+        self.shape = parameters["layout"].outputs
         if ran.names is not None:
             ran.names.append(kind)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._parameters["layout"].outputs
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return _FLOAT
-
-    def _read_(self) -> Any:
-        if self._value is None:
-            self._value = _product(*self._operands, **self._parameters)
-        return self._value
+    def _compute(self) -> Any:
+        return _product(*self._operands, **self._parameters)
 
     def instead(self, product: Product, **more: Any) -> Any:
         """What another `product` makes of the operands."""
@@ -490,7 +482,7 @@ def _run(
     """The product that `plan` makes of the operands' shapes and `how`, of operands that are reduced along `axes`."""
     # Where nothing is recorded and the weights stay, what this finds out is found once.
     memo = call = None
-    if type(x) is Quantized and x.kind is not None and not later and observed("forward", "", _run) is _run:
+    if type(x) is Quantized and x.kind is not None and not later and not observers:
         memo = w._lasting_() if hasattr(w, "_lasting_") else None
     if memo is not None:
         call = plan, x.source.shape, x.kind, pad, how

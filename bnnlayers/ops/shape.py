@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tape import Readable, Tensor, operation, read
+from ..tape import Tensor, operation, read
+from .later import Later
 
 _FLOAT = np.dtype(np.float32)
 # Channels from which on what reads a joined array reads it where it lies.
@@ -116,14 +117,12 @@ class _Piece:
         self.moments: Any = None
 
 
-class Joined(Readable):
+class Joined(Later):
     """``concatenate(*arrays)`` along the last axis, for readers that take the pieces where they lie.
 
-    It reads as one array, but a dense block of which only such readers ask has none: each of its pieces is measured
-    once, and its gradient has memory of its own.
+    A dense block of which only such readers ask has no joined array: each of its pieces is measured once, and its
+    gradient has memory of its own.
     """
-
-    shape: Any = None
 
     def __init__(self, pieces: list[_Piece]) -> None:
         self.pieces = pieces
@@ -148,11 +147,7 @@ class Joined(Readable):
     def arrays(self) -> list[Tensor]:
         return [p.array for p in self.pieces]
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return _FLOAT
-
-    def _read_(self) -> Tensor:
+    def _compute(self) -> Tensor:
         return concatenate(*self.arrays)
 
 

@@ -170,7 +170,7 @@ class Conv(ConfiguredLayer):
     def _waits(self, readers):
         if waits_to_rectify(self.activation, readers):
             return True
-        return self._is_product() and len(readers) == 1 and readers[0]._reads_products()
+        return self._is_product() and len(readers) == 1 and readers[0]._knows(product.Waiting)
 
     def _is_product(self):
         """Whether the output is that of the product itself."""

@@ -11,6 +11,7 @@ import numpy as np
 from ...ops import elementwise, merge, product
 from ...ops import shape as shape_ops
 from ...ops.elementwise import Rectified
+from ...ops.norm import Normalized
 from ...tape import Operation
 from .. import activations, backend, utils
 from ..base_layer import InputSpec, Layer, as_shapes
@@ -221,7 +222,7 @@ def activate(activation, outputs, later=0):
 
 def waits_to_rectify(activation, readers):
     """Whether the only reader may make the activation."""
-    return activation is activations.relu and len(readers) == 1 and readers[0]._reads_later()
+    return activation is activations.relu and len(readers) == 1 and readers[0]._knows(Rectified)
 
 
 class _Elementwise(ConfiguredLayer):
@@ -650,10 +651,10 @@ class TFOpLambda(Layer):
         return self.function is np.add or self.function is merge.add
 
     def _waits(self, readers):
-        return self._adds() and all(r._reads_later() for r in readers)
+        return self._adds() and all(r._knows(Normalized) for r in readers)
 
-    def _reads_later(self):
-        return self._adds()
+    def _knows(self, kind):
+        return kind is Normalized and self._adds()
 
     def __call__(self, x, *args, name=None, **kwargs):
         # Recorded under names, as a configuration of TensorFlow's holds the arguments of a call.

@@ -7,6 +7,7 @@ import operator
 
 from ...ops import merge
 from ...ops import shape as shape_ops
+from ...ops.norm import Normalized
 from ...tape import read
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer
@@ -80,10 +81,10 @@ class Add(_Merge):
         return merge.total(self._merge(others), last, later) if others else read(last)
 
     def _waits(self, readers):
-        return all(r._reads_later() for r in readers)
+        return all(r._knows(Normalized) for r in readers)
 
-    def _reads_later(self):
-        return type(self).call is Add.call
+    def _knows(self, kind):
+        return kind is Normalized and type(self).call is Add.call
 
 
 class Subtract(_Merge):
@@ -142,10 +143,10 @@ class Concatenate(_Merge):
         return shape_ops.concatenate(*inputs, axis=self.axis)
 
     def _waits(self, readers):
-        return all(r._reads_pieces() for r in readers)
+        return all(r._knows(shape_ops.Joined) for r in readers)
 
-    def _reads_pieces(self):
-        return type(self).call is Concatenate.call
+    def _knows(self, kind):
+        return kind is shape_ops.Joined and type(self).call is Concatenate.call
 
     def compute_output_shape(self, input_shape):
         self._check(input_shape)

@@ -179,14 +179,10 @@ class BatchNormalization(_Normalization):
         return mean, variance, 1 - self.momentum, count / max(count - 1, 1) if self._unbiased else 1.0
 
     def _waits(self, readers):
-        return all(r._reads_later() for r in readers)
+        return all(r._knows(norm.Normalized) for r in readers)
 
-    def _reads_later(self):
-        # It can rectify what it reads.
-        return type(self).call is BatchNormalization.call
-
-    def _reads_pieces(self):
-        return type(self).call is BatchNormalization.call
+    def _knows(self, kind):
+        return kind in (norm.Normalized, Rectified, shape_ops.Joined) and type(self).call is BatchNormalization.call
 
 
 class LayerNormalization(_Normalization):

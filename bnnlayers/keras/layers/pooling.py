@@ -6,6 +6,7 @@ import numpy as np
 
 from ...geometry import output_length
 from ...ops import pool
+from ...ops.product import Waiting
 from ..base_layer import InputSpec
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer, data_format_of, integers, padding_of
@@ -51,9 +52,9 @@ class _Pooling(ConfiguredLayer):
             first=self._first,
         )
 
-    def _reads_products(self):
+    def _knows(self, kind):
         # The product of an image need not outlast its pooling.
-        return type(self).call is _Pooling.call and type(self).pool_function is pool.max_pool_of
+        return kind is Waiting and type(self).call is _Pooling.call and type(self).pool_function is pool.max_pool_of
 
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
