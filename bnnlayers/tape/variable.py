@@ -96,7 +96,7 @@ class Variable(Readable):
         leaves = []
         node: Any = None
         for tape in state.tapes:
-            if tape.watches(self):
+            if (tape.watches_variables and self.trainable) or id(self) in tape.leaves:
                 nodes = tape.leaves.setdefault(id(self), (self, []))[1]
                 leaves.append((tape, nodes))
                 for known in nodes:
