@@ -146,7 +146,8 @@ class _BaseQuantizer(Quantizer):
             x = x.astype(np.float32)
         if not self.built:
             self._maybe_build(x)
-        return self._observed(self._packed(x, axis, memo))
+        values = self._packed(x, axis, memo)
+        return values if self._state is not None else self._observed(values)
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
         """What `call` returns, as bits packed along `axis` if the values fit in bits."""

@@ -409,7 +409,7 @@ class Layer:
         context.call = (self._name, training, outer)
         try:
             dtype = _dtype_called(self._dtype) if self._autocast else None
-            if type(inputs) is Tensor and inputs.dtype is dtype:
+            if (type(inputs) is Tensor and inputs.dtype is dtype) or hasattr(type(inputs), "_read_"):
                 pass  # what it mostly is
             elif isinstance(inputs, np.ndarray) or not is_nested(inputs):
                 inputs = to_tensor(inputs, dtype)
@@ -418,7 +418,11 @@ class Layer:
             else:
                 inputs = to_tensor(np.asarray(inputs), dtype)
             if self._input_spec is not None:
-                self._check_inputs(inputs)
+                # What fitted fits again.
+                what = (self._input_spec, inputs.shape, inputs.dtype) if hasattr(inputs, "shape") else None
+                if what is None or what != self._fitted:
+                    check_inputs(self._input_spec, inputs, self._name)
+                    self.__dict__["_fitted"] = what
             if not self.built:
                 self._maybe_build(inputs)
                 if self._input_spec is not None:
@@ -429,14 +433,6 @@ class Layer:
             return outputs
         finally:
             context.call = outer
-
-    def _check_inputs(self, inputs):
-        # What fitted fits again.
-        one = type(inputs) is Tensor or hasattr(inputs, "_read_")
-        what = (self._input_spec, inputs.shape, inputs.dtype) if one else None
-        if what is None or what != self._fitted:
-            check_inputs(self._input_spec, inputs, self._name)
-            self.__dict__["_fitted"] = what
 
     def _resolve_training(self, spec, args, kwargs, outer):
         """An explicit argument wins, then the enclosing call, then the default of `call`."""

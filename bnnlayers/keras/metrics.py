@@ -123,8 +123,9 @@ class Mean(Metric):
             them first.
         """
         values, weights = _weighted(values, sample_weight, self.dtype, np.mean)
-        self.total.assign_add(values.sum())
-        self.count.assign_add(values.size if weights is None else weights.sum())
+        total, count = self.total._writable_(), self.count._writable_()
+        total += np.add.reduce(values, axis=None)
+        count += values.size if weights is None else np.add.reduce(weights, axis=None)
 
     def result(self):
         count = self.count.numpy()

@@ -98,7 +98,7 @@ def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
         right = w.prepare(geometry.groups, geometry.channels, transposed)
         return _core.signed_right(x, right, geometry, pad, transposed, only)
 
-    only = out if isinstance(w, BitArray) and w.kind == "sign" and w.planes == 1 else None
+    only = out if isinstance(w, BitArray) and w.kind == "sign" and len(w.words) == 1 else None
 
     def of_ones() -> Any:
         if isinstance(x, BitArray):  # the same for every image
@@ -134,7 +134,7 @@ def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, tra
 def _all_but_words(kind: str, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> tuple[Any, ...]:
     """What the kernel of bits times bits is told, but for the words of its left operand."""
     right = w.prepare(geometry.groups, geometry.channels, transposed)
-    return right, geometry, pad, transposed, _FLOAT, kind, w.kind, w.planes
+    return right, geometry, pad, transposed, _FLOAT, kind, w.kind, len(w.words)
 
 
 def _depth(geometry: Geometry, transposed: bool) -> int:

@@ -269,7 +269,7 @@ class GradientTape:
                             gradient = found[node] if gradient is None else np.add(gradient, found[node])
                     if gradient is None and unconnected == "zero":
                         gradient = np.zeros(x.shape, x.dtype)
-                    gradients.append(wrap(gradient))
+                    gradients.append(gradient.view(Tensor) if type(gradient) is np.ndarray else wrap(gradient))
         finally:
             if not self._persistent:
                 state.tapes -= {recording}
