@@ -38,12 +38,12 @@ def without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     if type(residual) is not tuple:
         return without_arguments((residual,), values, parents)[0]
     kept: list[Any] | None = None
+    there = [*map(id, residual)]
     for x, parent in zip(values, parents, strict=True):
-        if parent is not None and type(x) is np.ndarray:
-            for i, r in enumerate(residual):
-                if r is x and type(later := _keep(x, parent)) is Later:
-                    kept = kept or list(residual)
-                    kept[i] = later
+        if parent is not None and type(x) is np.ndarray and id(x) in there:
+            later = _keep(x, parent)
+            if later is not x:
+                kept = [later if r is x else r for r in kept or residual]
     return residual if kept is None else Open(kept)
 
 

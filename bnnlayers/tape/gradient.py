@@ -370,15 +370,15 @@ def _walk(recording: Recording, seeds: list[tuple[Node, Any]], sources: set[Node
         if not leading.isdisjoint(node.parents):
             needs[node] = (*map(leading.__contains__, node.parents),)
             leading.add(node)
+    del order
     gradients: dict[Node, Any] = {}
     for node, dy in seeds:
         _accumulate(gradients, node, dy, "output_gradients")
     values = Values(needs)
-    while order:
-        node = order.pop()
-        needed = needs.pop(node, None)
+    while needs:
+        node, needed = needs.popitem()
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
-        if dy is not None and needed is not None:
+        if dy is not None:
             owned = type(node.backward) is Sparing and alone(dy)
             pulled = list(_pull(node, dy, needed, values, outer, owned, gradients))
             pulled.reverse()

@@ -74,9 +74,10 @@ class Operation:
                 traced = traced or node is not None
             values.append(x)
             parents.append(node)
-        for key, x in params.items():
-            if type(x) not in _parameters:
-                params[key] = self._parameter(key, x)
+        if not _parameters.issuperset(map(type, params.values())):
+            for key, x in params.items():
+                if type(x) not in _parameters:
+                    params[key] = self._parameter(key, x)
         forward = self._forward if not observers else observers[0]("forward", self.__name__, self._forward)
         if self._wants_traced:
             params["traced"] = (*map(bool, parents),) if traced else (False,) * len(parents)
