@@ -4,7 +4,8 @@ One table, printed and written as JSON. The yardsticks are measured between the 
 carry-save step of the level's own kernels on registers (`peak.h`, made with the C compiler on demand), the copying of
 the same floats for packing, and NumPy's BLAS. Every result is checked before it is timed. What is compared runs in
 alternation, and what is printed are medians of the ratios of one round; on a shared machine a single run means nothing.
-One thread is timed by its own clock, several by the wall's.
+One thread is timed by its own clock, several by the wall's. Where a neighbour on the same core halves its rate for
+moments, `--quiet` lets each block of calls begin in another moment, if one comes within a second.
 
     python benchmarks/products.py                      # the table
     python benchmarks/products.py --plot roofline.png  # and a picture of it
@@ -101,7 +102,7 @@ class Peaks:
 def seconds(function, budget, clock):
     """Of one call: the shortest of as many as fit the budget. Short calls are repeated between looks at the clock."""
     best, spent, repeats = float("inf"), 0.0, 1
-    while spent < budget:
+    while not spent or spent < budget:
         start = clock()
         for _ in range(repeats):
             function()
@@ -110,6 +111,26 @@ def seconds(function, budget, clock):
         if taken < 1e-4 and taken < budget / 4:
             repeats *= 2
     return best
+
+
+class Quiet:
+    """Waits for a moment when a core is as fast as it was at its best."""
+
+    def __init__(self, probe):
+        self.probe = probe
+        self.best = self._look(200)
+        self.found = self.asked = 0
+
+    def _look(self, times):
+        return min(seconds(self.probe, 0.0, time.thread_time_ns) for _ in range(times))
+
+    def __call__(self):
+        self.asked += 1
+        for _ in range(50):
+            if self._look(3) < 1.1 * self.best:
+                self.found += 1
+                return
+            time.sleep(0.02)
 
 
 @dataclass
@@ -127,8 +148,8 @@ class Case:
     notes: dict[str, float] = field(default_factory=dict)
 
 
-def measure(case, threads, rounds, budget):
-    """Times in seconds and ratios, medians over the rounds."""
+def measure(case, threads, rounds, budget, wait=lambda: None):
+    """Times in seconds and ratios, medians over the rounds; `wait` is called before a block on one thread."""
     rng = np.random.default_rng(1)
     functions = {"run": case.run} | {name: function for name, (function, _) in case.others.items()}
     if case.peak:
@@ -145,6 +166,7 @@ def measure(case, threads, rounds, budget):
         lq.set_num_threads(1)
         with threadpool_limits(1, user_api="blas"):
             for name, function in functions.items():
+                wait()
                 times[name].append(seconds(function, budget, time.thread_time_ns))
         if len(threads) > 1:
             wall.append(seconds(case.run, budget, time.perf_counter_ns))
@@ -505,7 +527,7 @@ def print_heads(title, columns):
     print(f"\n{title:<50}" + "".join(f"{c:>{len(c) + 2}}" for c in columns))
 
 
-def table(options, peaks):
+def table(options, peaks, wait):
     level = lq.ops.level
     rows = []
     for group in options.groups:
@@ -517,7 +539,7 @@ def table(options, peaks):
         columns += [f"x on {count} threads" for count in options.threads[1:]]
         print_heads(group, columns)
         for case in GROUPS[group](peaks.xnor(level)):
-            row = measure(case, options.threads, options.rounds, options.budget)
+            row = measure(case, options.threads, options.rounds, options.budget, wait)
             if group == "packing":
                 row["GB/s"] = row.pop("GMAC/s")
             print_row(row, columns)
@@ -525,7 +547,7 @@ def table(options, peaks):
     return rows
 
 
-def compare_levels(options, peaks):
+def compare_levels(options, peaks, wait):
     """Every level of the instruction set on the same products: the same bits, in its own share of its own peak."""
     levels = list(_core.variants)
     columns = [column for level in levels for column in (f"{level} GMAC/s", f"{level} %")]
@@ -537,7 +559,7 @@ def compare_levels(options, peaks):
             np.testing.assert_array_equal(case.run(), expected)
         row = {"case": cases[0].name}
         for level, case in zip(levels, cases, strict=True):
-            measured = measure(case, [1], options.rounds, options.budget)
+            measured = measure(case, [1], options.rounds, options.budget, wait)
             row[f"{level} GMAC/s"] = measured["GMAC/s"]
             if "% of peak" in measured:
                 row[f"{level} %"] = measured["% of peak"]
@@ -609,6 +631,7 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="beginning with 1")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
     parser.add_argument("--isa", action="store_true", help="compare the levels of the instruction set")
+    parser.add_argument("--quiet", action="store_true", help="wait for moments when a core is as fast as ever")
     parser.add_argument("--plot", type=Path, help="write a roofline of all products")
     parser.add_argument("--out", type=Path, default=Path("out/products.json"))
     options = parser.parse_args()
@@ -622,7 +645,14 @@ def main():
         about = machine(peaks)
     for name, value in about.items():
         print(f"{name}: {', '.join(f'{k} {v:.1f}' for k, v in value.items()) if isinstance(value, dict) else value}")
-    rows = compare_levels(options, peaks) if options.isa else table(options, peaks)
+    probe = peaks.xnor(lq.ops.level)
+    if options.quiet and not probe:
+        parser.error("--quiet needs a C compiler, for what it looks at")
+    wait = Quiet(probe) if options.quiet else lambda: None
+    rows = (compare_levels if options.isa else table)(options, peaks, wait)
+    if options.quiet:
+        about["quiet"] = f"{wait.found} of {wait.asked} blocks"
+        print(f"\nquiet at the beginning of {about['quiet']}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"machine": about, "rows": rows}, indent=1))
     print(f"\nwrote {options.out}")

@@ -272,24 +272,32 @@ typedef struct {
   float rows, inverses; /* rows that are not zero, and the sum of their 1 / h */
 } tiles_range;
 
-static void tiles_measure(const float *row, int64_t depth, tiles_range *range) {
-  vf32 sums = v_set_f32(0), squares = v_set_f32(0), largest = v_set_f32(0);
-  for (int64_t k = 0; k < depth; k += BNN_LANES) {
-    vf32 x = depth - k < BNN_LANES ? v_load_part_f32(row + k, depth - k) : v_load_f32(row + k);
-    squares = v_fma_f32(x, x, squares);
-    x = v_abs_f32(x);
-    sums = v_add_f32(sums, x);
-    largest = v_max_f32(largest, x);
+/* Of sixteen rows, a row to a lane. */
+typedef struct {
+  vf32 largest, squares, inverse; /* 1 / h, or 0 where all is zero */
+} tiles_ranges;
+
+/* Rows that are not among the first `rows` are zero. */
+static tiles_ranges tiles_measure(const float *row, int64_t stride, int64_t rows, int64_t depth) {
+  const vf32 zero = v_set_f32(0);
+  vf32 sums[BNN_LANES], squares[BNN_LANES], largest[BNN_LANES];
+  for (int64_t r = 0; r < BNN_LANES; r++, row += stride) {
+    sums[r] = squares[r] = largest[r] = zero;
+    for (int64_t k = 0; k < depth && r < rows; k += BNN_LANES) {
+      vf32 x = depth - k < BNN_LANES ? v_load_part_f32(row + k, depth - k) : v_load_f32(row + k);
+      squares[r] = v_fma_f32(x, x, squares[r]);
+      x = v_abs_f32(x);
+      sums[r] = v_add_f32(sums[r], x);
+      largest[r] = v_max_f32(x, largest[r]);
+    }
   }
-  float total = v_total_f32(squares), peak = v_peak_f32(largest);
-  range->squares += total;
-  if (peak > range->largest) range->largest = peak;
-  if (peak > 0) {
-    float size = __builtin_sqrtf(total / (float)depth), mean = v_total_f32(sums) / (float)depth;
-    if (size > 4 * mean) size = 4 * mean;
-    range->rows += 1;
-    range->inverses += 1 / (size > peak / 64 ? size : peak / 64);
-  }
+  tiles_ranges ranges = {.largest = v_peaks_f32(largest), .squares = v_totals_f32(squares)};
+  const vf32 count = v_set_f32((float)depth), mean = v_div_f32(v_totals_f32(sums), count);
+  vf32 size = v_root_f32(v_div_f32(ranges.squares, count)), most = v_mul_f32(mean, v_set_f32(4));
+  size = v_choose_f32(v_less_f32(most, size), most, size);
+  size = v_max_f32(v_mul_f32(ranges.largest, v_set_f32(1.0f / 64)), size);
+  ranges.inverse = v_choose_f32(v_less_f32(zero, ranges.largest), v_div_f32(v_set_f32(1), size), zero);
+  return ranges;
 }
 
 static tiles_scale tiles_scale_of(const tiles_range *range, int64_t terms) {
@@ -335,10 +343,20 @@ static void tiles_scale_image(tiles_work *work, int64_t image) {
   const bnn_product *p = work->product;
   if (work->measured == image) return;
   work->measured = image;
-  tiles_range range = {0};
-  int64_t sources = p->schedule->sources;
-  for (int64_t i = 0; i < sources; i++) tiles_measure(tiles_source(work, image * sources + i), p->depth, &range);
-  if (work->plan.constant) tiles_measure(p->constant, p->depth, &range);
+  const vf32 zero = v_set_f32(0), one = v_set_f32(1);
+  vf32 largest = zero, squares = zero, rows = zero, inverses = zero;
+  int64_t sources = p->schedule->sources, all = work->plan.constant ? sources + 1 : sources;
+  for (int64_t i = 0, count; i < all; i += count) {
+    count = sources - i < BNN_LANES ? sources - i : BNN_LANES;
+    if (i == sources) count = 1; /* the constant row */
+    const float *row = i == sources ? p->constant : tiles_source(work, image * sources + i);
+    tiles_ranges of = tiles_measure(row, p->groups * p->depth, count, p->depth);
+    largest = v_max_f32(of.largest, largest);
+    squares = v_add_f32(squares, of.squares);
+    rows = v_add_f32(rows, v_choose_f32(v_less_f32(zero, of.largest), one, zero));
+    inverses = v_add_f32(inverses, of.inverse);
+  }
+  tiles_range range = {v_peak_f32(largest), v_total_f32(squares), v_total_f32(rows), v_total_f32(inverses)};
   work->scale = tiles_scale_of(&range, work->plan.terms);
 }
 
@@ -373,9 +391,16 @@ static void tiles_stage_rows(tiles_work *work) {
   const bnn_product *p = work->product;
   const tiles_plan *plan = &work->plan;
   work->special = 0;
+  float largest[BNN_LANES], squares[BNN_LANES], inverse[BNN_LANES];
   for (int64_t row = work->begin; row < work->end; row++) {
-    tiles_range range = {0};
-    tiles_measure(tiles_source(work, row), p->depth, &range);
+    int64_t lane = (row - work->begin) % BNN_LANES;
+    if (lane == 0) {
+      tiles_ranges of = tiles_measure(tiles_source(work, row), p->groups * p->depth, work->end - row, p->depth);
+      v_store_f32(largest, of.largest);
+      v_store_f32(squares, of.squares);
+      v_store_f32(inverse, of.inverse);
+    }
+    tiles_range range = {largest[lane], squares[lane], 1, inverse[lane]};
     work->scale = tiles_scale_of(&range, plan->terms);
     if (work->scale.limbs < 0) work->special = 1;
     if (work->scale.limbs < 0) work->scale.inverse = 0; /* the line is not used, but lies in a tile with others */
@@ -512,24 +537,44 @@ BNN_INLINE void tiles_sum(const tiles_work *work, const uint8_t *upper, const ui
   if (tall && wide) t_store(3, sums + 768, TILES_LINE);
 }
 
-static void tiles_combine(const tiles_work *work, int64_t position, const int32_t *sums, int limbs, int64_t column) {
+/* The results of one or two tiles of columns from the sums of their limbs; `joined` limbs of a line are neighbours. */
+BNN_INLINE void tiles_combine_rows(const tiles_work *work, int64_t position, const int32_t *sums, int64_t column,
+                                   const int four, const int joined, const int whole) {
   const bnn_product *p = work->product;
   const vf32 byte = v_set_f32(0x1p8f), pair = v_set_f32(0x1p16f);
-  int64_t columns = p->columns - column;
-  const int joined = work->plan.joined, limb = joined ? 16 : 1024;
-  for (int r = 0; r < (joined ? TILES_JOINED : 16); r++, position++, sums += joined ? TILES_LIMBS * 16 : 16) {
-    int64_t target = work->areas.target[position];
-    if (target < 0) continue;
-    float *out = (float *)p->out + (target * p->groups + work->group) * p->columns + column;
-    const vf32 unit = v_set_f32(work->areas.unit[position]);
-    for (int half = 0; half < 2 && half * BNN_LANES < columns; half++) {
+  const int64_t columns = p->columns - column, width = p->groups * p->columns;
+  const int64_t *target = work->areas.target + position;
+  const float *unit = work->areas.unit + position;
+  float *first = (float *)p->out + work->group * p->columns + column;
+  const int limb = joined ? 16 : 1024;
+  for (int r = 0; r < (joined ? TILES_JOINED : 16); r++, sums += joined ? TILES_LIMBS * 16 : 16) {
+    if (target[r] < 0) continue;
+    float *out = first + target[r] * width;
+    const vf32 scale = v_set_f32(unit[r]);
+    for (int half = 0; half < 2 && (whole || half * BNN_LANES < columns); half++) {
       const int32_t *sum = sums + half * 256;
       vf32 high = v_fma_f32(v_float(v_load(sum)), byte, v_float(v_load(sum + limb)));
       vf32 low = v_mul_f32(v_float(v_load(sum + 2 * limb)), byte);
-      if (limbs > 3) low = v_add_f32(low, v_float(v_load(sum + 3 * limb)));
-      v_store_part_f32(out + half * BNN_LANES, v_mul_f32(v_fma_f32(high, pair, low), unit), columns - half * BNN_LANES);
+      if (four) low = v_add_f32(low, v_float(v_load(sum + 3 * limb)));
+      vf32 y = v_mul_f32(v_fma_f32(high, pair, low), scale);
+      if (whole)
+        v_store_f32(out + half * BNN_LANES, y);
+      else
+        v_store_part_f32(out + half * BNN_LANES, y, columns - half * BNN_LANES);
     }
   }
+}
+
+static void tiles_combine(const tiles_work *work, int64_t position, const int32_t *sums, int limbs, int64_t column) {
+  const int whole = work->product->columns - column >= 2 * BNN_LANES;
+  if (work->plan.joined)
+    tiles_combine_rows(work, position, sums, column, 1, 1, 0);
+  else if (limbs > 3)
+    tiles_combine_rows(work, position, sums, column, 1, 0, 0);
+  else if (whole)
+    tiles_combine_rows(work, position, sums, column, 0, 0, 1);
+  else
+    tiles_combine_rows(work, position, sums, column, 0, 0, 0);
 }
 
 static void tiles_panel(const tiles_work *work, int64_t column) {
