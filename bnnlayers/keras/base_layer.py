@@ -800,7 +800,8 @@ class Layer:
                 self._losses.append(loss)
 
     def _clear_losses(self):
-        for layer in self._flatten_layers():
+        known, layers = self._known_layers
+        for layer in layers if known is Layer._structure else self._flatten_layers():
             if layer._losses:
                 layer._losses.clear()
 

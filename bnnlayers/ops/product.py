@@ -466,7 +466,9 @@ class _Known:
             return None
         if ran.names is not None:
             ran.names.append("xnor")
-        return self._layout.back(_core.xnor(words, *self._arguments), self._layout.outputs).view(Tensor)
+        y, layout = _core.xnor(words, *self._arguments), self._layout
+        y = layout.back(y, layout.outputs) if layout.first else y.reshape(layout.outputs)
+        return y.view(Tensor)
 
 
 def _run(
