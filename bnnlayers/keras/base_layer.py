@@ -713,9 +713,8 @@ class Layer:
         children = self._known_children
         if children is None:
             children = self._children()
-        if not children:
-            return list(self._trainable_weights)
-        return unique(self._trainable_weights, *[c.trainable_weights for c in children])
+        below = [w for c in children for w in c.trainable_weights] if children else None
+        return unique(self._trainable_weights, below) if below else list(self._trainable_weights)
 
     @property
     def non_trainable_weights(self):

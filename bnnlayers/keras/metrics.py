@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..tape import Variable, convert_to_tensor, plain, read, stop_gradient
+from ..tape import Tensor, Variable, convert_to_tensor, plain, read, stop_gradient
 from . import backend, initializers, losses
 from .utils import Configurable, Family, get_registered_name, to_snake_case
 
@@ -129,7 +129,7 @@ class Mean(Metric):
 
     def result(self):
         count = self.count.numpy()
-        return convert_to_tensor(self.total.numpy() / count if count else np.zeros_like(count))
+        return np.asarray(self.total.numpy() / count if count else np.zeros_like(count)).view(Tensor)
 
 
 def _weighted(values, sample_weight, dtype, reduce):

@@ -120,10 +120,8 @@ class Values:
         self._wanted: collections.defaultdict[Node, int] = collections.defaultdict(int)
         for node in nodes:
             residual = node.residual
-            if type(residual) is Later:
-                self._wanted[residual.node] += 1
-            elif type(residual) is Open:
-                for r in residual:
+            if type(residual) in (Open, Later):
+                for r in residual if type(residual) is Open else (residual,):
                     if type(r) is Later:
                         self._wanted[r.node] += 1
         self.held: dict[Node, np.ndarray] = {}
