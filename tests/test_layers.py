@@ -134,6 +134,33 @@ def test_what_is_known_of_a_call_holds_as_long_as_the_layer_is_as_it_was(make, c
     assert changed.shape != y.shape or np.any(changed != y) or change.__name__ == "function"
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("input_quantizer", ["ste_sign", "ste_heaviside"])
+@pytest.mark.parametrize(
+    ("kind", "rank", "more"),
+    [
+        ("QuantConv1D", 1, {"strides": 2}),
+        ("QuantConv2D", 2, {"groups": 2, "dilation_rate": 2}),
+        ("QuantConv2D", 2, {"pad_values": -1.0}),
+        ("QuantConv3D", 3, {}),
+        ("QuantConv2DTranspose", 2, {"strides": 2}),
+        ("QuantConv3DTranspose", 3, {}),
+    ],
+)
+def test_a_second_call_gives_what_the_first_gave(rng, kind, rank, more, input_quantizer, data_format):
+    options = {"padding": "same", "data_format": data_format, **BINARY, "input_quantizer": input_quantizer, **more}
+    layer = getattr(lq.layers, kind)(6, 3, bias_initializer="random_normal", activation="relu", **options)
+    shape = (2, *([5] * rank), 34) if data_format == "channels_last" else (2, 34, *([5] * rank))
+    x, other = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    expected = [np.asarray(layer(v)) for v in (x, other)]
+    with lq.profiler.Profile():
+        expected_of_other = np.asarray(layer(other))
+    np.testing.assert_array_equal(layer(x), expected[0])
+    np.testing.assert_array_equal(layer(other), expected_of_other)
+    np.testing.assert_array_equal(expected[1], expected_of_other)
+    assert layer.arithmetic == ("xnor",)
+
+
 def test_another_input_is_another_call(make, rng):
     layer = make(use_bias=False)
     x = lq.constant(inputs(layer, rng))
