@@ -14,7 +14,7 @@ class _Scope(threading.local):
     quantize = False
 
 
-_scope = _Scope()
+scope = _Scope()
 _AVAILABLE_METRICS = {"flip_ratio"}
 _training_metrics: set[str] = set()
 
@@ -40,16 +40,16 @@ class quantized_scope(contextlib.ContextDecorator):
         self._quantize = quantize
 
     def __enter__(self) -> bool:
-        self._before, _scope.quantize = _scope.quantize, self._quantize
+        self._before, scope.quantize = scope.quantize, self._quantize
         return self._quantize
 
     def __exit__(self, *error: Any) -> None:
-        _scope.quantize = self._before
+        scope.quantize = self._before
 
 
 def should_quantize() -> bool:
     """Whether a quantized variable would read as its quantized value here."""
-    return _scope.quantize
+    return scope.quantize
 
 
 @contextlib.contextmanager

@@ -77,9 +77,14 @@ class BaseLayer(layers.Layer):
     def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if self.input_quantizer:
             inputs = Quantized(inputs, self.input_quantizer)
-        with context.quantized_scope(True), product.observe() as ran:
+        scope, ran = context.scope, product.ran
+        outer = scope.quantize, ran.names
+        scope.quantize, ran.names = True, []
+        try:
             outputs = super().call(inputs, *args, **kwargs)
-        self.__dict__["_ran"] = tuple(ran)
+            self.__dict__["_ran"] = tuple(ran.names)
+        finally:
+            scope.quantize, ran.names = outer
         return outputs
 
     def _knows(self, kind: type) -> bool:

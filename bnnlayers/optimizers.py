@@ -228,12 +228,13 @@ class Bop(_Optimizer):
         return {name: self._get_hyper(name, dtype) for name in ("gamma", "threshold")}
 
     def update_step(self, gradient: Any, variable: Any) -> None:
+        value = variable._writable_()
         update.bop(
-            variable._writable_(),
+            value,
             self.get_slot(variable, "m")._writable_(),
             gradient,
             limit=self._take_limit(),
-            **self._shared(variable),
+            **self._shared(value.dtype),
         )
 
     def get_config(self) -> dict[str, Any]:

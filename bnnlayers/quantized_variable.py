@@ -43,7 +43,7 @@ class QuantizedVariable(Variable):
             raise ValueError(
                 f"QuantizedVariable: `precision` must be of type `int` or `None`, but got `{type(precision)}`."
             )
-        self.latent_variable = variable
+        self.latent_variable = self._source_ = variable
         self.quantizer = quantizer
         self.precision = precision or getattr(quantizer, "precision", None)
         self._memo: Memo = {}
@@ -55,10 +55,6 @@ class QuantizedVariable(Variable):
     ) -> QuantizedVariable:
         """As the constructor; larq's name for it."""
         return cls(variable, quantizer, precision)
-
-    @property
-    def _source_(self) -> Variable:
-        return self.latent_variable
 
     def __getattr__(self, name: str) -> Any:
         # Name, trainability, constraint, version and memory are the latent variable's.
@@ -83,18 +79,27 @@ class QuantizedVariable(Variable):
 
     def _operand_(self, axis: int) -> Any:
         encode = getattr(self.quantizer, "encode", None)
-        if encode is None or not self._quantizes():
+        if encode is None or not context.scope.quantize:
             return self._read_()
+        lasting = self._lasting_()
+        if lasting is not None and axis in lasting:
+            return lasting[axis]
+        value = encode(self.latent_variable._read_(), axis=axis, memo=self._memo)
+        if lasting is not None and isinstance(value, BitArray):
+            lasting[axis] = value
+        return value
+
+    def _lasting_(self) -> Memo | None:
+        """What was made of the quantised value as it is; None where every read of it counts."""
         if self._memo_version != self.latent_variable.version:
             self._memo, self._memo_version = {}, self.latent_variable.version
-        key = axis, getattr(self.quantizer, "_state", None)
-        lasting = key[1] is not None and not recording()
-        if lasting and key in self._memo:
-            return self._memo[key]
-        value = encode(self.latent_variable._read_(), axis=axis, memo=self._memo)
-        if lasting and isinstance(value, BitArray):
-            self._memo[key] = value
-        return value
+        state = getattr(self.quantizer, "_state", None)
+        if state is None or not context.scope.quantize or recording():
+            return None
+        lasting = self._memo.get(state)
+        if lasting is None:
+            lasting = self._memo[state] = {}
+        return lasting
 
     def forget_packed(self) -> None:
         """Drop the packed forms of the current value, which are made again when they are asked for."""

@@ -101,6 +101,8 @@ class Quantizer(layers.Layer):
         # A subclass with values of its own must not inherit the bits of its parent's.
         if "call" in cls.__dict__ and not {"encode", "_packed"} & set(cls.__dict__):
             cls.encode = Quantizer.encode  # type: ignore[method-assign]
+        if "_packed" in cls.__dict__ and "_kind" not in cls.__dict__:
+            cls._kind = None  # type: ignore[attr-defined]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -114,11 +116,15 @@ class _BaseQuantizer(Quantizer):
     # Another object after every change of an attribute: what was encoded while it was the same still holds. None where
     # every encoding counts.
     _state: object = None
+    # The kind of bits, where the class alone decides about them; and the same if to pack is all that is to be done.
+    _kind: str | None = None
+    _packs: str | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         pure = "flip_ratio" not in self.__dict__ and type(self).encode is _BaseQuantizer.encode
         self.__dict__["_state"] = object() if pure else None
+        self.__dict__["_packs"] = self._kind if pure and self.__dict__.get("built") else None
 
     def __init__(self, *args: Any, metrics: Any = None, **kwargs: Any) -> None:
         self._custom_metrics = metrics
@@ -140,7 +146,8 @@ class _BaseQuantizer(Quantizer):
             x = x.astype(np.float32)
         if not self.built:
             self._maybe_build(x)
-        return self._observed(self._packed(x, axis, memo))
+        values = self._packed(x, axis, memo)
+        return values if self._state is not None else self._observed(values)
 
     def _packed(self, x: Any, axis: int, memo: Memo | None) -> Any:
         """What `call` returns, as bits packed along `axis` if the values fit in bits."""
@@ -196,6 +203,7 @@ class SteSign(_BaseQuantizer):
     """
 
     precision = 1
+    _kind = "sign"
 
     def __init__(self, clip_value: float | None = 1.0, **kwargs: Any) -> None:
         self.clip_value = clip_value
@@ -230,6 +238,7 @@ class ApproxSign(_BaseQuantizer):
     """
 
     precision = 1
+    _kind = "sign"
 
     def call(self, inputs: Any) -> Any:
         return super().call(approx_sign(inputs))
@@ -254,6 +263,7 @@ class SteHeaviside(_BaseQuantizer):
     """
 
     precision = 1
+    _kind = "unit"
 
     def __init__(self, clip_value: float | None = 1.0, **kwargs: Any) -> None:
         self.clip_value = clip_value
@@ -287,6 +297,7 @@ class SwishSign(_BaseQuantizer):
     """
 
     precision = 1
+    _kind = "sign"
 
     def __init__(self, beta: float = 5.0, **kwargs: Any) -> None:
         self.beta = beta

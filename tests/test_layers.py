@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import bnnlayers as lq
-from bnnlayers import keras
-from bnnlayers.bits import BitArray
+from bnnlayers import _core, keras
 
 BINARY = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
 
@@ -80,8 +79,8 @@ def test_the_kernel_is_packed_once_per_version(make, rng, monkeypatch):
     x = inputs(layer, rng)
     layer(x)
     packed = []
-    init = BitArray.__init__
-    monkeypatch.setattr(BitArray, "__init__", lambda self, *args, **kwargs: packed.append(init(self, *args, **kwargs)))
+    pack = _core.pack
+    monkeypatch.setattr(_core, "pack", lambda *args: packed.append(args) or pack(*args))
     layer(x), layer(x)
     assert len(packed) == 2  # the inputs
     before = np.asarray(layer(x))
@@ -89,6 +88,100 @@ def test_the_kernel_is_packed_once_per_version(make, rng, monkeypatch):
     packed.clear()
     assert np.any(before != np.asarray(layer(x)))
     assert len(packed) == 2  # the input and the new kernel
+
+
+def changes():
+    """What may happen to a layer between two calls, by name."""
+
+    def pad(layer):
+        layer.pad_values = 1.0
+
+    def stride(layer):
+        layer.strides = (2,) * len(layer.strides)
+
+    def heaviside(layer):
+        layer.input_quantizer = lq.quantizers.SteHeaviside()
+
+    def none(layer):
+        layer.input_quantizer = None
+
+    def function(layer):
+        layer.input_quantizer = lq.quantizers.ste_sign
+
+    def scaled(layer):
+        layer.kernel.quantizer = lq.quantizers.MagnitudeAwareSign()
+
+    def bias(layer):
+        layer.use_bias, layer.bias = True, lq.Variable(np.float32([0.5]))
+
+    both = [heaviside, none, function, scaled, bias]
+    return [(make, change) for make in (dense, conv) for change in both] + [(conv, pad), (conv, stride)]
+
+
+@pytest.mark.parametrize(("make", "change"), changes(), ids=lambda function: function.__name__)
+def test_what_is_known_of_a_call_holds_as_long_as_the_layer_is_as_it_was(make, change, rng):
+    more = {"use_bias": False, **({"padding": "same"} if make is conv else {})}
+    layer, twin = make(**more), make(**more)
+    x = inputs(layer, rng)
+    layer(x), twin(x)
+    twin.set_weights(layer.get_weights())
+    y = np.asarray(layer(x))
+    np.testing.assert_array_equal(layer(x), y)
+    change(layer), change(twin)
+    changed = np.asarray(layer(x))
+    np.testing.assert_array_equal(changed, twin(x))
+    assert layer.arithmetic == twin.arithmetic
+    assert changed.shape != y.shape or np.any(changed != y) or change.__name__ == "function"
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("input_quantizer", ["ste_sign", "ste_heaviside"])
+@pytest.mark.parametrize(
+    ("kind", "rank", "more"),
+    [
+        ("QuantConv1D", 1, {"strides": 2}),
+        ("QuantConv2D", 2, {"groups": 2, "dilation_rate": 2}),
+        ("QuantConv2D", 2, {"pad_values": -1.0}),
+        ("QuantConv3D", 3, {}),
+        ("QuantConv2DTranspose", 2, {"strides": 2}),
+        ("QuantConv3DTranspose", 3, {}),
+    ],
+)
+def test_a_second_call_gives_what_the_first_gave(rng, kind, rank, more, input_quantizer, data_format):
+    options = {"padding": "same", "data_format": data_format, **BINARY, "input_quantizer": input_quantizer, **more}
+    layer = getattr(lq.layers, kind)(6, 3, bias_initializer="random_normal", activation="relu", **options)
+    shape = (2, *([5] * rank), 34) if data_format == "channels_last" else (2, 34, *([5] * rank))
+    x, other = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    expected = [np.asarray(layer(v)) for v in (x, other)]
+    with lq.profiler.Profile():
+        expected_of_other = np.asarray(layer(other))
+    np.testing.assert_array_equal(layer(x), expected[0])
+    np.testing.assert_array_equal(layer(other), expected_of_other)
+    np.testing.assert_array_equal(expected[1], expected_of_other)
+    assert layer.arithmetic == ("xnor",)
+
+
+def test_another_input_is_another_call(make, rng):
+    layer = make(use_bias=False)
+    x = lq.constant(inputs(layer, rng))
+    whole = np.asarray(layer(x))
+    np.testing.assert_array_equal(layer(x[:1]), whole[:1])
+    np.testing.assert_array_equal(layer(x), whole)
+    np.testing.assert_array_equal(layer(x.astype(np.float64)), whole)
+    np.testing.assert_array_equal(layer(np.asarray(x)), whole)
+    with lq.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    assert all(np.any(gradient) for gradient in tape.gradient(y, [x, *layer.trainable_variables]))
+    np.testing.assert_array_equal(y, whole)
+
+
+def test_a_quantizer_counts_flips_of_every_call(make, rng):
+    layer = make(input_quantizer=lq.quantizers.SteSign(metrics=["flip_ratio"]))
+    x = inputs(layer, rng)
+    for _ in range(3):
+        layer(x), layer(-x)
+    assert layer.input_quantizer.flip_ratio.result() == 1
 
 
 def test_an_exception_leaves_the_scope(make, rng):

@@ -396,19 +396,20 @@ class Layer:
             inputs = kwargs.pop(spec.first)
         else:
             raise ValueError(f"The first argument to `{type(self).__name__}.call` must be passed.")
-        if (type(inputs) is not Tensor and is_symbolic(inputs)) or is_symbolic(args) or is_symbolic(kwargs):
+        more = args or kwargs
+        if (type(inputs) is not Tensor and is_symbolic(inputs)) or (more and is_symbolic((args, kwargs))):
             return self._call_symbolic(inputs, args, kwargs)
 
         outer = context.call
         training = None if outer is None else outer[1]
-        if args or kwargs or spec.expects_training:
+        if more or spec.expects_training:
             training, args, kwargs = self._resolve_training(spec, args, kwargs, training)
         if outer is None:
             self._clear_losses()
         context.call = (self._name, training, outer)
         try:
             dtype = _dtype_called(self._dtype) if self._autocast else None
-            if type(inputs) is Tensor and inputs.dtype is dtype:
+            if (type(inputs) is Tensor and inputs.dtype is dtype) or hasattr(type(inputs), "_read_"):
                 pass  # what it mostly is
             elif isinstance(inputs, np.ndarray) or not is_nested(inputs):
                 inputs = to_tensor(inputs, dtype)
@@ -417,7 +418,11 @@ class Layer:
             else:
                 inputs = to_tensor(np.asarray(inputs), dtype)
             if self._input_spec is not None:
-                self._check_inputs(inputs)
+                # What fitted fits again.
+                what = (self._input_spec, inputs.shape, inputs.dtype) if hasattr(inputs, "shape") else None
+                if what is None or what != self._fitted:
+                    check_inputs(self._input_spec, inputs, self._name)
+                    self.__dict__["_fitted"] = what
             if not self.built:
                 self._maybe_build(inputs)
                 if self._input_spec is not None:
@@ -428,14 +433,6 @@ class Layer:
             return outputs
         finally:
             context.call = outer
-
-    def _check_inputs(self, inputs):
-        # What fitted fits again.
-        one = type(inputs) is Tensor or hasattr(inputs, "_read_")
-        what = (self._input_spec, inputs.shape, inputs.dtype) if one else None
-        if what is None or what != self._fitted:
-            check_inputs(self._input_spec, inputs, self._name)
-            self.__dict__["_fitted"] = what
 
     def _resolve_training(self, spec, args, kwargs, outer):
         """An explicit argument wins, then the enclosing call, then the default of `call`."""
@@ -716,9 +713,8 @@ class Layer:
         children = self._known_children
         if children is None:
             children = self._children()
-        if not children:
-            return list(self._trainable_weights)
-        return unique(self._trainable_weights, *[c.trainable_weights for c in children])
+        below = [w for c in children for w in c.trainable_weights] if children else None
+        return unique(self._trainable_weights, below) if below else list(self._trainable_weights)
 
     @property
     def non_trainable_weights(self):
@@ -803,7 +799,8 @@ class Layer:
                 self._losses.append(loss)
 
     def _clear_losses(self):
-        for layer in self._flatten_layers():
+        known, layers = self._known_layers
+        for layer in layers if known is Layer._structure else self._flatten_layers():
             if layer._losses:
                 layer._losses.clear()
 

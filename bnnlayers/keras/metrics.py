@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..tape import Variable, convert_to_tensor, plain, read, stop_gradient
+from ..tape import Tensor, Variable, convert_to_tensor, plain, read, stop_gradient
 from . import backend, initializers, losses
 from .utils import Configurable, Family, get_registered_name, to_snake_case
 
@@ -123,12 +123,13 @@ class Mean(Metric):
             them first.
         """
         values, weights = _weighted(values, sample_weight, self.dtype, np.mean)
-        self.total.assign_add(values.sum())
-        self.count.assign_add(values.size if weights is None else weights.sum())
+        total, count = self.total._writable_(), self.count._writable_()
+        total += np.add.reduce(values, axis=None)
+        count += values.size if weights is None else np.add.reduce(weights, axis=None)
 
     def result(self):
         count = self.count.numpy()
-        return convert_to_tensor(self.total.numpy() / count if count else np.zeros_like(count))
+        return np.asarray(self.total.numpy() / count if count else np.zeros_like(count)).view(Tensor)
 
 
 def _weighted(values, sample_weight, dtype, reduce):

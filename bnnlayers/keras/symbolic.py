@@ -23,11 +23,16 @@ class KerasHistory(NamedTuple):
 
 def is_symbolic(value):
     """Whether a `KerasTensor` occurs anywhere in a nested structure."""
-    if isinstance(value, (list, tuple)):
-        return any(map(is_symbolic, value))
-    if isinstance(value, dict):
-        return any(map(is_symbolic, value.values()))
-    return isinstance(value, KerasTensor)
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, KerasTensor):
+            return True
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, (list, tuple)):
+            pending += value
+    return False
 
 
 def apply_function(function, args, kwargs=None):

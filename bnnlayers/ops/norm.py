@@ -167,7 +167,7 @@ def _grad_by_channel(residual, dy, needed, spare):
     scale = inverse if gamma is None else inverse * gamma
     dx = [None] * len(pieces)
     dgamma = dbeta = None
-    wanted = any(needed[i] for i in at)
+    wanted = needed[0] or any(needed[4:])
     added = len(needed) > 3 and needed[3]
     if mask is not None and (added or axes is None):
         dy, mask = _core.select(dy, mask, -1), None
@@ -181,7 +181,7 @@ def _grad_by_channel(residual, dy, needed, spare):
             dx = [np.where(p > 0, d, _FLOAT.type(0)) for p, d in zip(pieces, dx, strict=True)]
     elif wanted:
         out = tuple([spare.begun(i) for i in at])
-        add = all(o is not None for o in out)
+        add = True not in [o is None for o in out]
         if not add:
             out = tuple([spare.same(p) for p in pieces]) if more or added else (spare(x),)
         dx = _core.normalize_grad(pieces, dy, mean, scale, shift, slope, mask, out, add, rectified)
@@ -256,6 +256,8 @@ def _grad_in_parts(residual, dy, needed, spare):
 
 
 def _joined_shape(pieces):
+    if len(pieces) == 1:
+        return pieces[0].shape
     return (*pieces[0].shape[:-1], sum([p.shape[-1] for p in pieces]))
 
 
@@ -286,7 +288,8 @@ class Normalized(Later):
     def signs(self, clip_value, axis):
         """`ste_sign` along `axis`."""
         packed = None
-        if self._value is None and axis % self.ndim == self.ndim - 1 and self.shape[-1] % 32 == 0:
+        ndim = len(self.shape)
+        if self._value is None and axis % ndim == ndim - 1 and self.shape[-1] % 32 == 0:
             if self._readers == 1:
                 return normalize_sign(*self._args, **self._parameters, clip_value=clip_value)
             clip = None if clip_value is None else float(clip_value)

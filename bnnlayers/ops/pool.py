@@ -180,14 +180,17 @@ def max_pool_of(x, *, size, strides, padding="valid", first=1):
 _PIXELS = 8192
 
 
+@functools.lru_cache(maxsize=1024)
 def _images(geometry, windows):
     """Slices of the batch, at least one and of nearly the same length, and the geometries of each."""
     batch = max(1, geometry.batch)
     parts = -(-batch // max(1, _PIXELS // max(1, math.prod(geometry.outputs))))
     most = -(-batch // parts)
+    found = []
     for first in range(0, batch, most):
         count = min(geometry.batch - first, most)
-        yield slice(first, first + count), geometry._replace(batch=count), windows._replace(batch=count)
+        found.append((slice(first, first + count), geometry._replace(batch=count), windows._replace(batch=count)))
+    return found
 
 
 @functools.partial(Product, effort=4)

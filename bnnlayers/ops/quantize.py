@@ -13,9 +13,10 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, Spare, operation
+from ..tape import Readable, Spare, Tensor, operation
 
 Memo = dict[Any, Any]
+_FLOAT = np.dtype(np.float32)
 
 
 def _floating(name: str, x: Any) -> Any:
@@ -321,11 +322,14 @@ class Quantized(Readable):
     the axis that only the product knows.
     """
 
-    __slots__ = ("_encoded", "_floats", "quantizer", "source")
+    __slots__ = ("_encoded", "_floats", "kind", "quantizer", "source")
 
     def __init__(self, source: Any, quantizer: Any) -> None:
         self.source = source
         self.quantizer = quantizer
+        # Of the bits, if to pack them is all that the quantizer would do.
+        floats = type(source) is Tensor and source.dtype is _FLOAT
+        self.kind: str | None = getattr(quantizer, "_packs", None) if floats else None
         self._floats: Any = None
         self._encoded: dict[int, Any] = {}
 

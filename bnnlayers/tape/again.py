@@ -27,18 +27,24 @@ class Later:
         self.node, self.kept = node, kept
 
 
+class Open(tuple):
+    """A residual that has a `Later` among its elements."""
+
+    __slots__ = ()
+
+
 def without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     """`residual` with a `Later` in the place of every argument that is better computed again."""
     if type(residual) is not tuple:
         return without_arguments((residual,), values, parents)[0]
-    kept = None
+    kept: list[Any] | None = None
+    there = [*map(id, residual)]
     for x, parent in zip(values, parents, strict=True):
-        if parent is not None and type(x) is np.ndarray:
-            for i, r in enumerate(residual):
-                if r is x:
-                    kept = kept or list(residual)
-                    kept[i] = _keep(x, parent)
-    return residual if kept is None else tuple(kept)
+        if parent is not None and type(x) is np.ndarray and id(x) in there:
+            later = _keep(x, parent)
+            if later is not x:
+                kept = [later if r is x else r for r in kept or residual]
+    return residual if kept is None else Open(kept)
 
 
 # Bytes of a value that is not worth to be computed again at such an effort.
@@ -111,22 +117,19 @@ class Values:
     """The values that one walk has computed again: each is held while another residual asks for it."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
-        self._wanted: collections.Counter[Node] = collections.Counter()
-        self._asking: set[Node] = set()
+        self._wanted: collections.defaultdict[Node, int] = collections.defaultdict(int)
         for node in nodes:
             residual = node.residual
-            for r in residual if type(residual) is tuple else (residual,):
-                if type(r) is Later:
-                    self._wanted[r.node] += 1
-                    self._asking.add(node)
+            if type(residual) in (Open, Later):
+                for r in residual if type(residual) is Open else (residual,):
+                    if type(r) is Later:
+                        self._wanted[r.node] += 1
         self.held: dict[Node, np.ndarray] = {}
 
     def residual(self, node: Node) -> Any:
         """That of a node with every array in its place."""
         residual = node.residual
-        if node not in self._asking:
-            return residual
-        if type(residual) is tuple:
+        if type(residual) is Open:
             parts = type(node.backward) is Sparing and node.backward.parts
             return tuple([self._asked(r, parts) if type(r) is Later else r for r in residual])
         return self._asked(residual) if type(residual) is Later else residual

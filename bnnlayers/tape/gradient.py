@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from autograd import make_vjp
 
-from .again import Later, Values
+from .again import Later, Open, Values
 from .nodes import (
     NONE,
     Item,
@@ -253,34 +253,33 @@ class GradientTape:
                 "GradientTape.gradient: argument 'unconnected_gradients': expected 'none' or "
                 f"'zero', received {unconnected_gradients!r}"
             )
-        wanted = [self._nodes(_origin(x)) for x in _flatten(sources)]
+        leaves = _flatten(sources)
+        wanted = [self._nodes(x) for x in leaves]
         seeds = self._seeds(target, output_gradients)
         outer = state.tapes - {recording}
         try:
             recording.spent = not self._persistent
             with recording_on(outer):
                 found = _walk(recording, seeds, {n for nodes in wanted for n in nodes}, outer)
-                gradients = iter(
-                    [
-                        functools.reduce(np.add, g) if (g := [found[n] for n in nodes if n in found]) else None
-                        for nodes in wanted
-                    ]
-                )
+                gradients = []
+                for x, nodes in zip(leaves, wanted, strict=True):
+                    gradient = None
+                    for node in nodes:
+                        if node in found:
+                            gradient = found[node] if gradient is None else np.add(gradient, found[node])
+                    if gradient is None and unconnected == "zero":
+                        gradient = np.zeros(x.shape, x.dtype)
+                    gradients.append(gradient.view(Tensor) if type(gradient) is np.ndarray else wrap(gradient))
         finally:
             if not self._persistent:
                 state.tapes -= {recording}
                 recording.close()
 
-        def answer(source: Any) -> Any:
-            gradient = next(gradients)
-            if gradient is None and unconnected == "zero":
-                return np.zeros(source.shape, source.dtype).view(Tensor)
-            return wrap(gradient)
-
-        return _map(answer, sources)
+        return _like(sources, iter(gradients))
 
     def _nodes(self, x: Any) -> list[Node]:
         """The nodes of this tape that stand for `x`: several for a Variable that was assigned."""
+        x = _origin(x)
         if isinstance(x, Variable):
             return list(self._recording.leaves.get(id(x), (x, []))[1])
         if not isinstance(x, Tensor) and not hasattr(x, "_with_node"):
@@ -311,7 +310,7 @@ class GradientTape:
                     "GradientTape.gradient: argument 'output_gradients': expected shape "
                     f"{x.shape}, received {np.shape(dy)}"
                 )
-            for node in self._nodes(_origin(x))[-1:]:
+            for node in self._nodes(x)[-1:]:
                 if dy is None:
                     dy = np.ones(node.shape, node.dtype)
                 seeds.append((node, dy if isinstance(dy, Tensor) else np.asarray(dy, node.dtype)))
@@ -339,12 +338,14 @@ def _flatten(x: Any) -> list[Any]:
     return leaves
 
 
-def _map(function: Callable[[Any], Any], x: Any) -> Any:
+def _like(x: Any, leaves: Iterator[Any]) -> Any:
+    """The leaves in the structure of `x`."""
     if isinstance(x, dict):
-        return {k: _map(function, v) for k, v in x.items()}
+        return {k: _like(v, leaves) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
-        return getattr(x, "_make", type(x))([_map(function, v) for v in x])
-    return function(x)
+        nested = list, tuple, dict
+        return getattr(x, "_make", type(x))([_like(v, leaves) if isinstance(v, nested) else next(leaves) for v in x])
+    return next(leaves)
 
 
 _BY_ORDER = operator.attrgetter("order")
@@ -367,26 +368,34 @@ def _walk(recording: Recording, seeds: list[tuple[Node, Any]], sources: set[Node
     needs: dict[Node, tuple[bool, ...]] = {}
     for node in order:
         if not leading.isdisjoint(node.parents):
-            needs[node] = tuple([parent in leading for parent in node.parents])
+            needs[node] = (*map(leading.__contains__, node.parents),)
             leading.add(node)
+    del order
     gradients: dict[Node, Any] = {}
     for node, dy in seeds:
         _accumulate(gradients, node, dy, "output_gradients")
     values = Values(needs)
-    while order:
-        node = order.pop()
-        needed = needs.pop(node, None)
+    while needs:
+        node, needed = needs.popitem()
         dy = gradients.get(node) if node in sources else gradients.pop(node, None)
-        if dy is not None and needed is not None:
+        if dy is not None:
             owned = type(node.backward) is Sparing and alone(dy)
-            pulled = list(_pull(node, dy, needed, values, outer, owned, gradients))[::-1]
+            pulled = list(_pull(node, dy, needed, values, outer, owned, gradients))
+            pulled.reverse()
             dy = None
             for parent, need in zip(node.parents, needed, strict=True):
                 # Popped, since one that nobody else has may be written to.
                 if not need or pulled[-1] is None:
                     pulled.pop()
-                else:
+                elif (
+                    parent in gradients
+                    or type(pulled[-1]) is not np.ndarray
+                    or pulled[-1].shape != parent.shape
+                    or pulled[-1].dtype is not parent.dtype
+                ):
                     _accumulate(gradients, parent, pulled.pop(), node.name)
+                else:  # which is what it mostly is
+                    gradients[parent] = pulled.pop()
         if values.held:
             values.pass_by(node)
         if recording.spent:
@@ -411,14 +420,22 @@ def _pull(
         dy = node.dtype(np.zeros(*like) if d is None else d for d, like in parts)
     if outer and node.source is not None:
         return _pull_again(node, dy)
-    backward = node.backward if not observers else observers[0]("backward", node.name, node.backward)
+    residual, backward = node.residual, node.backward
+    if type(residual) in (Open, Later):
+        residual = values.residual(node)
+    spares = type(backward) is Sparing and not outer
+    if spares:
+        backward = backward.function
+    if observers:
+        backward = observers[0]("backward", node.name, backward)
     if type(node.backward) is Linear:
-        return backward(values.residual(node), dy, needed)
-    residual, dy = values.residual(node), dy if type(dy) is np.ndarray else plain_tree(dy)
-    if type(node.backward) is Sparing and not outer:
+        return backward(residual, dy, needed)
+    if type(dy) is not np.ndarray:
+        dy = plain_tree(dy)
+    if spares:
         arrays = [dy] if owned else []
         if type(residual) is tuple:
-            arrays += [r for r in residual if alone(r, 1)]
+            arrays += [r for r in residual if type(r) is np.ndarray and alone(r, 1)]
         gradients = backward(residual, dy, needed, Spare(arrays, found, node.parents))
     elif outer:
         with recording_on(NONE):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 NONE: frozenset[Any] = frozenset()
 
 
-def nobody() -> None:
-    return None
+# What a weak reference to an array is called for, of one that is gone: it returns None.
+nobody: Callable[[], Any] = weakref.ref(set())
 
 
 class _State(threading.local):
@@ -149,13 +149,6 @@ class Node:
         for tape in tapes:
             tape.nodes.append(weakref.ref(self))
 
-    def free(self) -> None:
-        """Forget everything but the identity."""
-        self.tapes = frozenset()
-        self.parents = ()
-        self.backward = self.residual = self.recompute = self.source = None
-        self.array = self.kept = nobody
-
     def __repr__(self) -> str:
         return f"<Node {self.name} shape={self.shape}>"
 
@@ -200,11 +193,15 @@ class Recording:
 
 
 def release(node: Node) -> None:
+    """Forget everything of a node but its identity, unless a tape may yet ask for it."""
     with watching:
         for tape in node.tapes:
             if not tape.spent:
                 return
-        node.free()
+        node.tapes = NONE
+        node.parents = ()
+        node.backward = node.residual = node.recompute = node.source = None
+        node.array = node.kept = nobody
 
 
 def recorded(node: Any, name: str) -> Any:

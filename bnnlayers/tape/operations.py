@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .again import without_arguments
-from .nodes import Linear, Node, observers, recorded
+from .nodes import Linear, Node, observers, recorded, state
 from .spare import Sparing
 from .tensor import ATOMS, Tensor, attach, convert_to_tensor, is_traced, operands, plain, read, wrap
 from .variable import in_variable
@@ -53,7 +53,7 @@ class Operation:
     def __call__(self, *args: Any, **params: Any) -> Any:
         values: list[Any] = []
         parents: list[Any] = []
-        traced = False
+        traced, tapes = False, state.tapes
         for x in args:
             node = None
             if type(x) is Tensor:
@@ -69,16 +69,18 @@ class Operation:
                 if isinstance(x, Tensor):
                     x = x.view(np.ndarray)
             if node is not None:
-                node = recorded(node, self.__name__)
+                if type(node) is not Node or tapes.isdisjoint(node.tapes):
+                    node = recorded(node, self.__name__)
                 traced = traced or node is not None
             values.append(x)
             parents.append(node)
-        for key, x in params.items():
-            if type(x) not in _parameters:
-                params[key] = self._parameter(key, x)
+        if not _parameters.issuperset(map(type, params.values())):
+            for key, x in params.items():
+                if type(x) not in _parameters:
+                    params[key] = self._parameter(key, x)
         forward = self._forward if not observers else observers[0]("forward", self.__name__, self._forward)
         if self._wants_traced:
-            params["traced"] = tuple([p is not None for p in parents]) if traced else (False,) * len(parents)
+            params["traced"] = (*map(bool, parents),) if traced else (False,) * len(parents)
         value, residual = forward(*values, **params)
         if not traced:
             return wrap(value)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .nodes import NONE, Node, state
+from .nodes import Node, state
 from .tensor import Readable, Tensor, as_array, plain
 
 
@@ -72,16 +72,12 @@ class Variable(Readable):
         self._buffer[...] = value
         self._view: weakref.ref[np.ndarray] | None = None
 
-    def _snapshot(self) -> np.ndarray:
+    def _read_(self) -> Tensor:
         view = None if self._view is None else self._view()
         if view is None:
             view = self._buffer.view(np.ndarray)
             view.flags.writeable = False
             self._view = weakref.ref(view)
-        return view
-
-    def _read_(self) -> Tensor:
-        view = self._snapshot()
         tensor = view.view(Tensor)
         if state.reads is not None:
             state.reads.append(self)
@@ -96,19 +92,22 @@ class Variable(Readable):
         leaves = []
         node: Any = None
         for tape in state.tapes:
-            if tape.watches(self):
+            if (tape.watches_variables and self.trainable) or id(self) in tape.leaves:
                 nodes = tape.leaves.setdefault(id(self), (self, []))[1]
                 leaves.append((tape, nodes))
                 for known in nodes:
                     if known.kept() is view:
                         node = known
-        if leaves and node is None:
-            node = Node(self.name, NONE, view)
+        if not leaves:
+            return None
+        if node is None:
+            node = Node(self.name, frozenset([tape for tape, _ in leaves]), view)
             node.kept = lambda: view
         for tape, nodes in leaves:
+            if node not in nodes:
+                nodes.append(node)
             if tape not in node.tapes:
                 tape.adopt(node)
-                nodes.append(node)
         return node
 
     def _writable_(self) -> np.ndarray:

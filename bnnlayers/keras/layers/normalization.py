@@ -164,7 +164,10 @@ class BatchNormalization(_Normalization):
             axes = None
             mean, variance = (plain(v).reshape(self._broadcast) for v in (self.moving_mean, self.moving_variance))
             inverse = norm.inverse_deviation(variance, self.epsilon)
-        args = first, self._spread(self.gamma), self._spread(self.beta), None, *more
+        gamma, beta = self.gamma, self.beta
+        if not self._as_it_is:
+            gamma, beta = self._spread(gamma), self._spread(beta)
+        args = first, gamma, beta, None, *more
         parameters = {"mean": mean, "inverse": inverse, "axes": axes, "rectified": rectified}
         if later and self._as_it_is and norm.by_channel(x):
             return norm.Normalized(*args, **parameters, readers=later)

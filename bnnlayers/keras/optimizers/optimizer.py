@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...ops import memory, update
-from ...tape import GradientTape, Variable, constant, observed, plain
+from ...tape import GradientTape, Tensor, Variable, constant, observed, plain
 from .. import backend, initializers
 from ..utils import Configurable
 from . import schedules
@@ -26,7 +26,7 @@ class Optimizer(Configurable):
     A subclass hands its hyperparameters to `_set_hyper`, makes its state with `add_slot` in
     ``_create_slots(var_list)`` and changes one variable in ``update_step(gradient, variable)``. What
     all variables of a dtype share in a step it computes in ``_coefficients(dtype)``, and reads with
-    ``_shared(variable)``. An update rule that clips what it writes may ask `_take_limit` for the magnitude that the
+    ``_shared(dtype)``. An update rule that clips what it writes may ask `_take_limit` for the magnitude that the
     constraint of the variable wants, which is then done with.
     Hyperparameters read as variables and can be set: ``optimizer.lr = 0.1`` and
     ``keras.backend.set_value(optimizer.lr, 0.1)`` are the same.
@@ -255,9 +255,8 @@ class Optimizer(Configurable):
         """Arguments of the update rule that all variables share, as scalars of a NumPy type."""
         return {}
 
-    def _shared(self, variable) -> Mapping[str, Any]:
-        """The coefficients for a variable, computed once in a step."""
-        dtype = variable.dtype
+    def _shared(self, dtype) -> Mapping[str, Any]:
+        """The coefficients for variables of a dtype, computed once in a step."""
         if self._of_step is None:
             return self._coefficients(dtype.type)
         if dtype not in self._of_step:
@@ -312,7 +311,7 @@ class Optimizer(Configurable):
             if gradient is None:
                 missing.append(variable.name)
                 continue
-            gradient = plain(gradient)
+            gradient = gradient.view(np.ndarray) if type(gradient) is Tensor else plain(gradient)
             if gradient.shape != variable.shape:
                 raise ValueError(
                     f"{self.name}: gradient of {variable.name}: expected shape "
@@ -449,12 +448,13 @@ class SGD(Optimizer):
         return {"lr": self._decayed_lr(dtype), "momentum": self._get_hyper("momentum", dtype)}
 
     def update_step(self, gradient, variable):
-        shared = self._shared(variable)
+        value = variable._writable_()
+        shared = self._shared(value.dtype)
         if not shared["momentum"]:
-            update.sgd(variable._writable_(), gradient, lr=shared["lr"], limit=self._take_limit())
+            update.sgd(value, gradient, lr=shared["lr"], limit=self._take_limit())
             return
         update.momentum(
-            variable._writable_(),
+            value,
             # A schedule may set a momentum that was zero when the state was made.
             self.add_slot(variable, "momentum")._writable_(),
             gradient,
@@ -531,15 +531,15 @@ class Adam(Optimizer):
         }
 
     def update_step(self, gradient, variable):
-        slots = self._slots[id(variable)]
+        slots, value = self._slots[id(variable)], variable._writable_()
         update.adam(
-            variable._writable_(),
+            value,
             slots["m"]._writable_(),
             slots["v"]._writable_(),
             gradient,
             v_hat=slots["vhat"]._writable_() if self.amsgrad else None,
             limit=self._take_limit(),
-            **self._shared(variable),
+            **self._shared(value.dtype),
         )
 
     def get_config(self):
@@ -613,11 +613,12 @@ class RMSprop(Optimizer):
         }
 
     def update_step(self, gradient, variable):
-        shared = self._shared(variable)
+        value = variable._writable_()
+        shared = self._shared(value.dtype)
         accumulator = self.add_slot(variable, "momentum")._writable_() if shared["momentum"] else None
         mean = self.get_slot(variable, "average_gradient")._writable_() if self.centered else None
         update.rmsprop(
-            variable._writable_(),
+            value,
             self.get_slot(variable, "velocity")._writable_(),
             gradient,
             mean=mean,
