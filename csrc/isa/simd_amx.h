@@ -39,17 +39,19 @@ BNN_INLINE float v_total_f32(vf32 x) { return _mm512_reduce_add_ps(x); }
 BNN_INLINE vf32 v_root_f32(vf32 x) { return _mm512_sqrt_ps(x); }
 
 /* Lane i is the sum, or the maximum, over the lanes of x[i]. */
-#define BNN_FOLD(name, join)                                                                                  \
-  BNN_INLINE vf32 name(const vf32 *x) {                                                                       \
-    vf32 four[4], low, high;                                                                                  \
-    for (int i = 0; i < 4; i++, x += 4) {                                                                     \
-      __m512d a = _mm512_castps_pd(join(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1])));     \
-      __m512d b = _mm512_castps_pd(join(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3])));     \
-      four[i] = join(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b))); \
-    }                                                                                                         \
-    low = join(_mm512_shuffle_f32x4(four[0], four[1], 0x44), _mm512_shuffle_f32x4(four[0], four[1], 0xee));   \
-    high = join(_mm512_shuffle_f32x4(four[2], four[3], 0x44), _mm512_shuffle_f32x4(four[2], four[3], 0xee));  \
-    return join(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));                \
+#define BNN_FOLD(name, join)                                                                             \
+  BNN_INLINE vf32 name##_four(const vf32 *x) {                                                           \
+    __m512d a = _mm512_castps_pd(join(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1])));  \
+    __m512d b = _mm512_castps_pd(join(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3])));  \
+    return join(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b))); \
+  }                                                                                                      \
+  BNN_INLINE vf32 name##_halves(vf32 a, vf32 b) {                                                        \
+    return join(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));                     \
+  }                                                                                                      \
+  BNN_INLINE vf32 name(const vf32 *x) {                                                                  \
+    vf32 low = name##_halves(name##_four(x), name##_four(x + 4));                                        \
+    vf32 high = name##_halves(name##_four(x + 8), name##_four(x + 12));                                  \
+    return join(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));           \
   }
 BNN_FOLD(v_totals_f32, v_add_f32)
 BNN_FOLD(v_peaks_f32, v_max_f32)
