@@ -587,12 +587,12 @@ BNN_INLINE void pool_store(int whole, float *p, vf32 x, int64_t here, int v) {
 }
 
 /* A value that is strictly larger takes over, and a NaN stays. */
-BNN_INLINE void pool_larger(int planes, int vectors, int whole, const pool_word *at, const pool_tap *tap, int64_t taps,
+BNN_INLINE void pool_larger(int planes, int whole, const pool_word *at, const pool_tap *tap, int64_t taps,
                             int64_t here) {
   const float *start = at->begun ? at->to : at->from + tap->source;
   vf32 best[POOL_VECTORS], won[POOL_VECTORS]; /* the bits of `won` number a tap */
   BNN_UNROLL
-  for (int v = 0; v < vectors; v++) {
+  for (int v = 0; v < POOL_VECTORS; v++) {
     vu32 first = v_set(at->begun ? 0 : (uint32_t)tap->tap);
     for (int d = 0; d < planes && at->begun; d++)
       first = v_or_where(first, v_mask_of(at->winner[d * at->plane] >> v * BNN_LANES), v_set(1u << d));
@@ -603,7 +603,7 @@ BNN_INLINE void pool_larger(int planes, int vectors, int whole, const pool_word 
     const float *source = at->from + t->source;
     vf32 number = v_as_float(v_set((uint32_t)t->tap));
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++) {
+    for (int v = 0; v < POOL_VECTORS; v++) {
       vf32 x = pool_load(whole, source, here, v);
       vmask larger = v_less_f32(best[v], x);
       best[v] = v_choose_f32(v_mask_or(larger, v_nan_f32(x)), x, best[v]);
@@ -611,27 +611,28 @@ BNN_INLINE void pool_larger(int planes, int vectors, int whole, const pool_word 
     }
   }
   BNN_UNROLL
-  for (int v = 0; v < vectors; v++) pool_store(whole, at->to, best[v], here, v);
+  for (int v = 0; v < POOL_VECTORS; v++) pool_store(whole, at->to, best[v], here, v);
   for (int d = 0; d < planes; d++) {
     uint32_t bits = 0;
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++) bits |= v_mask_bits(v_test(v_bits_of(won[v]), v_set(1u << d))) << v * BNN_LANES;
+    for (int v = 0; v < POOL_VECTORS; v++)
+      bits |= v_mask_bits(v_test(v_bits_of(won[v]), v_set(1u << d))) << v * BNN_LANES;
     at->winner[d * at->plane] = bits;
   }
 }
 
 /* The mean, or a gradient. */
-BNN_INLINE void pool_sum(pool_kind kind, int planes, int vectors, int whole, const pool_word *at, const pool_tap *tap,
-                         int64_t taps, float divisor, int64_t here) {
+BNN_INLINE void pool_sum(pool_kind kind, int planes, int whole, const pool_word *at, const pool_tap *tap, int64_t taps,
+                         float divisor, int64_t here) {
   vf32 sum[POOL_VECTORS];
   BNN_UNROLL
-  for (int v = 0; v < vectors; v++) sum[v] = at->begun ? pool_load(whole, at->to, here, v) : v_set_f32(0);
+  for (int v = 0; v < POOL_VECTORS; v++) sum[v] = at->begun ? pool_load(whole, at->to, here, v) : v_set_f32(0);
   for (int64_t i = 0; i < taps; i++) {
     const float *source = at->from + tap[i].source;
     uint32_t won = ~0u;
     for (int d = 0; d < planes; d++) won &= at->winner[d * at->plane + tap[i].word] ^ (tap[i].tap >> d & 1 ? 0 : ~0u);
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++) {
+    for (int v = 0; v < POOL_VECTORS; v++) {
       vf32 x = pool_load(whole, source, here, v);
       if (kind == POOL_MAX_GRAD) x = v_choose_f32(v_mask_of(won >> v * BNN_LANES), x, v_set_f32(0));
       if (kind == POOL_AVERAGE_GRAD) x = v_mul_f32(x, v_set_f32(tap[i].share));
@@ -639,7 +640,7 @@ BNN_INLINE void pool_sum(pool_kind kind, int planes, int vectors, int whole, con
     }
   }
   BNN_UNROLL
-  for (int v = 0; v < vectors; v++) {
+  for (int v = 0; v < POOL_VECTORS; v++) {
     if (kind == POOL_AVERAGE) sum[v] = v_div_f32(sum[v], v_set_f32(divisor));
     pool_store(whole, at->to, sum[v], here, v);
   }
@@ -650,13 +651,13 @@ typedef struct {
   int64_t count, from, to, winner;
 } pool_steps;
 
-BNN_INLINE void pool_words(pool_kind kind, int planes, int vectors, int whole, pool_word at, const pool_steps *steps,
+BNN_INLINE void pool_words(pool_kind kind, int planes, int whole, pool_word at, const pool_steps *steps,
                            const pool_tap *tap, int64_t taps, float divisor, int64_t here) {
   for (int64_t i = steps->count; i > 0; i--) {
     if (kind == POOL_MAX)
-      pool_larger(planes, vectors, whole, &at, tap, taps, here);
+      pool_larger(planes, whole, &at, tap, taps, here);
     else
-      pool_sum(kind, planes, vectors, whole, &at, tap, taps, divisor, here);
+      pool_sum(kind, planes, whole, &at, tap, taps, divisor, here);
     at.from += steps->from;
     at.to += steps->to;
     if (planes > 0) at.winner += steps->winner;
@@ -688,9 +689,9 @@ BNN_INLINE int64_t pool_along(pool_kind kind, int planes, const bnn_pool *p, con
   for (int64_t k = 0; k < outer->count; k++) {
     if (kind == POOL_MAX_GRAD && t->count == 1 && !begun) { /* as without overlap; the tap is in registers */
       word.begun = 0;
-      pool_words(kind, planes, POOL_VECTORS, 1, word, inner, &only, 1, 1, BNN_WORD);
+      pool_words(kind, planes, 1, word, inner, &only, 1, 1, BNN_WORD);
     } else {
-      pool_words(kind, planes, POOL_VECTORS, 1, word, inner, t->tap, t->count, t->divisor, BNN_WORD);
+      pool_words(kind, planes, 1, word, inner, t->tap, t->count, t->divisor, BNN_WORD);
     }
     word.from += outer->from;
     word.to += outer->to;
@@ -700,10 +701,7 @@ BNN_INLINE int64_t pool_along(pool_kind kind, int planes, const bnn_pool *p, con
   last.from += channels - rest;
   last.to += channels - rest;
   if (planes > 0) last.winner += along.count;
-  if (rest > BNN_LANES)
-    pool_words(kind, planes, POOL_VECTORS, 0, last, &pixels, t->tap, t->count, t->divisor, rest);
-  else if (rest > 0)
-    pool_words(kind, planes, 1, 0, last, &pixels, t->tap, t->count, t->divisor, rest);
+  if (rest > 0) pool_words(kind, planes, 0, last, &pixels, t->tap, t->count, t->divisor, rest);
   return i + pixels.count;
 }
 
