@@ -120,11 +120,17 @@ BNN_INLINE void direct_sum(const direct_work *work, const direct_tile *t, const 
   }
 }
 
-static void direct_sum_tile(const direct_work *work, const direct_tile *t) {
-  if (t->columns >= DIRECT_WIDE && t->rows > DIRECT_ROWS / 2)
+/* Apart, as what it saves and restores would burden the narrow ones. */
+BNN_APART void direct_sum_wide(const direct_work *work, const direct_tile *t) {
+  if (t->rows > DIRECT_ROWS / 2)
     direct_sum(work, t, DIRECT_ROWS, DIRECT_VECTORS, 1);
-  else if (t->columns >= DIRECT_WIDE)
+  else
     direct_sum(work, t, DIRECT_ROWS / 2, DIRECT_VECTORS, 1);
+}
+
+static void direct_sum_tile(const direct_work *work, const direct_tile *t) {
+  if (t->columns >= DIRECT_WIDE)
+    direct_sum_wide(work, t);
   else if (t->columns >= DIRECT_WIDTH && t->rows > DIRECT_ROWS / 2)
     direct_sum(work, t, DIRECT_ROWS, 2, 1);
   else if (t->columns >= DIRECT_WIDTH)
