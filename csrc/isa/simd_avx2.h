@@ -5,6 +5,7 @@
 #define BNN_LANES 8
 #define BNN_TILE_ROWS 2
 #define BNN_TILE_VECTORS 2
+#define BNN_REGISTERS 16
 #define BNN_CARRY_LEVELS 1
 #define BNN_COUNT_ROOM 31
 

@@ -4,6 +4,7 @@
 
 #define BNN_LANES 16
 #define BNN_TILE_VECTORS 2
+#define BNN_REGISTERS 32
 
 typedef __m512i vu32;
 typedef __m512 vf32;

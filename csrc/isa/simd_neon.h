@@ -5,6 +5,7 @@
 #define BNN_LANES 4
 #define BNN_TILE_ROWS 2
 #define BNN_TILE_VECTORS 4
+#define BNN_REGISTERS 32
 #define BNN_CARRY_LEVELS 0 /* CNT costs what an addition costs */
 #define BNN_COUNT_ROOM 31
 

@@ -6,6 +6,7 @@
 /* The register tile of bits x bits, and how many levels of carry-save adders pay before bits are counted: 0, 1 or 3. */
 #define BNN_TILE_ROWS 2
 #define BNN_TILE_VECTORS 2
+#define BNN_REGISTERS 16 /* that hold vectors */
 #define BNN_CARRY_LEVELS 1
 #define BNN_COUNT_ROOM 31 /* counts are bytes, and a word adds at most 8 to each */
 

@@ -9,8 +9,10 @@
 
 #define DIRECT_ROWS 6 /* of a tile, of two vectors each: twelve sums hide the latency of a multiply-add */
 #define DIRECT_WIDTH (2 * BNN_LANES)
+#define DIRECT_VECTORS (BNN_REGISTERS / 8) /* of a wide tile: the more, the more sums a value that is read serves */
+#define DIRECT_WIDE (DIRECT_VECTORS * BNN_LANES)
 #define DIRECT_RUNS 16   /* most runs of a block */
-#define DIRECT_BLOCK 256 /* and most positions: a tile's columns of dy stay in the first cache for all terms */
+#define DIRECT_BLOCK 256 /* and most positions: a tile's columns of dy stay in a near cache for all terms */
 
 /* Where a term is read: floats from the source of a position, or from the constant row. */
 typedef struct {
@@ -53,6 +55,9 @@ static int64_t direct_target(const direct_work *work, const position_run *run) {
   return (run->target * p->groups + work->group) * p->columns;
 }
 
+/* Columns of a tile, where so many are left. */
+BNN_INLINE int64_t direct_width(int64_t left) { return left >= DIRECT_WIDE ? DIRECT_WIDE : DIRECT_WIDTH; }
+
 /* A vector of the columns from `p` on, of which `left` exist. */
 BNN_INLINE vf32 direct_load(const int full, const float *p, int64_t left) {
   return full ? v_load_f32(p) : v_load_part_f32(p, left);
@@ -78,15 +83,16 @@ typedef struct {
 BNN_INLINE void direct_sum(const direct_work *work, const direct_tile *t, const int rows, const int vectors,
                            const int full) {
   const float *x[DIRECT_ROWS], *w = t->w;
-  vf32 sum[DIRECT_ROWS][2];
+  vf32 sum[DIRECT_ROWS][DIRECT_VECTORS];
   BNN_UNROLL
   for (int r = 0; r < rows; r++) {
     x[r] = t->x + (r < t->rows ? r : 0) * t->x_step;
-    sum[r][0] = sum[r][1] = v_set_f32(0);
+    BNN_UNROLL
+    for (int v = 0; v < vectors; v++) sum[r][v] = v_set_f32(0);
   }
   const direct_term *term = work->term, *valid = term + work->valid, *end = term + work->terms;
   for (; term < valid; term++) {
-    vf32 a[2];
+    vf32 a[DIRECT_VECTORS];
     BNN_UNROLL
     for (int v = 0; v < vectors; v++) a[v] = direct_load(full, w + term->w + v * BNN_LANES, t->columns - v * BNN_LANES);
     BNN_UNROLL
@@ -114,8 +120,18 @@ BNN_INLINE void direct_sum(const direct_work *work, const direct_tile *t, const 
   }
 }
 
+/* Apart, as what it saves and restores would burden the narrow ones. */
+BNN_APART void direct_sum_wide(const direct_work *work, const direct_tile *t) {
+  if (t->rows > DIRECT_ROWS / 2)
+    direct_sum(work, t, DIRECT_ROWS, DIRECT_VECTORS, 1);
+  else
+    direct_sum(work, t, DIRECT_ROWS / 2, DIRECT_VECTORS, 1);
+}
+
 static void direct_sum_tile(const direct_work *work, const direct_tile *t) {
-  if (t->columns >= DIRECT_WIDTH && t->rows > DIRECT_ROWS / 2)
+  if (t->columns >= DIRECT_WIDE)
+    direct_sum_wide(work, t);
+  else if (t->columns >= DIRECT_WIDTH && t->rows > DIRECT_ROWS / 2)
     direct_sum(work, t, DIRECT_ROWS, 2, 1);
   else if (t->columns >= DIRECT_WIDTH)
     direct_sum(work, t, DIRECT_ROWS / 2, 2, 1);
@@ -139,7 +155,7 @@ static void direct_run(const bnn_product *p, int64_t begin, int64_t end, void *s
       float *out = (float *)p->out + direct_target(&work, &run);
       for (int64_t left = run.count; left > 0; left -= DIRECT_ROWS) {
         tile.rows = left < DIRECT_ROWS ? left : DIRECT_ROWS;
-        for (int64_t column = 0; column < p->columns; column += DIRECT_WIDTH) {
+        for (int64_t column = 0; column < p->columns; column += direct_width(p->columns - column)) {
           tile.w = (const float *)p->right + work.group * p->columns + column;
           tile.out = out + column;
           tile.columns = p->columns - column;
@@ -161,9 +177,12 @@ BNN_INLINE void direct_reduce_tile(const int rows, const int vectors, const int 
                                    int64_t follow, int64_t column, float *out) {
   const bnn_product *p = work->product;
   const int64_t left = p->columns - column;
-  vf32 sum[DIRECT_ROWS][2];
+  vf32 sum[DIRECT_ROWS][DIRECT_VECTORS];
   BNN_UNROLL
-  for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set_f32(0);
+  for (int r = 0; r < rows; r++) {
+    BNN_UNROLL
+    for (int v = 0; v < vectors; v++) sum[r][v] = v_set_f32(0);
+  }
   for (const position_run *end = run + runs; run < end; run++) {
     const float *source = follow ? direct_source(work, run) : p->constant, *x[DIRECT_ROWS];
     const float *dy = (const float *)p->right + direct_target(work, run) + column;
@@ -172,7 +191,7 @@ BNN_INLINE void direct_reduce_tile(const int rows, const int vectors, const int 
     BNN_UNROLL
     for (int r = 0; r < rows; r++) x[r] = source + term[r < used ? r : 0].x;
     for (int64_t i = 0, at = 0; i < run->count; i++, at += x_step, dy += dy_step) {
-      vf32 a[2];
+      vf32 a[DIRECT_VECTORS];
       BNN_UNROLL
       for (int v = 0; v < vectors; v++) a[v] = direct_load(full, dy + v * BNN_LANES, left - v * BNN_LANES);
       BNN_UNROLL
@@ -201,7 +220,11 @@ static void direct_reduce_terms(const direct_work *work, const position_run *run
   for (int64_t used; first < end; first += used) {
     const direct_term *term = work->term + first;
     used = end - first < DIRECT_ROWS ? end - first : DIRECT_ROWS;
-    if (left >= DIRECT_WIDTH && used > DIRECT_ROWS / 2)
+    if (left >= DIRECT_WIDE && used > DIRECT_ROWS / 2)
+      direct_reduce_tile(DIRECT_ROWS, DIRECT_VECTORS, 1, work, run, runs, term, used, follow, column, out);
+    else if (left >= DIRECT_WIDE)
+      direct_reduce_tile(DIRECT_ROWS / 2, DIRECT_VECTORS, 1, work, run, runs, term, used, follow, column, out);
+    else if (left >= DIRECT_WIDTH && used > DIRECT_ROWS / 2)
       direct_reduce_tile(DIRECT_ROWS, 2, 1, work, run, runs, term, used, follow, column, out);
     else if (left >= DIRECT_WIDTH)
       direct_reduce_tile(DIRECT_ROWS / 2, 2, 1, work, run, runs, term, used, follow, column, out);
@@ -232,7 +255,7 @@ static void direct_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
       direct_list(&work, run->class_);
       for (work.group = 0; work.group < p->groups; work.group++) {
         float *out = sums + work.group * p->columns;
-        for (int64_t column = 0; column < p->columns; column += DIRECT_WIDTH) {
+        for (int64_t column = 0; column < p->columns; column += direct_width(p->columns - column)) {
           direct_reduce_terms(&work, run, runs, 0, work.valid, 1, column, out);
           direct_reduce_terms(&work, run, runs, work.valid, work.terms, 0, column, out);
         }

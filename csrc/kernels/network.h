@@ -428,9 +428,9 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
 
 /* ---- pooling --------------------------------------------------------------------------------------------------- */
 
-#define POOL_PIXELS 256 /* of a row, at most: what they meet along it is found once for all rows */
-#define POOL_KINDS 16   /* of them */
-#define POOL_TAPS 32    /* that go through the registers together */
+#define POOL_RUNS 16    /* of pixels of a row, whose reach is found once for all rows */
+#define POOL_TAPS 16    /* that go through the registers together */
+#define POOL_CHUNK 1024 /* floats of a row that its runs write by turns, while the next are on their way to a cache */
 
 /* What a pixel of `to` meets along one axis: the taps tap, tap + step .., `count` of them, at the pixels at, at + move
  * .. of `from`. */
@@ -458,13 +458,11 @@ static pool_reach pool_reach_of(pool_kind kind, const bnn_geometry *g, int axis,
   return pool_is_back(kind) ? pool_backward(g, axis, pixel) : pool_forward(g, axis, pixel);
 }
 
-/* Pixels of a row, and which of them meet the same taps with the same shares: most do that have the same phase. */
+/* Pixels of a row, evenly apart, that meet the same taps with the same shares: most do that have the same phase. */
 typedef struct {
-  int64_t first, pixels, kinds;
-  pool_reach reach[POOL_KINDS]; /* of one of the pixels of each kind */
-  int kind[POOL_PIXELS];
-  int64_t at[POOL_PIXELS];
-} pool_span;
+  pool_reach reach;                 /* of the first */
+  int64_t first, count, step, move; /* pixels of `to` and of `from` from one to the next */
+} pool_run;
 
 static int pool_alike(pool_kind kind, const bnn_geometry *g, const pool_reach *a, const pool_reach *b) {
   int alike = a->count == b->count && a->tap == b->tap;
@@ -473,63 +471,111 @@ static int pool_alike(pool_kind kind, const bnn_geometry *g, const pool_reach *a
   return alike;
 }
 
-static void pool_find_span(pool_kind kind, const bnn_geometry *g, int64_t first, int64_t end, pool_span *span) {
-  span->first = first;
-  span->pixels = span->kinds = 0;
-  for (int64_t i = 0; i < POOL_PIXELS && first + i < end; i++) {
-    pool_reach reach = pool_reach_of(kind, g, 2, first + i);
-    int known = 0;
-    while (known < span->kinds && !pool_alike(kind, g, &span->reach[known], &reach)) known++;
-    if (known == POOL_KINDS) return;
-    if (known == span->kinds) span->reach[span->kinds++] = reach;
-    span->kind[i] = known;
-    span->at[i] = reach.at;
-    span->pixels++;
-  }
+/* Takes a pixel into the run if it belongs there. */
+static int pool_join(pool_kind kind, const bnn_geometry *g, pool_run *run, int64_t pixel, const pool_reach *reach) {
+  int64_t step = pixel - run->first, move = reach->at - run->reach.at;
+  if (run->count > 1 && (step != run->count * run->step || move != run->count * run->move)) return 0;
+  if (!pool_alike(kind, g, &run->reach, reach)) return 0;
+  if (run->count++ == 1) run->step = step, run->move = move;
+  return 1;
 }
 
-/* Some of the taps that the pixels of a kind meet; sources are counted from the pixel's own `at`. */
+/* The runs of the pixels from `first` on, up to the one returned. */
+static int64_t pool_find_runs(pool_kind kind, const bnn_geometry *g, int64_t first, int64_t end, pool_run *run,
+                              int *runs) {
+  for (*runs = 0; first < end; first++) {
+    pool_reach reach = pool_reach_of(kind, g, 2, first);
+    int known = 0;
+    while (known < *runs && !pool_join(kind, g, &run[known], first, &reach)) known++;
+    if (known == POOL_RUNS) break;
+    if (known == *runs) run[(*runs)++] = (pool_run){reach, first, 1, 1, 0};
+  }
+  return first;
+}
+
+/* What a row of `to` meets along the other two axes, and the first pixel of the first row that it meets. */
 typedef struct {
-  int64_t count, tap[POOL_TAPS], source[POOL_TAPS];
-  float share[POOL_TAPS]; /* of what comes from each source */
-  float divisor;          /* of the result, with its last tap */
+  pool_reach a, b;
+  int64_t line;
+} pool_row;
+
+static pool_row pool_row_of(pool_kind kind, const bnn_geometry *g, int64_t row) {
+  const int64_t *to = pool_is_back(kind) ? g->in : g->out, *from = pool_is_back(kind) ? g->out : g->in;
+  int64_t z = row / to[1], image = z / to[0];
+  pool_row across = {pool_reach_of(kind, g, 0, z - image * to[0]), pool_reach_of(kind, g, 1, row - z * to[1]), 0};
+  across.line = ((image * from[0] + across.a.at) * from[1] + across.b.at) * from[2];
+  return across;
+}
+
+/* A tap, and where its source lies: floats, and words of a plane, from those of a pixel of the row's line. */
+typedef struct {
+  int64_t tap, source, word;
+  float share; /* of what comes from there */
+} pool_tap;
+
+/* Some of the taps that the pixels of a run meet in one row. */
+typedef struct {
+  int64_t count;
+  pool_tap tap[POOL_TAPS];
+  float divisor; /* of the result, with its last tap */
 } pool_taps;
 
-static void pool_find_taps(pool_kind kind, const bnn_pool *p, int64_t row, const pool_reach *c, int64_t done,
-                           pool_taps *taps) {
-  const bnn_geometry *g = p->geometry;
-  const int64_t *from = pool_is_back(kind) ? g->out : g->in, *to = pool_is_back(kind) ? g->in : g->out;
-  pool_reach a = pool_reach_of(kind, g, 0, row / to[1] % to[0]), b = pool_reach_of(kind, g, 1, row % to[1]);
-  int64_t image = row / (to[0] * to[1]), all = a.count * b.count * c->count, n = -done;
+static void pool_find_taps(pool_kind kind, const bnn_geometry *g, const pool_row *row, const pool_reach *c,
+                           int64_t done, pool_taps *taps) {
+  const int64_t *from = pool_is_back(kind) ? g->out : g->in;
+  const pool_reach a = row->a, b = row->b;
+  int64_t all = a.count * b.count * c->count, n = -done, words = bnn_words(g->channels);
+  taps->tap[0] = (pool_tap){0};
   taps->divisor = kind == POOL_AVERAGE && done < all && all <= done + POOL_TAPS ? (float)all : 1;
   for (int64_t i = 0; i < a.count; i++)
     for (int64_t j = 0; j < b.count; j++) {
-      int64_t z = a.at + i * a.move, y = b.at + j * b.move;
-      int64_t line = ((image * from[0] + z) * from[1] + y) * from[2];
-      int64_t plane = ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2];
-      int64_t seen = kind == POOL_AVERAGE_GRAD ? pool_forward(g, 0, z).count * pool_forward(g, 1, y).count : 0;
+      int64_t z = i * a.move, y = j * b.move, line = (z * from[1] + y) * from[2];
+      int64_t plane = ((a.tap + i * a.step) * g->kernel[1] + b.tap + j * b.step) * g->kernel[2], seen = 0;
+      if (kind == POOL_AVERAGE_GRAD) seen = pool_forward(g, 0, a.at + z).count * pool_forward(g, 1, b.at + y).count;
       for (int64_t k = 0; k < c->count && n < POOL_TAPS; k++, n++) {
         if (n < 0) continue;
-        taps->source[n] = line + k * c->move;
-        taps->tap[n] = plane + c->tap + k * c->step;
-        if (seen) taps->share[n] = 1 / (float)(seen * pool_forward(g, 2, c->at + k * c->move).count);
+        int64_t source = line + k * c->move;
+        pool_tap *tap = &taps->tap[n];
+        *tap = (pool_tap){plane + c->tap + k * c->step, source * g->channels, source * words, 1};
+        if (seen) tap->share = 1 / (float)(seen * pool_forward(g, 2, c->at + k * c->move).count);
       }
     }
   taps->count = n > 0 ? n : 0;
 }
 
-/* One pixel, and what is the same for all. */
+/* The taps of all runs, for a row that is `like` and for others that differ from it only in their line. */
 typedef struct {
-  const bnn_pool *pool;
-  int64_t channels, words, plane; /* floats and words of a pixel, words of a plane of the winners */
-  int64_t target, at;
-  int begun; /* taps before these have left their value in `to` */
-} pool_pixel;
+  pool_row like;
+  int64_t done;
+  pool_taps taps[POOL_RUNS];
+} pool_lines;
+
+static void pool_find_lines(pool_kind kind, const bnn_geometry *g, const pool_row *row, const pool_run *run, int runs,
+                            int64_t done, pool_lines *lines) {
+  const pool_reach *a = &lines->like.a, *b = &lines->like.b;
+  int same = lines->done == done && a->count == row->a.count && a->tap == row->a.tap && b->count == row->b.count &&
+             b->tap == row->b.tap;
+  if (same && kind != POOL_AVERAGE_GRAD) return;
+  lines->like = *row;
+  lines->done = done;
+  for (int i = 0; i < runs; i++) pool_find_taps(kind, g, row, &run[i].reach, done, &lines->taps[i]);
+}
+
+/* Up to BNN_WORD channels of a pixel: what is read, what is written, and the word of the winners' first plane. */
+typedef struct {
+  const float *from;
+  float *to;
+  uint32_t *winner;
+  int64_t plane; /* words */
+  int begun;     /* taps before these have left their value in `to` */
+} pool_word;
 
 #define POOL_VECTORS (BNN_WORD / BNN_LANES)
 
 /* Lanes of vector v of a word that holds `here` channels. */
 BNN_INLINE int64_t pool_lanes(int64_t here, int v) { return here > v * BNN_LANES ? here - v * BNN_LANES : 0; }
+
+/* Vector v of a word that holds `here` channels, all of them where `whole`. */
 BNN_INLINE vf32 pool_load(int whole, const float *p, int64_t here, int v) {
   return whole ? v_load_f32(p + v * BNN_LANES) : v_load_part_f32(p + v * BNN_LANES, pool_lanes(here, v));
 }
@@ -540,119 +586,178 @@ BNN_INLINE void pool_store(int whole, float *p, vf32 x, int64_t here, int v) {
     v_store_part_f32(p + v * BNN_LANES, x, pool_lanes(here, v));
 }
 
-/* Up to BNN_WORD channels from `first` of a pixel, in `vectors` vectors; all of them where `whole`. A value that is
- * strictly larger takes over, and a NaN stays. */
-BNN_INLINE void pool_larger(int vectors, int whole, const pool_pixel *at, const pool_taps *t, int64_t first) {
-  const bnn_pool *p = at->pool;
-  int64_t here = at->channels - first, channels = at->channels, plane = at->plane;
-  float *to = p->to + at->target * channels + first;
-  const float *from = p->from + at->at * channels + first;
-  const float *start = at->begun ? to : from + t->source[0] * channels;
-  uint32_t *winner = p->winner ? p->winner + at->target * at->words + first / BNN_WORD : NULL;
+/* A value that is strictly larger takes over, and a NaN stays. */
+BNN_INLINE void pool_larger(int planes, int whole, const pool_word *at, const pool_tap *tap, int64_t taps,
+                            int64_t here) {
+  const float *start = at->begun ? at->to : at->from + tap->source;
   vf32 best[POOL_VECTORS], won[POOL_VECTORS]; /* the bits of `won` number a tap */
   BNN_UNROLL
-  for (int v = 0; v < vectors; v++) {
-    vu32 tap = v_set(at->begun ? 0 : (uint32_t)t->tap[0]);
-    for (int d = 0; d < p->planes && winner && at->begun; d++)
-      tap = v_or_where(tap, v_mask_of(winner[d * plane] >> v * BNN_LANES), v_set(1u << d));
+  for (int v = 0; v < POOL_VECTORS; v++) {
+    vu32 first = v_set(at->begun ? 0 : (uint32_t)tap->tap);
+    for (int d = 0; d < planes && at->begun; d++)
+      first = v_or_where(first, v_mask_of(at->winner[d * at->plane] >> v * BNN_LANES), v_set(1u << d));
     best[v] = pool_load(whole, start, here, v);
-    won[v] = v_as_float(tap);
+    won[v] = v_as_float(first);
   }
-  for (int i = !at->begun; i < t->count; i++) {
-    const float *source = from + t->source[i] * channels;
-    vf32 tap = v_as_float(v_set((uint32_t)t->tap[i]));
+  for (const pool_tap *end = tap + taps, *t = tap + !at->begun; t < end; t++) {
+    const float *source = at->from + t->source;
+    vf32 number = v_as_float(v_set((uint32_t)t->tap));
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++) {
+    for (int v = 0; v < POOL_VECTORS; v++) {
       vf32 x = pool_load(whole, source, here, v);
       vmask larger = v_less_f32(best[v], x);
       best[v] = v_choose_f32(v_mask_or(larger, v_nan_f32(x)), x, best[v]);
-      won[v] = v_choose_f32(larger, tap, won[v]);
+      if (planes > 0) won[v] = v_choose_f32(larger, number, won[v]);
     }
   }
   BNN_UNROLL
-  for (int v = 0; v < vectors; v++) pool_store(whole, to, best[v], here, v);
-  for (int d = 0; d < p->planes && winner; d++) {
+  for (int v = 0; v < POOL_VECTORS; v++) pool_store(whole, at->to, best[v], here, v);
+  for (int d = 0; d < planes; d++) {
     uint32_t bits = 0;
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++) bits |= v_mask_bits(v_test(v_bits_of(won[v]), v_set(1u << d))) << v * BNN_LANES;
-    winner[d * plane] = bits;
+    for (int v = 0; v < POOL_VECTORS; v++)
+      bits |= v_mask_bits(v_test(v_bits_of(won[v]), v_set(1u << d))) << v * BNN_LANES;
+    at->winner[d * at->plane] = bits;
   }
 }
 
-/* Likewise: the mean, or a gradient. */
-BNN_INLINE void pool_sum(pool_kind kind, int vectors, int whole, const pool_pixel *at, const pool_taps *t,
-                         int64_t first) {
-  const bnn_pool *p = at->pool;
-  int64_t here = at->channels - first;
-  float *to = p->to + at->target * at->channels + first;
+/* The mean, or a gradient. */
+BNN_INLINE void pool_sum(pool_kind kind, int planes, int whole, const pool_word *at, const pool_tap *tap, int64_t taps,
+                         float divisor, int64_t here) {
   vf32 sum[POOL_VECTORS];
   BNN_UNROLL
-  for (int v = 0; v < vectors; v++) sum[v] = at->begun ? pool_load(whole, to, here, v) : v_set_f32(0);
-  for (int i = 0; i < t->count; i++) {
-    int64_t pixel = at->at + t->source[i];
-    const float *source = p->from + pixel * at->channels + first;
+  for (int v = 0; v < POOL_VECTORS; v++) sum[v] = at->begun ? pool_load(whole, at->to, here, v) : v_set_f32(0);
+  for (int64_t i = 0; i < taps; i++) {
+    const float *source = at->from + tap[i].source;
     uint32_t won = ~0u;
-    for (int d = 0; d < p->planes && kind == POOL_MAX_GRAD; d++)
-      won &= p->winner[d * at->plane + pixel * at->words + first / BNN_WORD] ^ (t->tap[i] >> d & 1 ? 0 : ~0u);
+    for (int d = 0; d < planes; d++) won &= at->winner[d * at->plane + tap[i].word] ^ (tap[i].tap >> d & 1 ? 0 : ~0u);
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++) {
+    for (int v = 0; v < POOL_VECTORS; v++) {
       vf32 x = pool_load(whole, source, here, v);
       if (kind == POOL_MAX_GRAD) x = v_choose_f32(v_mask_of(won >> v * BNN_LANES), x, v_set_f32(0));
-      if (kind == POOL_AVERAGE_GRAD) x = v_mul_f32(x, v_set_f32(t->share[i]));
+      if (kind == POOL_AVERAGE_GRAD) x = v_mul_f32(x, v_set_f32(tap[i].share));
       sum[v] = v_add_f32(sum[v], x);
     }
   }
   BNN_UNROLL
-  for (int v = 0; v < vectors; v++) {
-    if (kind == POOL_AVERAGE) sum[v] = v_div_f32(sum[v], v_set_f32(t->divisor));
-    pool_store(whole, to, sum[v], here, v);
+  for (int v = 0; v < POOL_VECTORS; v++) {
+    if (kind == POOL_AVERAGE) sum[v] = v_div_f32(sum[v], v_set_f32(divisor));
+    pool_store(whole, at->to, sum[v], here, v);
   }
 }
 
-BNN_INLINE void pool_word(pool_kind kind, int vectors, int whole, const pool_pixel *at, const pool_taps *t,
-                          int64_t first) {
-  if (kind == POOL_MAX)
-    pool_larger(vectors, whole, at, t, first);
-  else
-    pool_sum(kind, vectors, whole, at, t, first);
+/* So many words of channels, and floats and words of a plane from each to the next. */
+typedef struct {
+  int64_t count, from, to, winner;
+} pool_steps;
+
+BNN_INLINE void pool_words(pool_kind kind, int planes, int whole, pool_word at, const pool_steps *steps,
+                           const pool_tap *tap, int64_t taps, float divisor, int64_t here) {
+  for (int64_t i = steps->count; i > 0; i--) {
+    if (kind == POOL_MAX)
+      pool_larger(planes, whole, &at, tap, taps, here);
+    else
+      pool_sum(kind, planes, whole, &at, tap, taps, divisor, here);
+    at.from += steps->from;
+    at.to += steps->to;
+    if (planes > 0) at.winner += steps->winner;
+  }
+}
+
+/* The pixels of a run from its `i`-th on that lie before `end`; returns how many of the run there are so far. */
+BNN_INLINE int64_t pool_along(pool_kind kind, int planes, const bnn_pool *p, const pool_run *run, const pool_taps *t,
+                              int64_t row, int64_t line, int64_t i, int64_t end, int begun) {
+  const bnn_geometry *g = p->geometry;
+  const int back = pool_is_back(kind);
+  const int64_t channels = g->channels, words = bnn_words(channels), pixel = run->first + i * run->step;
+  if (i == run->count || pixel >= end) return i;
+  const int64_t left = run->count - i, before = (end - pixel - 1) / run->step + 1;
+  const int64_t at = line + run->reach.at + i * run->move, target = row * (back ? g->in : g->out)[2] + pixel;
+  const pool_steps pixels = {left < before ? left : before, run->move * channels, run->step * channels,
+                             (back ? run->move : run->step) * words};
+  const pool_steps along = {channels / BNN_WORD, BNN_WORD, BNN_WORD, 1};
+  /* What is larger, and so comes from further away, is read as it lies; what is written waits in a near cache. */
+  const pool_steps *inner = along.count > (back ? pixels.count : 1) ? &along : &pixels;
+  const pool_steps *outer = inner == &along ? &pixels : &along;
+  const pool_tap only = t->tap[0];
+  pool_word word = {.from = p->from + at * channels,
+                    .to = p->to + target * channels,
+                    .winner = planes > 0 ? p->winner + (back ? at : target) * words : NULL,
+                    .plane = g->batch * g->out[0] * g->out[1] * g->out[2] * words,
+                    .begun = begun};
+  pool_word last = word;
+  for (int64_t k = 0; k < outer->count; k++) {
+    if (kind == POOL_MAX_GRAD && t->count == 1 && !begun) { /* as without overlap; the tap is in registers */
+      word.begun = 0;
+      pool_words(kind, planes, 1, word, inner, &only, 1, 1, BNN_WORD);
+    } else {
+      pool_words(kind, planes, 1, word, inner, t->tap, t->count, t->divisor, BNN_WORD);
+    }
+    word.from += outer->from;
+    word.to += outer->to;
+    if (planes > 0) word.winner += outer->winner;
+  }
+  const int64_t rest = channels % BNN_WORD;
+  last.from += channels - rest;
+  last.to += channels - rest;
+  if (planes > 0) last.winner += along.count;
+  if (rest > 0) pool_words(kind, planes, 0, last, &pixels, t->tap, t->count, t->divisor, rest);
+  return i + pixels.count;
 }
 
 /* Taps meet a pixel in row-major order, which decides ties and is the order of sums. */
-BNN_INLINE void pool_rows(pool_kind kind, const bnn_pool *p, int64_t begin, int64_t end) {
+BNN_INLINE void pool_rows(pool_kind kind, int planes, const bnn_pool *p, int64_t begin, int64_t end) {
   const bnn_geometry *g = p->geometry;
-  int64_t width = (pool_is_back(kind) ? g->in : g->out)[2], words = bnn_words(g->channels);
-  int64_t most = g->kernel[0] * g->kernel[1] * g->kernel[2];
-  pool_pixel at = {.pool = p, .channels = g->channels, .words = words};
-  at.plane = g->batch * g->out[0] * g->out[1] * g->out[2] * words;
-  pool_span span;
-  for (int64_t first = 0; first < width; first += span.pixels) {
-    pool_find_span(kind, g, first, width, &span);
-    for (int64_t row = begin; row < end; row++)
+  const int64_t width = (pool_is_back(kind) ? g->in : g->out)[2], chunk = POOL_CHUNK / (g->channels + 1) + 1;
+  const int64_t most = g->kernel[0] * g->kernel[1] * g->kernel[2];
+  for (int64_t first = 0, last; first < width; first = last) {
+    pool_run run[POOL_RUNS];
+    pool_lines lines[2]; /* neighbours often differ in phase */
+    int runs;
+    last = pool_find_runs(kind, g, first, width, run, &runs);
+    lines[0].done = lines[1].done = -1;
+    for (int64_t row = begin; row < end; row++) {
+      const pool_row across = pool_row_of(kind, g, row);
       for (int64_t done = 0; done < most; done += POOL_TAPS) {
-        pool_taps taps[POOL_KINDS];
-        for (int64_t i = 0; i < span.kinds; i++) pool_find_taps(kind, p, row, &span.reach[i], done, &taps[i]);
-        at.begun = done > 0;
-        for (int64_t i = 0; i < span.pixels; i++) {
-          const pool_taps *t = &taps[span.kind[i]];
-          at.target = row * width + first + i;
-          at.at = span.at[i];
-          int64_t channel = 0;
-          for (; channel + BNN_WORD <= at.channels; channel += BNN_WORD)
-            pool_word(kind, POOL_VECTORS, 1, &at, t, channel);
-          if (at.channels - channel > BNN_LANES)
-            pool_word(kind, POOL_VECTORS, 0, &at, t, channel);
-          else if (channel < at.channels)
-            pool_word(kind, 1, 0, &at, t, channel);
+        int64_t pixels[POOL_RUNS] = {0};
+        pool_find_lines(kind, g, &across, run, runs, done, &lines[row % 2]);
+        for (int64_t at = first; at < last; at += chunk) {
+          int64_t stop = at + chunk < last ? at + chunk : last;
+          if (pool_is_back(kind))
+            fetch_ahead(p->to + (row * width + stop) * g->channels, (size_t)(chunk * g->channels) * sizeof *p->to);
+          for (int i = 0; i < runs; i++)
+            pixels[i] = pool_along(kind, planes, p, &run[i], &lines[row % 2].taps[i], row, across.line, pixels[i], stop,
+                                   done > 0);
         }
       }
+    }
   }
 }
 
-static void max_pool(const void *what, int64_t begin, int64_t end) { pool_rows(POOL_MAX, what, begin, end); }
-static void max_pool_grad(const void *what, int64_t begin, int64_t end) { pool_rows(POOL_MAX_GRAD, what, begin, end); }
-static void average_pool(const void *what, int64_t begin, int64_t end) { pool_rows(POOL_AVERAGE, what, begin, end); }
+/* Of few taps, the planes are registers. */
+BNN_INLINE void pool_planes(pool_kind kind, const bnn_pool *p, int64_t begin, int64_t end) {
+  switch (p->winner ? p->planes : 0) {
+    case 0:
+      pool_rows(kind, 0, p, begin, end);
+      break;
+    case 2:
+      pool_rows(kind, 2, p, begin, end);
+      break;
+    case 4:
+      pool_rows(kind, 4, p, begin, end);
+      break;
+    default:
+      pool_rows(kind, p->planes, p, begin, end);
+  }
+}
+
+static void max_pool(const void *what, int64_t begin, int64_t end) { pool_planes(POOL_MAX, what, begin, end); }
+static void max_pool_grad(const void *what, int64_t begin, int64_t end) {
+  pool_planes(POOL_MAX_GRAD, what, begin, end);
+}
+static void average_pool(const void *what, int64_t begin, int64_t end) { pool_rows(POOL_AVERAGE, 0, what, begin, end); }
 static void average_pool_grad(const void *what, int64_t begin, int64_t end) {
-  pool_rows(POOL_AVERAGE_GRAD, what, begin, end);
+  pool_rows(POOL_AVERAGE_GRAD, 0, what, begin, end);
 }
 
 /* ---- rectifier ------------------------------------------------------------------------------------------------- */
