@@ -158,7 +158,7 @@ BNN_INLINE int OF(pack_range)(bnn_packing packing, int planes, const bnn_pack *p
   const OF(pack_limits) limits = {OF(v_set)(0), OF(v_set)((REAL)pack->clip), OF(v_set)((REAL)pack->parameter),
                                   OF(v_set)((REAL)-pack->parameter)};
   vmask nan = v_mask_none();
-  if (inner == 1 && count < BNN_WORD) {
+  if (inner == 1 && count > 0 && count < BNN_WORD) {
     for (int64_t i = begin; i < end; i++)
       nan = v_mask_or(nan, OF(pack_word)(packing, planes, masked, x + i * count, count, &limits, pack->words + i,
                                          stride, masked ? pack->mask + i : NULL));
