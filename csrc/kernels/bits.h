@@ -83,7 +83,8 @@ BNN_INLINE vmask OF(pack_row)(bnn_packing packing, int planes, int masked, const
 }
 
 /* One word of each plane of `here` neighbouring vectors from up to BNN_WORD rows that lie `inner` apart: `registers`
- * full of lanes, or one in part. The words of the planes are `stride` lines of a strip apart. */
+ * full of lanes, or one in part. What follows in each row is asked for: no line of it is next to one that is read. The
+ * words of the planes are `stride` lines of a strip apart. */
 BNN_INLINE vmask OF(pack_strip)(bnn_packing packing, int planes, int masked, int registers, const REAL *x, int64_t rows,
                                 int64_t inner, int64_t here, const OF(pack_limits) * limits, uint32_t *word,
                                 int64_t stride, uint32_t *mask) {
@@ -93,6 +94,7 @@ BNN_INLINE vmask OF(pack_strip)(bnn_packing packing, int planes, int masked, int
   for (int r = 0; r < registers; r++) bits[0][r] = bits[1][r] = within[r] = v_set(0);
   for (int64_t k = 0; k < rows; k++, x += inner) {
     vu32 bit = v_set(1u << k);
+    if (registers > 1) fetch_ahead(x + registers * BNN_LANES, (size_t)(registers * BNN_LANES) * sizeof(REAL));
     BNN_UNROLL
     for (int r = 0; r < registers; r++) {
       VREAL value = here >= BNN_LANES ? OF(v_load)(x + r * BNN_LANES) : OF(v_load_part)(x, here);
@@ -156,7 +158,7 @@ BNN_INLINE int OF(pack_range)(bnn_packing packing, int planes, const bnn_pack *p
   const OF(pack_limits) limits = {OF(v_set)(0), OF(v_set)((REAL)pack->clip), OF(v_set)((REAL)pack->parameter),
                                   OF(v_set)((REAL)-pack->parameter)};
   vmask nan = v_mask_none();
-  if (inner == 1 && count < BNN_WORD) {
+  if (inner == 1 && count > 0 && count < BNN_WORD) {
     for (int64_t i = begin; i < end; i++)
       nan = v_mask_or(nan, OF(pack_word)(packing, planes, masked, x + i * count, count, &limits, pack->words + i,
                                          stride, masked ? pack->mask + i : NULL));

@@ -2,8 +2,8 @@
  * of two apart, in memory as in words, and fall into the same few sets of a cache; so all that one visit to a row or to
  * a line of words brings is used at once. */
 
-#define STRIP_WORDS 16  /* a cache line of one vector's words */
-#define STRIP_LANES 512 /* long enough a piece of a row to be fetched ahead */
+#define STRIP_WORDS 16   /* a cache line of one vector's words */
+#define STRIP_LANES 1024 /* a page of floats: what is asked for ahead is then nearly always wanted */
 #define STRIP_REGISTERS 4
 
 /* Of a contiguous packing: the pages that are read side by side, and their bytes. */

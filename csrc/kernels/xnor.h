@@ -420,7 +420,8 @@ static int64_t xnor_pieces(const bnn_class *class_, int64_t depth, int64_t reach
   return n;
 }
 
-/* Folds the pieces of up to BNN_LANES pixels that lie `step` apart, or columns; words of a lane are `across` apart. */
+/* Folds the pieces of up to BNN_LANES pixels that lie `step` apart, or columns; words of a lane are `across` apart. One
+ * more than there are may be written. */
 BNN_INLINE void xnor_fold(const xnor_piece *piece, int64_t pieces, int columns, const uint32_t *from,
                           const int64_t step, int64_t lanes, uint32_t *to, int64_t across) {
   vu32 word = v_set(0);
