@@ -16,7 +16,8 @@ import pytest
 from golden.tutorials import NETWORKS
 
 import bnnlayers as lq
-from bnnlayers import keras, tape
+from bnnlayers import _core, keras, tape
+from bnnlayers.bits import pack_bits
 from bnnlayers.ops import memory, norm, pool
 from bnnlayers.tape.spare import alone
 
@@ -501,6 +502,22 @@ class TestHeldMemory:
         # Those that outlive the hold.
         x += 1
         x.resize(10, refcheck=False)
+
+    def test_large_results_begin_on_a_line_of_the_cache(self):
+        x = np.ones((1, 40, 40, 64), np.float32)
+        kernel = np.ones((3, 3, 64, 64), np.float32)
+        bits = [pack_bits(x, -1), pack_bits(kernel, -2)]
+        for left, right in ((x, bits[1]), bits):
+            y = lq.ops.conv(left, right, padding="same")
+            assert y.ctypes.data % 64 == 0
+            assert y.max() == 9 * 64
+        # It is an array as any other: it may grow and shrink.
+        words = bits[0].words.repeat(99, axis=2)
+        mine = _core.unpack(words[0], 64, -1)
+        assert mine.ctypes.data % 64 == 0
+        for size in (2 * mine.size, 100, mine.size):
+            mine.resize(size, refcheck=False)
+            assert (mine[:100] == 1).all()
 
     def test_many_pieces(self):
         """Of all sizes, freed in any order; none lies in another."""

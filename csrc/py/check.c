@@ -1,5 +1,7 @@
 #include "check.h"
 
+#include "module.h"
+
 /* Steals `got`; either may be NULL after a failed conversion to text, whose exception then stands. */
 static void raise(PyObject *type, const char *function, const char *argument, PyObject *expected, PyObject *got) {
   if (expected && got) PyErr_Format(type, "%s(): argument '%s' must be %U, got %U", function, argument, expected, got);
@@ -155,7 +157,7 @@ int check_exact_shape(const char *function, const char *argument, PyArrayObject 
 
 PyArrayObject *check_out(const char *function, const char *argument, PyObject *value, int axes, const npy_intp *shape,
                          int type) {
-  if (!value || value == Py_None) return (PyArrayObject *)PyArray_EMPTY(axes, shape, type, 0);
+  if (!value || value == Py_None) return memory_array(axes, shape, type, 0);
   PyArrayObject *out = (PyArrayObject *)value;
   if (!PyArray_Check(value) || PyArray_TYPE(out) != type || !PyArray_ISCARRAY(out)) {
     PyArray_Descr *descr = PyArray_DescrFromType(type);

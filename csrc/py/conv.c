@@ -22,7 +22,7 @@ static PyArrayObject *new_array(const char *function, int axes, const int64_t *l
   }
   if (check_count(function, axes, lengths, &count) < 0) return NULL;
   for (int i = 0; i < axes; i++) shape[i] = (npy_intp)lengths[i];
-  return (PyArrayObject *)(zeros ? PyArray_ZEROS(axes, shape, type, 0) : PyArray_EMPTY(axes, shape, type, 0));
+  return memory_array(axes, shape, type, zeros);
 }
 
 /* The items before, along and behind one axis of `shape`. */

@@ -4,7 +4,9 @@
  * While somebody holds memory, large arrays lie in mappings of their own, and what is freed waits for the next. What is
  * in use and what waits are together no more than what was in use at some time, and a little: waiting pieces are given
  * back before more is mapped. So the peak of the process is that of its arrays, however they lie. Without a holder
- * nothing waits, and new arrays are the C library's. */
+ * nothing waits, and new arrays are the C library's.
+ *
+ * Large arrays begin on a line of the cache, which the C library's do not: then no store of a vector crosses two. */
 #include "module.h"
 
 #include "../threads.h"
@@ -14,12 +16,13 @@
 
 enum { LARGE = 1 << 18, GRAIN = 1 << 16, HUGE_FROM = 1 << 22, SLACK = 1 << 21, MOST_WAITING = 256 };
 
-/* In front of every array; `mapped` is 0 where it is the C library's. */
+/* In front of every array: the bytes of its mapping, or, less than GRAIN, how far before it begins what the C library
+ * gave. */
 typedef struct {
   size_t size, mapped;
 } head;
 
-enum { MARGIN = 64 }; /* keeps a large array aligned to lines of the cache */
+enum { MARGIN = 64 }; /* a line of the cache */
 
 typedef struct {
   char *at;
@@ -141,10 +144,13 @@ static void *allocate(size_t size, int zero) {
     *head_of(data) = (head){size, b.size};
     return zero ? memset(data, 0, size) : data;
   }
-  head *h = zero ? calloc(1, size + sizeof *h) : malloc(size + sizeof *h);
-  if (!h) return NULL;
-  *h = (head){size, 0};
-  return h + 1;
+  size_t room = size >= LARGE ? sizeof(head) + MARGIN : sizeof(head);
+  char *from = zero ? calloc(1, size + room) : malloc(size + room);
+  if (!from) return NULL;
+  char *data = from + room;
+  if (size >= LARGE) data -= (uintptr_t)data % MARGIN;
+  *head_of(data) = (head){size, (size_t)(data - from)};
+  return data;
 }
 
 static void *array_malloc(void *context, size_t size) {
@@ -161,8 +167,8 @@ static void array_free(void *context, void *data, size_t size) {
   (void)context, (void)size;
   if (!data) return;
   head h = *head_of(data);
-  if (!h.mapped) {
-    free(head_of(data));
+  if (h.mapped < GRAIN) {
+    free((char *)data - h.mapped);
     return;
   }
   bnn_lock();
@@ -173,7 +179,7 @@ static void array_free(void *context, void *data, size_t size) {
 static void *array_realloc(void *context, void *data, size_t size) {
   if (!data) return array_malloc(context, size);
   head h = *head_of(data);
-  if (!h.mapped && size < LARGE) {
+  if (h.mapped == sizeof h && size < LARGE) {
     head *moved = realloc(head_of(data), size + sizeof h);
     if (!moved) return NULL;
     moved->size = size;
@@ -194,7 +200,7 @@ static PyDataMem_Handler handler = {
 
 /* ---- Python's side ---- */
 
-/* New arrays of this context are ours, unless somebody else has changed NumPy's handler. */
+/* New arrays of this context are ours, unless somebody else has changed NumPy's handler: 1 if that is a change. */
 static int handle(void) {
   PyObject *current = PyDataMem_GetHandler();
   if (!current) return -1;
@@ -205,7 +211,20 @@ static int handle(void) {
   PyObject *before = ours ? PyDataMem_SetHandler(ours) : NULL;
   Py_XDECREF(ours);
   Py_XDECREF(before);
-  return before ? 0 : -1;
+  return before ? 1 : -1;
+}
+
+PyArrayObject *memory_array(int axes, const npy_intp *shape, int type, int zeros) {
+  npy_intp bytes = PyArray_MultiplyList(shape, axes) * (type == NPY_FLOAT64 ? 8 : 4);
+  int changed = bytes >= LARGE ? handle() : 0;
+  if (changed < 0) return NULL;
+  PyObject *array = zeros ? PyArray_ZEROS(axes, shape, type, 0) : PyArray_EMPTY(axes, shape, type, 0);
+  if (changed) {
+    PyObject *ours = PyDataMem_SetHandler(PyDataMem_DefaultHandler);
+    if (!ours) Py_CLEAR(array);
+    Py_XDECREF(ours);
+  }
+  return (PyArrayObject *)array;
 }
 
 static PyObject *hold_memory(PyObject *self, PyObject *unused) {

@@ -20,6 +20,9 @@ static inline const bnn_kernels *kernels_of(PyObject *self) {
 
 extern PyMethodDef conv_methods[], memory_methods[], network_methods[];
 
+/* An array of words, floats or doubles, of which large ones begin on a line of the cache. */
+PyArrayObject *memory_array(int axes, const npy_intp *shape, int type, int zeros);
+
 /* Add every ufunc of the level to a dict. */
 int ufuncs_add(PyObject *dict, PyObject *variant);
 

@@ -12,7 +12,7 @@
 static float *data_of(PyArrayObject *array) { return PyArray_DATA(array); }
 
 static PyArrayObject *empty_like(PyArrayObject *x) {
-  return (PyArrayObject *)PyArray_EMPTY(PyArray_NDIM(x), PyArray_DIMS(x), NPY_FLOAT32, 0);
+  return memory_array(PyArray_NDIM(x), PyArray_DIMS(x), NPY_FLOAT32, 0);
 }
 
 /* ---- batch norm ------------------------------------------------------------------------------------------------ */
@@ -134,7 +134,7 @@ static int norm_begin(norm_call *c, const char *function, PyObject *const *opera
 static PyObject *norm_reduce(PyObject *self, norm_call *c, bnn_pass pass, bnn_pass total, npy_intp numbers) {
   bnn_norm *n = &c->norm;
   npy_intp shape[] = {numbers, (npy_intp)n->channels};
-  PyArrayObject *out = (PyArrayObject *)PyArray_EMPTY(2, shape, NPY_FLOAT32, 0);
+  PyArrayObject *out = memory_array(2, shape, NPY_FLOAT32, 0);
   if (out && n->channels > 0) {
     int64_t blocks = kernels_of(self)->norm_blocks(n->rows, n->channels);
     Py_BEGIN_ALLOW_THREADS;
@@ -241,7 +241,7 @@ static PyObject *normalize(PyObject *self, PyObject *args, PyObject *keywords) {
     return NULL;
   operand[SHIFT] = given(operand[SHIFT]), operand[ADDEND] = given(operand[ADDEND]);
   if (norm_begin(&c, "normalize", operand, rectified) < 0) return norm_fail(&c);
-  PyArrayObject *out = (PyArrayObject *)PyArray_EMPTY(c.axes, c.shape, NPY_FLOAT32, 0);
+  PyArrayObject *out = memory_array(c.axes, c.shape, NPY_FLOAT32, 0);
   if (!out) return norm_fail(&c);
   c.norm.out = data_of(out);
   norm_map(self, &c.norm, kernels_of(self)->normalize);
@@ -271,7 +271,7 @@ static PyObject *normalize_sign(PyObject *self, PyObject *args, PyObject *keywor
   int64_t blocks = n->channels > 0 ? kernels_of(self)->norm_blocks(n->rows, n->channels) : 0;
   signs = PyArray_EMPTY(axes + 1, shape, NPY_UINT32, 0);
   within = clip == Py_None ? Py_NewRef(Py_None) : PyArray_EMPTY(axes, shape + 1, NPY_UINT32, 0);
-  out = floats ? PyArray_EMPTY(axes, c.shape, NPY_FLOAT32, 0) : Py_NewRef(Py_None);
+  out = floats ? (PyObject *)memory_array(axes, c.shape, NPY_FLOAT32, 0) : Py_NewRef(Py_None);
   if (!signs || !within || !out || !(nan = run_alloc(blocks))) {
     if (signs && within && out) PyErr_NoMemory();
     Py_XDECREF(signs);
