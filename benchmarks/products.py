@@ -645,7 +645,7 @@ def main():
         about = machine(peaks)
     for name, value in about.items():
         print(f"{name}: {', '.join(f'{k} {v:.1f}' for k, v in value.items()) if isinstance(value, dict) else value}")
-    probe = peaks.xnor(lq.ops.level)
+    probe = peaks.amx() or peaks.xnor(lq.ops.level)  # tiles tell a neighbour from none best
     if options.quiet and not probe:
         parser.error("--quiet needs a C compiler, for what it looks at")
     wait = Quiet(probe) if options.quiet else lambda: None
