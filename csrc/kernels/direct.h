@@ -7,7 +7,7 @@
  * the blocks of a part are added in order, then the parts. With n terms, or (DIRECT_BLOCK + number of blocks + number
  * of parts) in the place of n, errors are below (n + 1) * 2^-24 * (sum of magnitudes). */
 
-#define DIRECT_ROWS 6 /* of a tile, of two vectors each: twelve sums hide the latency of a multiply-add */
+#define DIRECT_ROWS 6 /* of a tile, of two vectors each at least: twelve sums hide the latency of a multiply-add */
 #define DIRECT_WIDTH (2 * BNN_LANES)
 #define DIRECT_VECTORS (BNN_REGISTERS / 8) /* of a wide tile: the more, the more sums a value that is read serves */
 #define DIRECT_WIDE (DIRECT_VECTORS * BNN_LANES)
