@@ -261,6 +261,18 @@ DENSE += [(m, k, n) for m in (1, 2, 3) for k, n in ((20, 64), (33, 127), (160, 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(65, 32), (3, 2100), (1, 9000)])
+def test_long_rows_without_a_nan_have_none(variant, shape, dtype):
+    """A spilled mask once kept what was on the stack before."""
+    x = np.ones(shape, dtype)
+    for clip in (None, 1.0):
+        assert not variant.pack(x, -1, clip)[2]
+        x[-1, -1] = np.nan
+        assert variant.pack(x, -1, clip)[2]
+        x[-1, -1] = 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("m", "k", "n"), DENSE)
 def test_xnor_matmul(variant, rng, m, k, n, dtype):
     a, b = (rng.normal(size=shape).astype(dtype) for shape in ((m, k), (k, n)))

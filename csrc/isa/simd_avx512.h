@@ -76,7 +76,8 @@ BNN_INLINE void v_store_part_f64(double *p, vf64 x, int64_t n) {
 
 /* ---- masks ----------------------------------------------------------------------------------------------------- */
 
-BNN_INLINE vmask v_join(__mmask8 low, __mmask8 high) { return (vmask)(low | high << 8); }
+/* Of the lower bytes, whatever is above: gcc 12 keeps masks of 8 bits in slots that it reads 16 bits of. */
+BNN_INLINE vmask v_join(__mmask8 low, __mmask8 high) { return _mm512_kunpackb(high, low); }
 BNN_INLINE vmask v_less_f32(vf32 a, vf32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 BNN_INLINE vmask v_within_f32(vf32 x, vf32 limit) { return _mm512_cmp_ps_mask(_mm512_abs_ps(x), limit, _CMP_LE_OQ); }
 BNN_INLINE vmask v_nan_f32(vf32 x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
