@@ -1,5 +1,7 @@
 """`BitArray`: the canonical layout, every kind, and what it refuses."""
 
+import itertools
+
 import numpy as np
 import pytest
 import reference
@@ -19,6 +21,25 @@ def test_pack_is_the_reference_and_unpack_its_inverse(rng, length, axis):
     np.testing.assert_array_equal(bits.words, reference.pack(x, axis))
     np.testing.assert_array_equal(np.asarray(bits), np.where(x < 0, -1, 1))
     np.testing.assert_array_equal(unpack_bits(bits.words[0], length, axis), np.where(x < 0, -1, 1))
+
+
+@pytest.mark.parametrize("axis", range(4))
+@pytest.mark.parametrize(
+    "view",
+    [
+        *(lambda x, order=order: x.transpose(order) for order in itertools.permutations(range(4))),
+        lambda x: x[::2, ::-1],
+        lambda x: x[..., 1:34:3],
+        lambda x: np.broadcast_to(x[:, :1], x.shape),
+        lambda x: x[:, :1].swapaxes(1, 3),
+        lambda x: x[:0].T,
+        lambda x: x.T.astype(np.float64, order="K"),
+    ],
+)
+def test_strides_do_not_matter(rng, view, axis):
+    x = view(rng.standard_normal((3, 33, 2, 65)).astype(np.float32))
+    np.testing.assert_array_equal(pack_bits(x, axis).words, pack_bits(np.ascontiguousarray(x), axis).words)
+    np.testing.assert_array_equal(pack_bits(x, axis).numpy(), np.where(x < 0, -1, 1))
 
 
 def test_zeros_are_plus_one_and_the_tail_is_zero():

@@ -18,7 +18,7 @@ from .spare import Sparing
 _DETOUR = 8
 
 
-class Later:
+class Recomputed:
     """In a residual, an argument that will be computed again, and what is kept for that."""
 
     __slots__ = ("kept", "node")
@@ -28,22 +28,22 @@ class Later:
 
 
 class Open(tuple):
-    """A residual that has a `Later` among its elements."""
+    """A residual that has a `Recomputed` among its elements."""
 
     __slots__ = ()
 
 
 def without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
-    """`residual` with a `Later` in the place of every argument that is better computed again."""
+    """`residual` with a `Recomputed` in the place of every argument that is better computed again."""
     if type(residual) is not tuple:
         return without_arguments((residual,), values, parents)[0]
     kept: list[Any] | None = None
     there = [*map(id, residual)]
     for x, parent in zip(values, parents, strict=True):
         if parent is not None and type(x) is np.ndarray and id(x) in there:
-            later = _keep(x, parent)
-            if later is not x:
-                kept = [later if r is x else r for r in kept or residual]
+            again = _keep(x, parent)
+            if again is not x:
+                kept = [again if r is x else r for r in kept or residual]
     return residual if kept is None else Open(kept)
 
 
@@ -52,7 +52,7 @@ _SMALL = 1 << 21
 
 
 def _keep(x: np.ndarray, node: Node) -> Any:
-    """What stands in a residual for the value `x` of `node`: itself or a `Later`, whichever keeps fewer bytes."""
+    """What stands in a residual for the value `x` of `node`: itself or a `Recomputed`, whichever keeps fewer bytes."""
     again = None if node.kept() is not None else node.recompute
     if again is not None and (x.nbytes > _SMALL or again[0].effort < _DETOUR):
         roots: list[Node] = []
@@ -61,7 +61,7 @@ def _keep(x: np.ndarray, node: Node) -> Any:
             if sum([root.array().nbytes for root in more]) < x.nbytes:
                 for root in more:
                     root.kept = root.array
-                return Later(node, [root.kept() for root in roots])
+                return Recomputed(node, [root.kept() for root in roots])
     if node.kept() is None:
         node.kept = weakref.ref(x)
     return x
@@ -120,9 +120,9 @@ class Values:
         self._wanted: collections.defaultdict[Node, int] = collections.defaultdict(int)
         for node in nodes:
             residual = node.residual
-            if type(residual) in (Open, Later):
+            if type(residual) in (Open, Recomputed):
                 for r in residual if type(residual) is Open else (residual,):
-                    if type(r) is Later:
+                    if type(r) is Recomputed:
                         self._wanted[r.node] += 1
         self.held: dict[Node, np.ndarray] = {}
 
@@ -131,11 +131,11 @@ class Values:
         residual = node.residual
         if type(residual) is Open:
             parts = type(node.backward) is Sparing and node.backward.parts
-            return tuple([self._asked(r, parts) if type(r) is Later else r for r in residual])
-        return self._asked(residual) if type(residual) is Later else residual
+            return tuple([self._asked(r, parts) if type(r) is Recomputed else r for r in residual])
+        return self._asked(residual) if type(residual) is Recomputed else residual
 
-    def _asked(self, later: Later, parts: bool = False) -> Any:
-        node = later.node
+    def _asked(self, again: Recomputed, parts: bool = False) -> Any:
+        node = again.node
         self._wanted[node] -= 1
         alone = parts and self._wanted[node] == 0 and node not in self.held and node.kept() is None
         if alone and node.recompute[0].part is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from autograd import make_vjp
 
-from .again import Later, Open, Values
+from .again import Open, Recomputed, Values
 from .nodes import (
     NONE,
     Item,
@@ -421,7 +421,7 @@ def _pull(
     if outer and node.source is not None:
         return _pull_again(node, dy)
     residual, backward = node.residual, node.backward
-    if type(residual) in (Open, Later):
+    if type(residual) in (Open, Recomputed):
         residual = values.residual(node)
     spares = type(backward) is Sparing and not outer
     if spares:
@@ -531,7 +531,7 @@ def _count(x: list[Any], seen: set[int]) -> int:
         seen.add(id(x))
         if isinstance(x, np.ndarray):
             total += x.nbytes
-        elif isinstance(x, Later):
+        elif isinstance(x, Recomputed):
             pending += x.kept
         elif isinstance(x, types.FunctionType):
             pending += [x.__closure__, x.__defaults__]

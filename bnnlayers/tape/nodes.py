@@ -86,7 +86,7 @@ class Node:
     backward : callable, optional
         ``backward(residual, dy, needed)`` returns one gradient (or None) per parent.
     residual : object, optional
-        What `backward` reads. A `Later` in its place, or in the place of an element of the tuple,
+        What `backward` reads. A `Recomputed` in its place, or in the place of an element of the tuple,
         is an array that will be computed again.
     recompute : tuple, optional
         ``(operation, args, params)`` that give the value again; a Node among the args stands for

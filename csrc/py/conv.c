@@ -54,15 +54,39 @@ static int read_packing(PyObject *kind, PyObject *parameter, bnn_pack *pack) {
   return -1;
 }
 
+/* The same values with the packed axis where the strides have it, or NULL. Words have it last in any case, so an array
+ * that is contiguous but for the place of this axis, as a transposed matrix is, need not be copied, and others are
+ * copied in the order of their memory. */
+static PyObject *place_axis(PyArrayObject *x, int *axis) {
+  npy_intp order[NPY_MAXDIMS];
+  PyArray_Dims permutation = {order, PyArray_NDIM(x)};
+  int place = 0, others = 0;
+  for (int i = 0; i < permutation.len; i++) place += llabs(PyArray_STRIDE(x, i)) > llabs(PyArray_STRIDE(x, *axis));
+  for (int i = 0; i < permutation.len; i++)
+    if (i != *axis) order[others + (others >= place)] = i, others++;
+  order[place] = *axis;
+  *axis = place;
+  return PyArray_Transpose(x, &permutation);
+}
+
 static PyObject *pack(PyObject *self, PyObject *args, PyObject *keywords) {
   static char *names[] = {"x", "axis", "clip", "kind", "parameter", NULL};
   PyObject *x_arg, *axis_arg, *clip_arg, *kind_arg = NULL, *parameter_arg = NULL, *result = NULL;
   if (!PARSE("OOO|OO:pack", &x_arg, &axis_arg, &clip_arg, &kind_arg, &parameter_arg)) return NULL;
   bnn_pack pack = {0};
   if (read_packing(kind_arg, parameter_arg, &pack) < 0) return NULL;
-  PyArrayObject *x = check_real("pack", "x", x_arg), *words = NULL, *mask = NULL;
+  PyArrayObject *x = NULL, *words = NULL, *mask = NULL;
   int axis, nan, masked = clip_arg != Py_None;
-  if (!x || check_axis("pack", axis_arg, PyArray_NDIM(x), &axis) < 0) goto done;
+  if (PyArray_CheckExact(x_arg) && !PyArray_IS_C_CONTIGUOUS((PyArrayObject *)x_arg)) {
+    if (check_axis("pack", axis_arg, PyArray_NDIM((PyArrayObject *)x_arg), &axis) < 0) return NULL;
+    PyObject *placed = place_axis((PyArrayObject *)x_arg, &axis);
+    x = placed ? check_real("pack", "x", placed) : NULL;
+    Py_XDECREF(placed);
+  } else {
+    x = check_real("pack", "x", x_arg);
+    if (x && check_axis("pack", axis_arg, PyArray_NDIM(x), &axis) < 0) goto done;
+  }
+  if (!x) goto done;
   if (masked && check_float("pack", "clip", clip_arg, &pack.clip) < 0) goto done;
 
   int axes = PyArray_NDIM(x);

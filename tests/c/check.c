@@ -75,6 +75,16 @@ static int value_of(bnn_kind kind, int planes, const uint32_t *row, int64_t plan
   return value;
 }
 
+/* The values of rows of `bits` bits one by one: decoding them is most of what a reference costs that reads words. */
+static int *read_planes(bnn_kind kind, int planes, const uint32_t *words, int64_t rows, int64_t bits) {
+  int64_t length = bnn_words(bits);
+  int *values = array(rows * bits, sizeof *values);
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t bit = 0; bit < bits; bit++)
+      values[row * bits + bit] = value_of(kind, planes, words + row * length, rows * length, bit);
+  return values;
+}
+
 /* Random words as the planes of a kind; a ternary value that is zero has no sign. */
 static uint32_t *draw_planes(bnn_kind kind, int planes, int64_t rows, int64_t bits) {
   uint32_t *words = draw_words(planes * rows, bits);
@@ -417,7 +427,13 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
     run_kernel(&kernels->signed_reduce, &product);
   }
 
-  int64_t length = bnn_words(g->channels / g->groups);
+  /* The signed kernels read signs, here those of the first planes. */
+  int64_t rows = g->batch * sources * g->groups, width = g->channels / g->groups;
+  int *values = read_planes(p->left_kind, p->left_planes, left, rows, depth);
+  int *signs = read_planes(BNN_SIGN, 1, left, rows, depth);
+  int *kernel_values = read_planes(p->right_kind, p->right_planes, kernel, taps * g->filters, width);
+  int *kernel_signs = read_planes(BNN_SIGN, 1, kernel, taps * g->filters, width);
+  int pad_value = p->pad * (p->left_kind == BNN_TERNARY ? 1 : (1 << p->left_planes) - 1);
   for (int64_t image = 0; image < g->batch; image++)
     for (int64_t pixel = 0; pixel < pixels; pixel++)
       for (int64_t c = 0; c < row; c++) {
@@ -430,20 +446,15 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
           int64_t from = (image * sources + source) * g->groups + group;
           for (int64_t k = 0; k < depth; k++) {
             int64_t filter = transposed ? group * depth + k : c, channel = transposed ? c % columns : k;
-            const uint32_t *filter_row = kernel + (tap * g->filters + filter) * length, *left_row = left + from * words;
-            int largest = p->left_kind == BNN_TERNARY ? 1 : (1 << p->left_planes) - 1;
-            sum += value_of(p->right_kind, p->right_planes, filter_row, taps * g->filters * length, channel) *
-                   (source < 0
-                        ? p->pad * largest
-                        : value_of(p->left_kind, p->left_planes, left_row, g->batch * sources * g->groups * words, k));
-            /* The signed kernels read signs, here those of the first planes. */
-            int weight = sign_of(filter_row, channel), value = source < 0 ? p->pad : sign_of(left_row, k);
-            double real = source < 0 ? constant_floats[k] : left_floats[from * depth + k];
+            int64_t weight = (tap * g->filters + filter) * width + channel, here = from * depth + k;
+            sum += kernel_values[weight] * (source < 0 ? pad_value : values[here]);
+            int sign = source < 0 ? p->pad : signs[here];
+            double real = source < 0 ? constant_floats[k] : left_floats[here];
             int64_t place = (tap * depth + k) * row + c;
-            right_sum += weight * real;
-            left_sum += value * (double)right_floats[place];
+            right_sum += kernel_signs[weight] * real;
+            left_sum += sign * (double)right_floats[place];
             direct_sum += real * right_floats[place];
-            reduced_want[place] += value * (double)dy[at];
+            reduced_want[place] += sign * (double)dy[at];
             direct_reduced_want[place] += real * dy[at];
           }
         }
@@ -470,6 +481,7 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
   free(schedule), free(left), free(kernel), free(constant), free(right), free(left_floats), free(right_floats);
   free(dy), free(constant_floats), free(ints), free(floats), free(signed_right), free(signed_left), free(reduced);
   free(reduced_want), free(direct), free(direct_reduced), free(direct_reduced_want);
+  free(values), free(signs), free(kernel_values), free(kernel_signs);
 }
 
 static void check_columns(const problem *p) {
