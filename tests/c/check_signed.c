@@ -31,7 +31,7 @@ static uint32_t *draw_words(int64_t rows, int64_t bits) {
 }
 
 /* What fixed point must cope with, too. */
-enum { UNIFORM, SPECIAL, HEAVY_TAILED, MOSTLY_ZERO, CONSTANT, OUTLIER, HUGE_VALUES, DENORMAL, KINDS };
+enum { UNIFORM, SPECIAL, HEAVY_TAILED, MOSTLY_ZERO, CONSTANT, OUTLIER, HUGE_VALUES, DENORMAL, INTEGER, KINDS };
 
 static float *draw_floats(int64_t count, int kind) {
   float *x = array(count, sizeof *x);
@@ -42,6 +42,7 @@ static float *draw_floats(int64_t count, int kind) {
                    : kind == CONSTANT    ? 0.3
                    : kind == HUGE_VALUES ? u * 1e34
                    : kind == DENORMAL    ? u * 1e-40
+                   : kind == INTEGER     ? rint(u * 9)
                                          : u);
   }
   if (kind == OUTLIER && count) x[draw() % (uint64_t)count] = 1e6f;
@@ -158,6 +159,8 @@ static void check(const bnn_geometry *g, int transposed, int pad, int kind) {
       if (firsts[0][i])
         expect(close_to(whole, firsts[0][i], sizes[i], i == 2 ? g->batch * pixels : taps * depth, peaks[i]), level,
                names[i], "too far from portable", g);
+      for (int64_t j = 0; j < sizes[i] && firsts[0][i] && kind == INTEGER; j++)
+        expect(whole[j] == firsts[0][i][j], level, names[i], "not exact", g);
       if (!*first)
         *first = whole;
       else if (i == 1 || tables)
