@@ -776,6 +776,7 @@ def test_a_fork_after_a_threaded_call(large):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_after_a_float_product(rng, monkeypatch):
+    monkeypatch.setattr(blas, "_SMALL", -1)
     monkeypatch.setattr(blas, "_LARGE", 0)
     a, b = rng.standard_normal((1, 64, 40)), rng.standard_normal((1, 40, 30))
     before = _core.get_num_threads()

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import bnnlayers as lq
 from bnnlayers import ops
@@ -244,6 +244,7 @@ def blas_threads():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("groups, rows, depth, columns", [(1, 500, 70, 90), (3, 70, 500, 301), (1, 2, 4000, 1)])
 def test_float_products_are_shared_by_threads(rng, monkeypatch, threads, groups, rows, depth, columns, dtype):
+    monkeypatch.setattr(blas, "_SMALL", -1)
     monkeypatch.setattr(blas, "_LARGE", 0)
     a, b = (rng.standard_normal((groups, *shape)).astype(dtype) for shape in ((rows, depth), (depth, columns)))
     transposed = np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2)
@@ -255,6 +256,22 @@ def test_float_products_are_shared_by_threads(rng, monkeypatch, threads, groups,
     with pytest.raises(ValueError, match="mismatch"):
         blas.matmul(a, b[:, 1:])
     assert blas_threads() == before
+
+
+@pytest.mark.parametrize("size", [100, 300])
+def test_blas_has_one_thread_while_float_products_run(rng, monkeypatch, threads, size):
+    a, matmul, seen = rng.standard_normal((1, size, size)), np.matmul, []
+
+    def watched(*args, **kwargs):
+        seen.extend(blas_threads())
+        return matmul(*args, **kwargs)
+
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        monkeypatch.setattr(np, "matmul", watched)
+        blas.matmul(a, a)
+        assert seen == [1] * len(seen)
+        assert blas_threads() == before
 
 
 class TestJoinedArraysThatGrow:

@@ -1,12 +1,13 @@
 """Float matrix products: BLAS, on as many threads as the kernels of this library have.
 
 The threads of a BLAS wait for more work in a loop, each on a core, for a while after every product; kernels that run
-next have to share those cores. So BLAS is kept to one thread while large products run, each cut into one for every
-thread.
+next have to share those cores. So BLAS is kept to one thread while products run, and large ones are cut into one for
+every thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -18,8 +19,9 @@ from threadpoolctl import ThreadpoolController
 
 from .. import _core
 
-# Multiply-adds from which handing out parts is worth while: about half a millisecond of a core.
-_LARGE = 1 << 24
+# Multiply-adds up to which OpenBLAS takes one thread by itself, and from which handing out parts is worth while: about
+# half a millisecond of a core.
+_SMALL, _LARGE = 1 << 18, 1 << 24
 
 _alone = threading.Lock()
 
@@ -30,6 +32,9 @@ def _libraries() -> ThreadpoolController:
 
 
 def _to_one_thread() -> Any:
+    """A context, as long as which and at once BLAS has one thread."""
+    if all(library.num_threads == 1 for library in _libraries().lib_controllers):
+        return contextlib.nullcontext()
     return _libraries().limit(limits=1)
 
 
@@ -54,9 +59,12 @@ def matmul(a: Any, b: Any) -> Any:
     """``np.matmul(a, b)`` of stacks of matrices, (groups, M, K) and (groups, K, N)."""
     groups, rows, depth = a.shape
     columns = b.shape[-1]
-    threads = _core.get_num_threads()
-    if threads == 1 or groups * rows * depth * columns < _LARGE:
+    threads, size = _core.get_num_threads(), groups * rows * depth * columns
+    if size <= _SMALL:
         return np.matmul(a, b)
+    if threads == 1 or size < _LARGE:
+        with _alone, _to_one_thread():
+            return np.matmul(a, b)
     y = np.empty((groups, rows, columns), np.result_type(a, b))
     tall = rows >= columns
     ends = [(rows if tall else columns) * i // threads for i in range(threads + 1)]
@@ -68,13 +76,9 @@ def matmul(a: Any, b: Any) -> Any:
         else:
             np.matmul(a, b[..., part], out=y[..., part])
 
-    with _alone:
-        before = _to_one_thread()
-        try:
-            others = [_workers(threads - 1).submit(run, i) for i in range(1, threads)]
-            run(0)
-            for other in others:
-                other.result()
-        finally:
-            before.restore_original_limits()
+    with _alone, _to_one_thread():
+        others = [_workers(threads - 1).submit(run, i) for i in range(1, threads)]
+        run(0)
+        for other in others:
+            other.result()
     return y
