@@ -270,6 +270,7 @@ def test_blas_has_one_thread_while_float_products_run(rng, monkeypatch, threads,
         before = blas_threads()
         monkeypatch.setattr(np, "matmul", watched)
         blas.matmul(a, a)
+        assert bool(seen) == bool(before)
         assert seen == [1] * len(seen)
         assert blas_threads() == before
 

@@ -59,15 +59,13 @@ def matmul(a: Any, b: Any) -> Any:
     """``np.matmul(a, b)`` of stacks of matrices, (groups, M, K) and (groups, K, N)."""
     groups, rows, depth = a.shape
     columns = b.shape[-1]
-    threads, size = _core.get_num_threads(), groups * rows * depth * columns
+    size = groups * rows * depth * columns
     if size <= _SMALL:
         return np.matmul(a, b)
-    if threads == 1 or size < _LARGE:
-        with _alone, _to_one_thread():
-            return np.matmul(a, b)
+    parts = _core.get_num_threads() if size >= _LARGE else 1
     y = np.empty((groups, rows, columns), np.result_type(a, b))
     tall = rows >= columns
-    ends = [(rows if tall else columns) * i // threads for i in range(threads + 1)]
+    ends = [(rows if tall else columns) * i // parts for i in range(parts + 1)]
 
     def run(i: int) -> None:
         part = slice(ends[i], ends[i + 1])
@@ -77,7 +75,7 @@ def matmul(a: Any, b: Any) -> Any:
             np.matmul(a, b[..., part], out=y[..., part])
 
     with _alone, _to_one_thread():
-        others = [_workers(threads - 1).submit(run, i) for i in range(1, threads)]
+        others = [_workers(parts - 1).submit(run, i) for i in range(1, parts)]
         run(0)
         for other in others:
             other.result()
