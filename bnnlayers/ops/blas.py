@@ -23,7 +23,8 @@ from .. import _core
 # half a millisecond of a core.
 _SMALL, _LARGE = 1 << 18, 1 << 24
 
-_alone = threading.Lock()
+# A handler of signals may run a product inside of one.
+_alone = threading.RLock()
 
 
 @functools.cache
@@ -47,7 +48,7 @@ def _workers(count: int) -> ThreadPoolExecutor:
 def _forget() -> None:
     """A forked child has none of the threads, nor the one that may have been in a product."""
     global _alone
-    _alone = threading.Lock()
+    _alone = threading.RLock()
     _workers.cache_clear()
 
 
