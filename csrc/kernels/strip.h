@@ -15,6 +15,11 @@ BNN_INLINE void fetch_ahead(const void *p, size_t bytes) {
   for (size_t line = 0; line < bytes; line += BNN_ALIGN) __builtin_prefetch((const char *)p + line);
 }
 
+/* The same, of lines that will be written. */
+BNN_INLINE void fetch_to_write(void *p, size_t bytes) {
+  for (size_t line = 0; line < bytes; line += BNN_ALIGN) __builtin_prefetch((char *)p + line, 1);
+}
+
 /* `length` words lie between the words of neighbouring vectors. */
 static void strip_out(uint32_t (*strip)[STRIP_LANES], int64_t vectors, int64_t words, uint32_t *out, int64_t length) {
   for (int64_t i = 0; i < vectors; i++)

@@ -31,6 +31,7 @@
 #define TILES_LIMBS 4
 #define TILES_JOINED 4
 #define TILES_LINE 64
+#define TILES_AHEAD 1024 /* floats: memory is asked for that long before it is measured */
 #define TILES_TILE 1024
 #define TILES_PANEL (2 * TILES_TILE) /* bytes of 64 steps of the depth for the columns of a panel */
 
@@ -284,6 +285,7 @@ static tiles_ranges tiles_measure(const float *row, int64_t stride, int64_t rows
   for (int64_t r = 0; r < BNN_LANES; r++, row += stride) {
     sums[r] = squares[r] = largest[r] = zero;
     for (int64_t k = 0; k < depth && r < rows; k += BNN_LANES) {
+      fetch_ahead(row + k + TILES_AHEAD, 1);
       vf32 x = depth - k < BNN_LANES ? v_load_part_f32(row + k, depth - k) : v_load_f32(row + k);
       squares[r] = v_fma_f32(x, x, squares[r]);
       x = v_abs_f32(x);
@@ -506,35 +508,89 @@ static void tiles_list_steps(tiles_work *work, const int64_t phase[3], int64_t p
             v_store(signs + (i % 4 * 4 + i / 4) * TILES_LINE, v_bits_of(v_look_up_f32(table, bits)));
         }
     }
+  if (work->steps) return;
+  work->areas.step[work->steps++] = 0; /* results that read nothing are a step of zeros */
+  for (int i = 0; i < 32; i++) v_store(signs + i * TILES_LINE, v_set(0));
 }
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
-/* One limb of one or two tiles of positions by one or two of columns. All loads of a step come before its products: the
- * same time alone, but where another thread of the core runs, a load between products delays those behind it, a tenth
- * of the whole. */
-BNN_INLINE void tiles_sum(const tiles_work *work, const uint8_t *upper, const uint8_t *lower, int32_t *sums,
-                          const int tall, const int wide) {
-  const int64_t *step = work->areas.step;
-  const int8_t *signs = work->areas.signs;
-  t_zero(0);
-  t_zero(1);
-  t_zero(2);
-  t_zero(3);
-  for (int64_t i = 0; i < work->steps; i++, signs += TILES_PANEL) {
-    t_load(6, signs, TILES_LINE);
-    if (wide) t_load(7, signs + TILES_TILE, TILES_LINE);
-    t_load(4, upper + step[i], TILES_LINE);
-    if (tall) t_load(5, lower + step[i], TILES_LINE);
-    t_dot(0, 4, 6);
-    if (tall) t_dot(2, 5, 6);
-    if (wide) t_dot(1, 4, 7);
-    if (tall && wide) t_dot(3, 5, 7);
+/* One or two tiles of positions, of which one limb is summed after the other. */
+typedef struct {
+  int64_t at[2], next; /* their positions, and where the next pair may begin */
+  int tiles, limbs, limb;
+  const uint8_t *upper, *lower;
+} tiles_pair;
+
+/* On to the next limb, or pair; 0 if there is none. */
+static int tiles_advance(const tiles_work *work, tiles_pair *pair) {
+  const tiles_plan *plan = &work->plan;
+  const int64_t lines = plan->axis[2].lines, count = (work->end - work->begin) * lines;
+  const int64_t line = plan->joined ? TILES_LIMBS * TILES_LINE : TILES_LINE;
+  if (plan->joined || ++pair->limb >= pair->limbs) {
+    int64_t position = pair->next;
+    for (pair->tiles = 0; pair->tiles < 2; position += plan->joined ? TILES_JOINED : 16) {
+      while (position < count && work->areas.target[position] < 0) position++;
+      if (position >= count) break;
+      pair->at[pair->tiles++] = position;
+    }
+    if (!pair->tiles) return 0;
+    if (pair->tiles < 2) pair->at[1] = pair->at[0];
+    pair->next = position;
+    pair->limb = 0;
+    pair->limbs = 3;
+    for (int i = 0; i < 32; i++) {
+      int limbs = work->areas.limbs[pair->at[i / 16] + i % 16];
+      if (limbs > pair->limbs) pair->limbs = limbs;
+    }
   }
-  t_store(0, sums, TILES_LINE);
-  if (wide) t_store(1, sums + 256, TILES_LINE);
-  if (tall) t_store(2, sums + 512, TILES_LINE);
-  if (tall && wide) t_store(3, sums + 768, TILES_LINE);
+  const uint8_t *first = work->areas.staged + (plan->before * lines + pair->limb * plan->lines) * TILES_LINE;
+  pair->upper = first + pair->at[0] * line;
+  pair->lower = first + pair->at[1] * line;
+  return 1;
+}
+
+/* A step of one limb, by one or two tiles of positions and of columns. All loads come before the products: the same time
+ * alone, but where another thread of the core runs, a load between products delays those behind it, a tenth of the
+ * whole. */
+BNN_INLINE void tiles_step(const tiles_pair *pair, int64_t step, const int8_t *signs, const int tall, const int wide) {
+  t_load(6, signs, TILES_LINE);
+  if (wide) t_load(7, signs + TILES_TILE, TILES_LINE);
+  t_load(4, pair->upper + step, TILES_LINE);
+  if (tall) t_load(5, pair->lower + step, TILES_LINE);
+  t_dot(0, 4, 6);
+  if (tall) t_dot(2, 5, 6);
+  if (wide) t_dot(1, 4, 7);
+  if (tall && wide) t_dot(3, 5, 7);
+}
+
+/* Stores the sums of a limb, if there was one, and does the first step of the next. What a product has not finished
+ * waits in the scheduler, sixteen stores a tile; with all four tiles there is no room for what comes after them. So each
+ * follows loads, and a product of the next limb follows it: 279 ns for 36 products and their stores, and not 324. */
+BNN_INLINE void tiles_turn(const tiles_pair *pair, int64_t step, const int8_t *signs, int32_t *sums, const int tall,
+                           const int wide) {
+  t_load(6, signs, TILES_LINE);
+  t_load(4, pair->upper + step, TILES_LINE);
+  if (sums) t_store(0, sums, TILES_LINE);
+  t_zero(0);
+  t_dot(0, 4, 6);
+  if (tall) {
+    t_load(5, pair->lower + step, TILES_LINE);
+    if (sums) t_store(2, sums + 512, TILES_LINE);
+    t_zero(2);
+    t_dot(2, 5, 6);
+  }
+  if (wide) {
+    t_load(7, signs + TILES_TILE, TILES_LINE);
+    if (sums) t_store(1, sums + 256, TILES_LINE);
+    t_zero(1);
+    t_dot(1, 4, 7);
+  }
+  if (tall && wide) {
+    if (sums) t_store(3, sums + 768, TILES_LINE);
+    t_zero(3);
+    t_dot(3, 5, 7);
+  }
 }
 
 /* The results of one or two tiles of columns from the sums of their limbs; `joined` limbs of a line are neighbours. */
@@ -565,54 +621,64 @@ BNN_INLINE void tiles_combine_rows(const tiles_work *work, int64_t position, con
   }
 }
 
-static void tiles_combine(const tiles_work *work, int64_t position, const int32_t *sums, int limbs, int64_t column) {
+static void tiles_combine(const tiles_work *work, const tiles_pair *pair, int64_t column) {
   const int whole = work->product->columns - column >= 2 * BNN_LANES;
-  if (work->plan.joined)
-    tiles_combine_rows(work, position, sums, column, 1, 1, 0);
-  else if (limbs > 3)
-    tiles_combine_rows(work, position, sums, column, 1, 0, 0);
-  else if (whole)
-    tiles_combine_rows(work, position, sums, column, 0, 0, 1);
-  else
-    tiles_combine_rows(work, position, sums, column, 0, 0, 0);
+  for (int i = 0; i < pair->tiles; i++) {
+    const int32_t *sums = work->areas.sums + i * 512;
+    if (work->plan.joined)
+      tiles_combine_rows(work, pair->at[i], sums, column, 1, 1, 0);
+    else if (pair->limbs > 3)
+      tiles_combine_rows(work, pair->at[i], sums, column, 1, 0, 0);
+    else if (whole)
+      tiles_combine_rows(work, pair->at[i], sums, column, 0, 0, 1);
+    else
+      tiles_combine_rows(work, pair->at[i], sums, column, 0, 0, 0);
+  }
+}
+
+/* Asks for the lines that some results of a pair will be written to. */
+static void tiles_expect(const tiles_work *work, const tiles_pair *pair, int64_t column, int64_t first, int64_t end) {
+  const bnn_product *p = work->product;
+  float *out = (float *)p->out + work->group * p->columns + column;
+  for (int64_t r = first; r < end && r < 32; r++) {
+    int64_t target = work->areas.target[pair->at[r / 16] + r % 16];
+    if (target >= 0) fetch_to_write(out + target * p->groups * p->columns, BNN_PANEL * sizeof *out);
+  }
+}
+
+/* The pairs from `pair` on. While the second limb of a pair is summed, the lines of its results are asked for, a few a
+ * step: a store that waits for its line holds up the loads of tiles behind it. */
+BNN_INLINE void tiles_pairs(const tiles_work *work, tiles_pair pair, int64_t column, const int tall, const int wide) {
+  const int64_t *step = work->areas.step, steps = work->steps, some = steps > 1 ? (30 + steps) / (steps - 1) : 0;
+  const int8_t *signs = work->areas.signs;
+  tiles_pair last = pair;
+  int32_t *sums = NULL;
+  for (int more = 1; more; more = tiles_advance(work, &pair)) {
+    tiles_turn(&pair, step[0], signs, sums, tall, wide);
+    if (sums && !pair.limb) tiles_combine(work, &last, column);
+    for (int64_t i = 1; i < steps; i++) {
+      tiles_step(&pair, step[i], signs + i * TILES_PANEL, tall, wide);
+      if (pair.limb == 1) tiles_expect(work, &pair, column, (i - 1) * some, i * some);
+    }
+    sums = work->areas.sums + pair.limb * 1024;
+    last = pair;
+  }
+  tiles_turn(&last, step[0], signs, sums, tall, wide);
+  tiles_combine(work, &last, column);
 }
 
 static void tiles_panel(const tiles_work *work, int64_t column) {
-  const tiles_plan *plan = &work->plan;
-  const tiles_areas *areas = &work->areas;
-  int64_t count = (work->end - work->begin) * plan->axis[2].lines, position = 0;
-  const uint8_t *staged = areas->staged + plan->before * plan->axis[2].lines * TILES_LINE;
-  int wide = work->product->columns - column > 16, line = plan->joined ? TILES_LIMBS * TILES_LINE : TILES_LINE;
-  for (;;) {
-    int64_t at[2];
-    int tiles = 0;
-    while (tiles < 2) {
-      while (position < count && areas->target[position] < 0) position++;
-      if (position >= count) break;
-      at[tiles++] = position;
-      position += plan->joined ? TILES_JOINED : 16;
-    }
-    if (!tiles) break;
-    if (tiles < 2) at[1] = at[0];
-    int limbs = 3;
-    for (int i = 0; i < 32; i++)
-      if (areas->limbs[at[i / 16] + i % 16] > limbs) limbs = areas->limbs[at[i / 16] + i % 16];
-    for (int limb = 0; limb < (plan->joined ? 1 : limbs); limb++) {
-      const uint8_t *first = staged + limb * plan->lines * TILES_LINE;
-      const uint8_t *upper = first + at[0] * line, *lower = first + at[1] * line;
-      int32_t *sums = areas->sums + limb * 1024;
-      if (tiles == 2 && wide)
-        tiles_sum(work, upper, lower, sums, 1, 1);
-      else if (tiles == 2)
-        tiles_sum(work, upper, lower, sums, 1, 0);
-      else if (wide)
-        tiles_sum(work, upper, lower, sums, 0, 1);
-      else
-        tiles_sum(work, upper, lower, sums, 0, 0);
-    }
-    tiles_combine(work, at[0], areas->sums, limbs, column);
-    if (tiles == 2) tiles_combine(work, at[1], areas->sums + 512, limbs, column);
-  }
+  const int wide = work->product->columns - column > 16;
+  tiles_pair pair = {.next = 0};
+  if (!tiles_advance(work, &pair)) return;
+  if (pair.tiles > 1 && wide)
+    tiles_pairs(work, pair, column, 1, 1);
+  else if (pair.tiles > 1)
+    tiles_pairs(work, pair, column, 1, 0);
+  else if (wide)
+    tiles_pairs(work, pair, column, 0, 1);
+  else
+    tiles_pairs(work, pair, column, 0, 0);
 }
 
 /* Images and rows without a scale: of an image, the share of its results that falls to these rows and panels. */
