@@ -26,7 +26,7 @@
 
 #define TILES_CHAIN 384
 #define TILES_EXCESS 2
-#define TILES_STAGED (1 << 20) /* bytes of lines to aim at: they are read once per panel, from the second cache */
+#define TILES_STAGED (1 << 19) /* bytes of lines to aim at: they are read once per panel, from the second cache */
 #define TILES_MOST (4 << 20)   /* the most bytes of lines and of signs */
 #define TILES_LIMBS 4
 #define TILES_JOINED 4
@@ -550,8 +550,8 @@ static int tiles_advance(const tiles_work *work, tiles_pair *pair) {
   return 1;
 }
 
-/* A step of one limb, by one or two tiles of positions and of columns. All loads come before the products: the same time
- * alone, but where another thread of the core runs, a load between products delays those behind it, a tenth of the
+/* A step of one limb, by one or two tiles of positions and of columns. All loads come before the products: the same
+ * time alone, but where another thread of the core runs, a load between products delays those behind it, a tenth of the
  * whole. */
 BNN_INLINE void tiles_step(const tiles_pair *pair, int64_t step, const int8_t *signs, const int tall, const int wide) {
   t_load(6, signs, TILES_LINE);
@@ -565,8 +565,9 @@ BNN_INLINE void tiles_step(const tiles_pair *pair, int64_t step, const int8_t *s
 }
 
 /* Stores the sums of a limb, if there was one, and does the first step of the next. What a product has not finished
- * waits in the scheduler, sixteen stores a tile; with all four tiles there is no room for what comes after them. So each
- * follows loads, and a product of the next limb follows it: 279 ns for 36 products and their stores, and not 324. */
+ * waits in the scheduler, sixteen stores a tile; with all four tiles there is no room for what comes after them. So
+ * each follows loads, and a product of the next limb follows it: 279 ns for 36 products and their stores, and not 324.
+ */
 BNN_INLINE void tiles_turn(const tiles_pair *pair, int64_t step, const int8_t *signs, int32_t *sums, const int tall,
                            const int wide) {
   t_load(6, signs, TILES_LINE);
@@ -636,20 +637,21 @@ static void tiles_combine(const tiles_work *work, const tiles_pair *pair, int64_
   }
 }
 
-/* Asks for the lines that some results of a pair will be written to. */
-static void tiles_expect(const tiles_work *work, const tiles_pair *pair, int64_t column, int64_t first, int64_t end) {
+/* Asks for the lines that some results of a tile will be written to. */
+static void tiles_expect(const tiles_work *work, int64_t position, int64_t column, int64_t first, int64_t end) {
   const bnn_product *p = work->product;
   float *out = (float *)p->out + work->group * p->columns + column;
-  for (int64_t r = first; r < end && r < 32; r++) {
-    int64_t target = work->areas.target[pair->at[r / 16] + r % 16];
+  for (int64_t r = first; r < end && r < 16; r++) {
+    int64_t target = work->areas.target[position + r];
     if (target >= 0) fetch_to_write(out + target * p->groups * p->columns, BNN_PANEL * sizeof *out);
   }
 }
 
-/* The pairs from `pair` on. While the second limb of a pair is summed, the lines of its results are asked for, a few a
- * step: a store that waits for its line holds up the loads of tiles behind it. */
+/* The pairs from `pair` on. While the second limb is summed, the lines are asked for that the results of the first tile
+ * are written to, and then those of the second, a few a step: a store that waits for its line holds up the loads of
+ * tiles behind it. */
 BNN_INLINE void tiles_pairs(const tiles_work *work, tiles_pair pair, int64_t column, const int tall, const int wide) {
-  const int64_t *step = work->areas.step, steps = work->steps, some = steps > 1 ? (30 + steps) / (steps - 1) : 0;
+  const int64_t *step = work->areas.step, steps = work->steps, some = steps > 1 ? (14 + steps) / (steps - 1) : 0;
   const int8_t *signs = work->areas.signs;
   tiles_pair last = pair;
   int32_t *sums = NULL;
@@ -658,7 +660,8 @@ BNN_INLINE void tiles_pairs(const tiles_work *work, tiles_pair pair, int64_t col
     if (sums && !pair.limb) tiles_combine(work, &last, column);
     for (int64_t i = 1; i < steps; i++) {
       tiles_step(&pair, step[i], signs + i * TILES_PANEL, tall, wide);
-      if (pair.limb == 1) tiles_expect(work, &pair, column, (i - 1) * some, i * some);
+      if (pair.limb == 1 || pair.limb == 2)
+        tiles_expect(work, pair.at[pair.limb - 1], column, (i - 1) * some, i * some);
     }
     sums = work->areas.sums + pair.limb * 1024;
     last = pair;
