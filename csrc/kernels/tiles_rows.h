@@ -27,6 +27,7 @@
 #define TILES_CHAIN 384
 #define TILES_EXCESS 2
 #define TILES_STAGED (1 << 19) /* bytes of lines to aim at: they are read once per panel, from the second cache */
+#define TILES_LEAST 512        /* lines to have with twice as many bytes: signs are expanded once per panel for them */
 #define TILES_MOST (4 << 20)   /* the most bytes of lines and of signs */
 #define TILES_LIMBS 4
 #define TILES_JOINED 4
@@ -160,7 +161,9 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   plan.after = high > 0 ? (high + x->lines - 1) / x->lines : 0;
 
   int64_t row = x->lines * plan.blocks * TILES_LIMBS * TILES_LINE;
-  plan.most = TILES_STAGED / row - plan.before - plan.after;
+  plan.most = 2 * TILES_STAGED / row < TILES_LEAST / x->lines ? 2 * TILES_STAGED / row : TILES_LEAST / x->lines;
+  if (plan.most < TILES_STAGED / row) plan.most = TILES_STAGED / row;
+  plan.most -= plan.before + plan.after;
   int64_t few = (32 + x->lines - 1) / x->lines;
   if (plan.most < few) plan.most = few;
   if (((plan.before + few + plan.after) * x->lines + 32) * plan.blocks * TILES_LIMBS * TILES_LINE > TILES_MOST)
