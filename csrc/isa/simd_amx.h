@@ -19,6 +19,9 @@ BNN_INLINE void t_begin(void) {
 #undef BNN_EIGHT
 BNN_INLINE void t_end(void) { _tile_release(); }
 
+/* Between what is stored and the loads of tiles that read it: a compiler may not see that they do. */
+BNN_INLINE void t_stored(void) { __asm__ volatile("" ::: "memory"); }
+
 /* `stride` bytes from a row to the next. Loads are fastest where every row is a cache line. */
 #define t_load(tile, p, stride) _tile_loadd(tile, p, stride)
 /* The same, of what will not stay in the first cache. */

@@ -676,6 +676,7 @@ BNN_INLINE void tiles_pairs(const tiles_work *work, tiles_pair pair, int64_t col
 static void tiles_panel(const tiles_work *work, int64_t column) {
   const int wide = work->product->columns - column > 16;
   tiles_pair pair = {.next = 0};
+  t_stored();
   if (!tiles_advance(work, &pair)) return;
   if (pair.tiles > 1 && wide)
     tiles_pairs(work, pair, column, 1, 1);
