@@ -79,11 +79,16 @@ class BitArray:
         self._node: Node | None = None
 
     def _with_node(self, node: Node | None) -> BitArray:
-        return self._copy(self.scale, node)
+        copy = object.__new__(BitArray)
+        copy.words, copy.shape, copy.axis, copy.kind = self.words, self.shape, self.axis, self.kind
+        copy.divisor, copy._cache, copy.scale, copy._node = self.divisor, self._cache, self.scale, node
+        return copy
 
     def scaled(self, scale: NDArray[np.float32] | None) -> BitArray:
         """The same bits with another scale of the last axis, or none."""
-        return self._copy(scale, None)
+        copy = self._with_node(None)
+        copy.scale = scale
+        return copy
 
     def moved_last(self) -> BitArray:
         """The same values with the packed axis last, where their words already lie; a moved array has no scale."""
@@ -98,12 +103,6 @@ class BitArray:
             raise TypeError("a BitArray has ranges along its first axis only, where that is not packed")
         words = self.words[:, items]
         return BitArray(words, (words.shape[1], *self.shape[1:]), self.axis, self.kind, self.divisor, self.scale)
-
-    def _copy(self, scale: NDArray[np.float32] | None, node: Node | None) -> BitArray:
-        copy = object.__new__(BitArray)
-        copy.words, copy.shape, copy.axis, copy.kind = self.words, self.shape, self.axis, self.kind
-        copy.divisor, copy._cache, copy.scale, copy._node = self.divisor, self._cache, scale, node
-        return copy
 
     @property
     def ndim(self) -> int:
@@ -208,7 +207,9 @@ class BitArray:
             Whether the product runs from filters to channels (input gradients, transposed layers).
         """
         key = (groups, channels, transposed)
-        return self.derived(key, lambda: _core.prepare(self.words, groups, channels, transposed))
+        if (prepared := self._cache.get(key)) is None:
+            prepared = self._cache[key] = _core.prepare(self.words, groups, channels, transposed)
+        return prepared
 
     def __repr__(self) -> str:
         return f"<BitArray {self.kind} shape={self.shape} axis={self.axis} planes={self.planes} bytes={self.nbytes}>"
