@@ -7,6 +7,7 @@ What a kernel reads instead is prepared on demand, cached here, and never leaves
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 Words = NDArray[np.uint32]
 _UINT32 = np.dtype(np.uint32)
+
+
+# A network asks for the same few in every step.
+@functools.lru_cache(maxsize=1024)
+def _packing(shape: tuple[int, ...], axis: int) -> tuple[int, tuple[int, ...]]:
+    """The axis counted from the first, and the shape of the words of a plane."""
+    axis = axis % len(shape)
+    return axis, (*shape[:axis], *shape[axis + 1 :], -(-shape[axis] // 32))
 
 
 class BitArray:
@@ -61,8 +70,7 @@ class BitArray:
         divisor: int = 1,
         scale: NDArray[np.float32] | None = None,
     ) -> None:
-        axis = axis % len(shape)
-        packed = shape[:axis] + shape[axis + 1 :] + (-(-shape[axis] // 32),)
+        axis, packed = _packing(shape, axis)
         if words.shape[1:] != packed or words.dtype != _UINT32 or (kind == "ternary" and len(words) != 2):
             raise ValueError(
                 f"BitArray: expected words of dtype uint32 and shape (planes, {str(packed)[1:]} for shape {shape} "

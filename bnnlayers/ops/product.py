@@ -86,21 +86,22 @@ def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out:
 
 
 def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any) -> Any:
-    if transposed and isinstance(x, BitArray):
-        w = w.swapaxes(-1, -2)
-
-    def one(x: Any, w: Any, geometry: Geometry = geometry) -> Any:
-        if isinstance(x, BitArray):
-            return _core.signed_left(x.words, w, geometry, pad, transposed)
+    bits = x if isinstance(x, BitArray) else w
+    if bits.is_signs:
+        if bits is x:
+            return _core.signed_left(x.words, w.swapaxes(-1, -2) if transposed else w, geometry, pad, transposed)
         if x.dtype == _FLOAT:
             if _few(geometry, transposed) and (geometry.filters if transposed else geometry.channels) <= _FEW_CHANNELS:
                 return _direct_times(x, w.derived("floats", w.numpy), geometry, pad, transposed)
             if _by_channel(geometry, transposed):
                 return _by_channel_times(x, w.derived("floats", w.numpy), geometry, pad)
         right = w.prepare(geometry.groups, geometry.channels, transposed)
-        return _core.signed_right(x, right, geometry, pad, transposed, only)
+        return _core.signed_right(x, right, geometry, pad, transposed, out)
 
-    only = out if isinstance(w, BitArray) and w.kind == "sign" and len(w.words) == 1 else None
+    only = out if bits is w and w.kind == "sign" and len(w.words) == 1 else None
+
+    def one(x: Any, w: Any, geometry: Geometry = geometry) -> Any:
+        return _signed_times(x, w, geometry, pad, transposed, only)
 
     def of_ones() -> Any:
         if isinstance(x, BitArray):  # the same for every image
@@ -150,8 +151,6 @@ def sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any, of_ones: Ca
     The first term of {0, 1} is +1 everywhere. Its product is `of_ones()` where that is given, for one packed operand:
     most of its results are the same, so it may have axes of length one.
     """
-    if (not isinstance(x, BitArray) or x.is_signs) and (not isinstance(w, BitArray) or w.is_signs):
-        return product(x, w)
     total: Any = None
     divisor, constant = 1, 0.0
     left: Any = x.split() if isinstance(x, BitArray) else [(1.0, x)]
@@ -231,8 +230,11 @@ def reduce_by_group(x: BitArray, dy: Any, geometry: Geometry) -> Any:
 
 
 def _packed_reduce(x: BitArray, dy: Any, geometry: Geometry, pad: float, transposed: bool, by_group: bool) -> Any:
-    def one(x: BitArray, dy: Any, geometry: Geometry = geometry) -> Any:
+    if x.is_signs:
         return _core.signed_reduce(x.words, dy, geometry, pad, transposed, by_group)
+
+    def one(x: BitArray, dy: Any, geometry: Geometry = geometry) -> Any:
+        return _packed_reduce(x, dy, geometry, pad, transposed, by_group)
 
     def of_ones() -> Any:  # the same for every channel of a group
         groups = geometry.groups

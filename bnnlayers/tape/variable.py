@@ -90,21 +90,21 @@ class Variable(Readable):
         """The node of this version: one for all reads, and it holds the value they saw."""
         if view.dtype.kind not in "fc":
             return None
-        leaves = []
+        leaves = {}
         node: Any = None
         for tape in state.tapes:
             if (tape.watches_variables and self.trainable) or id(self) in tape.leaves:
                 nodes = tape.leaves.setdefault(id(self), (self, []))[1]
-                leaves.append((tape, nodes))
+                leaves[tape] = nodes
                 for known in nodes:
                     if known.kept() is view:
                         node = known
         if not leaves:
             return None
         if node is None:
-            node = Node(self.name, frozenset([tape for tape, _ in leaves]), view)
+            node = Node(self.name, frozenset(leaves), view)
             node.kept = lambda: view
-        for tape, nodes in leaves:
+        for tape, nodes in leaves.items():
             if node not in nodes:
                 nodes.append(node)
             if tape not in node.tapes:
