@@ -7,6 +7,7 @@ What a kernel reads instead is prepared on demand, cached here, and never leaves
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 Words = NDArray[np.uint32]
 _UINT32 = np.dtype(np.uint32)
+
+
+# A network asks for the same few in every step.
+@functools.lru_cache(maxsize=1024)
+def _packing(shape: tuple[int, ...], axis: int) -> tuple[int, tuple[int, ...]]:
+    """The axis counted from the first, and the shape of the words of a plane."""
+    axis = axis % len(shape)
+    return axis, (*shape[:axis], *shape[axis + 1 :], -(-shape[axis] // 32))
 
 
 class BitArray:
@@ -61,8 +70,7 @@ class BitArray:
         divisor: int = 1,
         scale: NDArray[np.float32] | None = None,
     ) -> None:
-        axis = axis % len(shape)
-        packed = shape[:axis] + shape[axis + 1 :] + (-(-shape[axis] // 32),)
+        axis, packed = _packing(shape, axis)
         if words.shape[1:] != packed or words.dtype != _UINT32 or (kind == "ternary" and len(words) != 2):
             raise ValueError(
                 f"BitArray: expected words of dtype uint32 and shape (planes, {str(packed)[1:]} for shape {shape} "
@@ -79,11 +87,16 @@ class BitArray:
         self._node: Node | None = None
 
     def _with_node(self, node: Node | None) -> BitArray:
-        return self._copy(self.scale, node)
+        copy = object.__new__(BitArray)
+        copy.words, copy.shape, copy.axis, copy.kind = self.words, self.shape, self.axis, self.kind
+        copy.divisor, copy._cache, copy.scale, copy._node = self.divisor, self._cache, self.scale, node
+        return copy
 
     def scaled(self, scale: NDArray[np.float32] | None) -> BitArray:
         """The same bits with another scale of the last axis, or none."""
-        return self._copy(scale, None)
+        copy = self._with_node(None)
+        copy.scale = scale
+        return copy
 
     def moved_last(self) -> BitArray:
         """The same values with the packed axis last, where their words already lie; a moved array has no scale."""
@@ -98,12 +111,6 @@ class BitArray:
             raise TypeError("a BitArray has ranges along its first axis only, where that is not packed")
         words = self.words[:, items]
         return BitArray(words, (words.shape[1], *self.shape[1:]), self.axis, self.kind, self.divisor, self.scale)
-
-    def _copy(self, scale: NDArray[np.float32] | None, node: Node | None) -> BitArray:
-        copy = object.__new__(BitArray)
-        copy.words, copy.shape, copy.axis, copy.kind = self.words, self.shape, self.axis, self.kind
-        copy.divisor, copy._cache, copy.scale, copy._node = self.divisor, self._cache, scale, node
-        return copy
 
     @property
     def ndim(self) -> int:
@@ -208,7 +215,9 @@ class BitArray:
             Whether the product runs from filters to channels (input gradients, transposed layers).
         """
         key = (groups, channels, transposed)
-        return self.derived(key, lambda: _core.prepare(self.words, groups, channels, transposed))
+        if (prepared := self._cache.get(key)) is None:
+            prepared = self._cache[key] = _core.prepare(self.words, groups, channels, transposed)
+        return prepared
 
     def __repr__(self) -> str:
         return f"<BitArray {self.kind} shape={self.shape} axis={self.axis} planes={self.planes} bytes={self.nbytes}>"

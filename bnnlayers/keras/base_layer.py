@@ -397,12 +397,12 @@ class Layer:
         else:
             raise ValueError(f"The first argument to `{type(self).__name__}.call` must be passed.")
         more = args or kwargs
-        if (type(inputs) is not Tensor and is_symbolic(inputs)) or (more and is_symbolic((args, kwargs))):
+        if (type(inputs) is not Tensor and is_symbolic(inputs)) or (more and is_symbolic([*args, *kwargs.values()])):
             return self._call_symbolic(inputs, args, kwargs)
 
         outer = context.call
         training = None if outer is None else outer[1]
-        if more or spec.expects_training:
+        if spec.expects_training or args or "training" in kwargs:
             training, args, kwargs = self._resolve_training(spec, args, kwargs, training)
         if outer is None:
             self._clear_losses()

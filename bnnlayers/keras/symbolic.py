@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..tape.tensor import ATOMS
 from .structure import TensorShape, flatten, is_nested
 
 
@@ -26,6 +27,8 @@ def is_symbolic(value):
     pending = [value]
     while pending:
         value = pending.pop()
+        if type(value) in ATOMS:
+            continue
         if isinstance(value, KerasTensor):
             return True
         if isinstance(value, dict):

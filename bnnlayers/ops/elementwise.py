@@ -231,8 +231,8 @@ def _normal_cdf(x: np.ndarray, approximate: bool) -> np.ndarray:
 @operation
 def _softmax(x, *, axis):
     x = _floats(x)
-    y = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    y /= np.sum(y, axis=axis, keepdims=True)
+    y = np.exp(x - np.maximum.reduce(x, axis, keepdims=True))
+    y /= np.add.reduce(y, axis, keepdims=True)
     return y, (y, axis)
 
 

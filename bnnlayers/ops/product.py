@@ -63,21 +63,22 @@ def arithmetic(x: Any, w: Any, transposed: bool = False) -> str:
 def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any = None) -> Any:
     """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F); `out` if that can be."""
     scale = None
-    if isinstance(w, BitArray) and w.scale is not None:
+    left, right = isinstance(x, BitArray), isinstance(w, BitArray)
+    if right and w.scale is not None:
         if transposed:  # the scale lies on the axis that is summed over
-            x = _floats(x) * w.scale
+            x, left = _floats(x) * w.scale, False
         else:
             scale = w.scale
         w = w.scaled(None)
-    if isinstance(x, BitArray) and x.scale is not None:
-        w = _floats(w) * _along_depth(x.scale, geometry, transposed)
+    if left and x.scale is not None:
+        w, right = _floats(w) * _along_depth(x.scale, geometry, transposed), False
         x = x.scaled(None)
-    if isinstance(x, BitArray) and isinstance(w, BitArray):
+    if left and right:
         y = _integer_times(x, w, geometry, pad, transposed)
         divisor = x.divisor * w.divisor
         if divisor != 1:
             np.divide(y, y.dtype.type(divisor), out=y)
-    elif isinstance(x, BitArray) or isinstance(w, BitArray):
+    elif left or right:
         y = _signed_times(x, w, geometry, pad, transposed, out)
     else:
         y = _float_times(x, w, geometry, pad, transposed)
@@ -85,20 +86,22 @@ def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out:
 
 
 def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any) -> Any:
-    if transposed and isinstance(x, BitArray):
-        w = np.swapaxes(w, -1, -2)
+    bits = x if isinstance(x, BitArray) else w
+    if bits.is_signs:
+        if bits is x:
+            return _core.signed_left(x.words, w.swapaxes(-1, -2) if transposed else w, geometry, pad, transposed)
+        if x.dtype == _FLOAT:
+            if _few(geometry, transposed) and (geometry.filters if transposed else geometry.channels) <= _FEW_CHANNELS:
+                return _direct_times(x, w.derived("floats", w.numpy), geometry, pad, transposed)
+            if _by_channel(geometry, transposed):
+                return _by_channel_times(x, w.derived("floats", w.numpy), geometry, pad)
+        right = w.prepare(geometry.groups, geometry.channels, transposed)
+        return _core.signed_right(x, right, geometry, pad, transposed, out)
+
+    only = out if bits is w and w.kind == "sign" and len(w.words) == 1 else None
 
     def one(x: Any, w: Any, geometry: Geometry = geometry) -> Any:
-        if isinstance(x, BitArray):
-            return _core.signed_left(x.words, w, geometry, pad, transposed)
-        if _few(geometry, transposed, x) and (geometry.filters if transposed else geometry.channels) <= _FEW_CHANNELS:
-            return _direct_times(x, w.numpy(), geometry, pad, transposed)
-        if _by_channel(geometry, transposed, x):
-            return _by_channel_times(x, w.numpy(), geometry, pad)
-        right = w.prepare(geometry.groups, geometry.channels, transposed)
-        return _core.signed_right(x, right, geometry, pad, transposed, only)
-
-    only = out if isinstance(w, BitArray) and w.kind == "sign" and len(w.words) == 1 else None
+        return _signed_times(x, w, geometry, pad, transposed, only)
 
     def of_ones() -> Any:
         if isinstance(x, BitArray):  # the same for every image
@@ -148,8 +151,6 @@ def sum_of_terms(product: Callable[[Any, Any], Any], x: Any, w: Any, of_ones: Ca
     The first term of {0, 1} is +1 everywhere. Its product is `of_ones()` where that is given, for one packed operand:
     most of its results are the same, so it may have axes of length one.
     """
-    if (not isinstance(x, BitArray) or x.is_signs) and (not isinstance(w, BitArray) or w.is_signs):
-        return product(x, w)
     total: Any = None
     divisor, constant = 1, 0.0
     left: Any = x.split() if isinstance(x, BitArray) else [(1.0, x)]
@@ -177,10 +178,11 @@ def _ones(shape: Sequence[int], axis: int = -1) -> BitArray:
 
 def _float_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
     groups = geometry.groups
-    if _few(geometry, transposed, x, w):
-        return _direct_times(x, w, geometry, pad, transposed)
-    if _by_channel(geometry, transposed, x, w):
-        return _by_channel_times(x, w, geometry, pad)
+    if x.dtype == w.dtype == _FLOAT:
+        if _few(geometry, transposed):
+            return _direct_times(x, w, geometry, pad, transposed)
+        if _by_channel(geometry, transposed):
+            return _by_channel_times(x, w, geometry, pad)
     w = _split_groups(w, groups)
     if transposed:
         w = w.transpose(0, 2, 1)
@@ -202,10 +204,11 @@ def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) ->
     """The kernel gradient (taps, C / groups, F) from the input and the gradient of the output."""
     if not isinstance(x, BitArray):
         inputs, outputs = (dy, x) if transposed else (x, dy)
-        if _few(geometry, False, inputs, outputs):
-            return _core.direct_reduce(inputs, outputs, geometry, pad)
-        if _by_channel(geometry, transposed, x, dy):
-            return _core.depthwise_reduce(x, dy, geometry, pad)
+        if x.dtype == dy.dtype == _FLOAT:
+            if _few(geometry, False):
+                return _core.direct_reduce(inputs, outputs, geometry, pad)
+            if _by_channel(geometry, transposed):
+                return _core.depthwise_reduce(x, dy, geometry, pad)
         inputs, outputs = (a.reshape(shape) for a, shape in zip((inputs, outputs), _shapes(geometry), strict=True))
         dw: Any = None
         for part, images in _parts(geometry, inputs):
@@ -216,7 +219,7 @@ def reduce(x: Any, dy: Any, geometry: Geometry, pad: float, transposed: bool) ->
 
     dw = _packed_reduce(x, dy, geometry, pad, transposed, False)
     if transposed:
-        dw = np.swapaxes(dw, -1, -2)
+        dw = dw.swapaxes(-1, -2)
     return dw if x.scale is None else dw * _along_depth(x.scale, geometry, transposed)
 
 
@@ -227,8 +230,11 @@ def reduce_by_group(x: BitArray, dy: Any, geometry: Geometry) -> Any:
 
 
 def _packed_reduce(x: BitArray, dy: Any, geometry: Geometry, pad: float, transposed: bool, by_group: bool) -> Any:
-    def one(x: BitArray, dy: Any, geometry: Geometry = geometry) -> Any:
+    if x.is_signs:
         return _core.signed_reduce(x.words, dy, geometry, pad, transposed, by_group)
+
+    def one(x: BitArray, dy: Any, geometry: Geometry = geometry) -> Any:
+        return _packed_reduce(x, dy, geometry, pad, transposed, by_group)
 
     def of_ones() -> Any:  # the same for every channel of a group
         groups = geometry.groups
@@ -250,11 +256,10 @@ def _along_depth(scale: Any, geometry: Geometry, transposed: bool) -> Any:
     return np.repeat(by_group, geometry.filters // geometry.groups, axis=0).T
 
 
-def _by_channel(geometry: Geometry, transposed: bool, *arrays: Any) -> bool:
+def _by_channel(geometry: Geometry, transposed: bool) -> bool:
     """Whether each group has one channel, as where grey images are read: then only taps are summed, for which the
     depthwise kernels are made. They take float32."""
-    one = geometry.channels == geometry.groups and not transposed
-    return one and all(a.dtype == np.float32 for a in arrays)
+    return geometry.channels == geometry.groups and not transposed
 
 
 def _by_channel_times(x: Any, w: Any, geometry: Geometry, pad: float) -> Any:
@@ -269,15 +274,15 @@ _FEW_TERMS = 288
 _FEW_CHANNELS = 8
 
 
-def _few(geometry: Geometry, transposed: bool, *arrays: Any) -> bool:
-    """Whether the kernels for short sums are taken; they want float32."""
+@functools.lru_cache(maxsize=1024)
+def _few(geometry: Geometry, transposed: bool) -> bool:
+    """Whether the kernels for short sums are taken, of float32."""
     terms = math.prod(geometry.kernel) * (geometry.filters if transposed else geometry.channels)
-    short = geometry.groups == 1 and terms <= _FEW_TERMS and not _one_tap(geometry)
-    return short and all(a.dtype == np.float32 for a in arrays)
+    return geometry.groups == 1 and terms <= _FEW_TERMS and not _one_tap(geometry)
 
 
 def _direct_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool) -> Any:
-    return _core.direct(x, np.swapaxes(w, -1, -2) if transposed else w, geometry, pad, transposed)
+    return _core.direct(x, w.swapaxes(-1, -2) if transposed else w, geometry, pad, transposed)
 
 
 def _shapes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

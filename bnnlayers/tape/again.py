@@ -38,9 +38,8 @@ def without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     if type(residual) is not tuple:
         return without_arguments((residual,), values, parents)[0]
     kept: list[Any] | None = None
-    there = [*map(id, residual)]
     for x, parent in zip(values, parents, strict=True):
-        if parent is not None and type(x) is np.ndarray and id(x) in there:
+        if parent is not None and type(x) is np.ndarray and id(x) in map(id, residual):
             again = _keep(x, parent)
             if again is not x:
                 kept = [again if r is x else r for r in kept or residual]

@@ -355,22 +355,18 @@ def _walk(recording: Recording, seeds: list[tuple[Node, Any]], sources: set[Node
     """Gradients of the sources. A node is freed when the walk has passed it and no other tape
     wants it; it was recorded after its parents, so the order of recording is the way back."""
     reached = {node for node, _ in seeds}
-    pending = list(reached)
-    while pending:
-        for parent in pending.pop().parents:
-            if parent is not None and parent not in reached and recording in parent.tapes:
-                reached.add(parent)
-                pending.append(parent)
-    order = sorted(reached, key=_BY_ORDER)
-    reached.clear()
+    order = sorted(filter(None, map(operator.call, recording.nodes)), key=_BY_ORDER)
+    for node in reversed(order):
+        if node in reached:
+            reached.update(node.parents)
     # Which of its parents a node passes gradients to: those that lead to a source.
     leading = set(sources)
     needs: dict[Node, tuple[bool, ...]] = {}
     for node in order:
-        if not leading.isdisjoint(node.parents):
+        if node in reached and not leading.isdisjoint(node.parents):
             needs[node] = (*map(leading.__contains__, node.parents),)
             leading.add(node)
-    del order
+    del order, reached
     gradients: dict[Node, Any] = {}
     for node, dy in seeds:
         _accumulate(gradients, node, dy, "output_gradients")

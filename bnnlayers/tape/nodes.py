@@ -134,13 +134,15 @@ class Node:
         self.tapes = tapes
         self.array: Callable[[], Any] = nobody
         self.kept: Callable[[], Any] = nobody
-        if isinstance(value, (tuple, list)):
-            self.shape: Any = [(v.shape, v.dtype) for v in value]
-            self.dtype: Any = type(value)
+        self.shape: Any
+        self.dtype: Any
+        if isinstance(value, np.ndarray):
+            self.shape, self.dtype = value.shape, value.dtype
+            self.array = weakref.ref(value)
+        elif isinstance(value, (tuple, list)):
+            self.shape, self.dtype = [(v.shape, v.dtype) for v in value], type(value)
         else:
             self.shape, self.dtype = value.shape, value.dtype
-            if isinstance(value, np.ndarray):
-                self.array = weakref.ref(value)
         self.parents = parents
         self.backward = backward
         self.residual = residual

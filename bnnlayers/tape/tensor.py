@@ -29,25 +29,33 @@ ATOMS = {np.ndarray, float, int, bool, str, type(None)}
 operands: set[type] = {*ATOMS}
 
 
-def attach(value: Any, name: str, parents: tuple[Any, ...], *args: Any, **more: Any) -> Any:
+def attach(
+    value: Any,
+    name: str,
+    parents: tuple[Any, ...],
+    backward: Any,
+    residual: Any,
+    recompute: Any = None,
+    source: Any = None,
+) -> Any:
     """The value of an operation as Tensor (or BitArray, or tuple of them) with its node."""
     tapes = state.tapes
     if len(tapes) > 1:
         tapes = tapes & frozenset().union(*[p.tapes for p in parents if p is not None])
     if type(value) is np.ndarray and value.dtype.kind in "fc":
         tensor = value.view(Tensor)
-        tensor._node = Node(name, tapes, value, parents, *args, **more)
+        tensor._node = Node(name, tapes, value, parents, backward, residual, recompute, source)
         return tensor
     if hasattr(value, "_with_node"):
-        return value._with_node(Node(name, tapes, value, parents, *args, **more))
+        return value._with_node(Node(name, tapes, value, parents, backward, residual, recompute, source))
     if isinstance(value, (tuple, list)):
         value = type(value)(wrap(v) for v in value)
-        whole = Node(name, tapes, value, parents, *args, **more)
+        whole = Node(name, tapes, value, parents, backward, residual, recompute, source)
         return type(value)(_carry(v, Node("item", tapes, v, (whole,), pull_item, i)) for i, v in enumerate(value))
     value = np.asarray(value)
     if value.dtype.kind not in "fc":
         return value.view(Tensor)
-    return _carry(value, Node(name, tapes, value, parents, *args, **more))
+    return _carry(value, Node(name, tapes, value, parents, backward, residual, recompute, source))
 
 
 def _carry(value: Any, node: Node) -> Any:

@@ -69,14 +69,15 @@ class Variable(Readable):
             raise TypeError(f"Variable {self.name!r}: expected numbers, received {value.dtype}")
         # It must own its memory, or NumPy would see through it to the array that does.
         self._buffer = _Buffer(value.shape, value.dtype)
-        self._buffer[...] = value
+        self._memory = self._buffer.view(np.ndarray)
+        self._memory[...] = value
         self._view: weakref.ref[np.ndarray] | None = None
 
     def _read_(self) -> Tensor:
         view = None if self._view is None else self._view()
         if view is None:
             view = self._buffer.view(np.ndarray)
-            view.flags.writeable = False
+            view.setflags(write=False)
             self._view = weakref.ref(view)
         tensor = view.view(Tensor)
         if state.reads is not None:
@@ -89,21 +90,21 @@ class Variable(Readable):
         """The node of this version: one for all reads, and it holds the value they saw."""
         if view.dtype.kind not in "fc":
             return None
-        leaves = []
+        leaves = {}
         node: Any = None
         for tape in state.tapes:
             if (tape.watches_variables and self.trainable) or id(self) in tape.leaves:
                 nodes = tape.leaves.setdefault(id(self), (self, []))[1]
-                leaves.append((tape, nodes))
+                leaves[tape] = nodes
                 for known in nodes:
                     if known.kept() is view:
                         node = known
         if not leaves:
             return None
         if node is None:
-            node = Node(self.name, frozenset([tape for tape, _ in leaves]), view)
+            node = Node(self.name, frozenset(leaves), view)
             node.kept = lambda: view
-        for tape, nodes in leaves:
+        for tape, nodes in leaves.items():
             if node not in nodes:
                 nodes.append(node)
             if tape not in node.tapes:
@@ -113,12 +114,12 @@ class Variable(Readable):
     def _writable_(self) -> np.ndarray:
         """The memory of the value, to be changed by the caller at once; counts as an update."""
         if self._view is not None and self._view() is not None:
-            self._fill_buffer(self._buffer.view(np.ndarray))
+            self._fill_buffer(self._memory)
         self.version += 1
-        return self._buffer.view(np.ndarray)
+        return self._memory
 
     def numpy(self) -> Any:
-        return self._buffer.view(np.ndarray).copy()[()]
+        return self._memory.copy()[()]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,8 +173,8 @@ class Variable(Readable):
         return value
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_buffer", "_view")}
-        return state | {"value": self._buffer.view(np.ndarray).copy()}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_buffer", "_memory", "_view")}
+        return state | {"value": self._memory.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         value = state.pop("value")
@@ -183,5 +184,5 @@ class Variable(Readable):
     def __repr__(self) -> str:
         return (
             f"<Variable {self.name!r} shape={self.shape} dtype={self.dtype} "
-            f"numpy={np.array_repr(self._buffer.view(np.ndarray))}>"
+            f"numpy={np.array_repr(self._memory)}>"
         )

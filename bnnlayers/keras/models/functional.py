@@ -162,7 +162,7 @@ class Graph:
         self._steps, self._size = steps, next(numbers)
 
     def _let_wait(self, steps, slots):
-        """Mark the calls whose output can be computed by the layers that read it, with how many they are."""
+        """Let the calls wait whose output can be computed by the layers that read it, and tell them how many read."""
         readers = defaultdict(list)
         for node, _, read, _, _ in steps:
             for slot in read:
@@ -172,7 +172,7 @@ class Graph:
         for step in steps:
             known = readers[step[3][0]]
             waits = None not in known and all(r._dtype == "float32" for r in known)
-            step.append(len(known) if waits and step[0].layer._can_wait(known) else 0)
+            step.append({"later": len(known)} if waits and step[0].layer._can_wait(known) else {})
 
     def run(self, inputs, call):
         """Values of the outputs.
@@ -186,8 +186,7 @@ class Graph:
         """
         values = [None] * self._size
         values[: len(inputs)] = inputs
-        for node, plain, read, written, free, waits in self._steps:
-            later = {"later": waits} if waits else {}
+        for node, plain, read, written, free, later in self._steps:
             if plain:
                 result = call(node.layer, values[read[0]], **later)
             else:
