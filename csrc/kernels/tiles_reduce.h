@@ -20,7 +20,7 @@
 #define TILES_BYTES (TILES_SIDE * 64) /* of a tile */
 #define TILES_CELLS (TILES_SIDE * 16) /* sums in a tile */
 #define TILES_CHUNK 20                /* most steps of a chunk: the signs of a unit stay in the first cache */
-#define TILES_RIGHT 4096              /* most steps times columns of a pass, whose limbs stay in the second cache */
+#define TILES_RIGHT 5120              /* most steps times columns of a pass, whose limbs stay in the second cache */
 #define TILES_GROUP 64                /* columns whose sums are joined at a time: they stay in the first */
 #define TILES_PART 2048               /* least positions of a part of the images */
 #define TILES_LIMBS 4                 /* at most */
