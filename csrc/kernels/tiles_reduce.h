@@ -20,7 +20,7 @@
 #define TILES_BYTES (TILES_SIDE * 64) /* of a tile */
 #define TILES_CELLS (TILES_SIDE * 16) /* sums in a tile */
 #define TILES_CHUNK 20                /* most steps of a chunk: the signs of a unit stay in the first cache */
-#define TILES_RIGHT 4096              /* most steps times columns of a pass, whose limbs stay in the second cache */
+#define TILES_RIGHT 5120              /* most steps times columns of a pass, whose limbs stay in the second cache */
 #define TILES_GROUP 64                /* columns whose sums are joined at a time: they stay in the first */
 #define TILES_PART 2048               /* least positions of a part of the images */
 #define TILES_LIMBS 4                 /* at most */
@@ -324,15 +324,38 @@ static void tiles_signs(const tiles_reduction *work, int64_t unit) {
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-/* The sums of `rows` halves of a unit and `columns` panels. Loads come first, as in tiles_sum. */
+static void tiles_store(int32_t *sums) {
+  t_store(0, sums, 64);
+  t_store(1, sums + TILES_CELLS, 64);
+  t_store(2, sums + 2 * TILES_CELLS, 64);
+  t_store(3, sums + 3 * TILES_CELLS, 64);
+}
+
+/* The sums of `rows` halves of a unit and `columns` panels, which stay in tiles. Those there go to `before`, one by one
+ * behind the first loads and products: a store waits for the last product of its sum. Loads come first, as in
+ * tiles_sum. */
 BNN_INLINE void tiles_multiply(const int8_t *left, const int8_t *right, int64_t panel, const tiles_tap *tap,
-                               int32_t *sums, const int rows, const int columns) {
+                               int32_t *before, const int rows, const int columns) {
+  const int8_t *dy = right + tap->step[0] * TILES_BYTES;
+  t_stream(6, dy, 64);
+  t_load(4, left, 64);
+  if (before) t_store(0, before, 64);
   t_zero(0);
+  t_dot(0, 4, 6);
+  if (rows > 1) t_load(5, left + TILES_BYTES, 64);
+  if (before) t_store(1, before + TILES_CELLS, 64);
   t_zero(1);
+  if (rows > 1) t_dot(1, 5, 6);
+  if (columns > 1) t_stream(7, dy + panel, 64);
+  if (before) t_store(2, before + 2 * TILES_CELLS, 64);
   t_zero(2);
+  if (columns > 1) t_dot(2, 4, 7);
+  if (before) t_store(3, before + 3 * TILES_CELLS, 64);
   t_zero(3);
-  for (int64_t i = 0; i < tap->steps; i++, left += 2 * TILES_BYTES) {
-    const int8_t *dy = right + tap->step[i] * TILES_BYTES;
+  if (rows > 1 && columns > 1) t_dot(3, 5, 7);
+  for (int64_t i = 1; i < tap->steps; i++) {
+    left += 2 * TILES_BYTES;
+    dy = right + tap->step[i] * TILES_BYTES;
     t_stream(6, dy, 64);
     if (columns > 1) t_stream(7, dy + panel, 64);
     t_load(4, left, 64);
@@ -342,10 +365,6 @@ BNN_INLINE void tiles_multiply(const int8_t *left, const int8_t *right, int64_t 
     if (columns > 1) t_dot(2, 4, 7);
     if (rows > 1 && columns > 1) t_dot(3, 5, 7);
   }
-  t_store(0, sums, 64);
-  if (rows > 1) t_store(1, sums + TILES_CELLS, 64);
-  if (columns > 1) t_store(2, sums + 2 * TILES_CELLS, 64);
-  if (rows > 1 && columns > 1) t_store(3, sums + 3 * TILES_CELLS, 64);
 }
 
 static int64_t tiles_channels(const tiles_reduction *work, int64_t unit) {
@@ -359,13 +378,19 @@ static void tiles_accumulate(const tiles_reduction *work, int64_t unit, int64_t 
   const int64_t panel = work->plan.chunk * TILES_BYTES;
   const int both = tiles_channels(work, unit) > TILES_SIDE;
   const int8_t *right = work->right + first * panel;
-  int32_t *sums = work->sums;
-  for (; count > 1; count -= 2, right += 2 * panel, sums += 4 * TILES_CELLS)
+  int32_t *sums = NULL;
+  for (; count > 1; count -= 2, right += 2 * panel) {
     if (both)
       tiles_multiply(work->left, right, panel, tap, sums, 2, 2);
     else
       tiles_multiply(work->left, right, panel, tap, sums, 1, 2);
-  if (count) tiles_multiply(work->left, right, panel, tap, sums, 2, 1);
+    sums = sums ? sums + 4 * TILES_CELLS : work->sums;
+  }
+  if (count) {
+    tiles_multiply(work->left, right, panel, tap, sums, 2, 1);
+    sums = sums ? sums + 4 * TILES_CELLS : work->sums;
+  }
+  if (sums) tiles_store(sums);
 }
 
 /* Joins the limbs of a unit's sums of `tiles` tiles of columns, and adds them to the result or begins it. */
