@@ -333,7 +333,7 @@ static void tiles_store(int32_t *sums) {
 
 /* The sums of `rows` halves of a unit and `columns` panels, which stay in tiles. Those there go to `before`, one by one
  * behind the first loads and products: a store waits for the last product of its sum. Loads come first, as in
- * tiles_sum. */
+ * tiles_step. */
 BNN_INLINE void tiles_multiply(const int8_t *left, const int8_t *right, int64_t panel, const tiles_tap *tap,
                                int32_t *before, const int rows, const int columns) {
   const int8_t *dy = right + tap->step[0] * TILES_BYTES;
@@ -422,6 +422,7 @@ BNN_INLINE void tiles_join(const tiles_reduction *work, int64_t unit, int64_t fi
 static void tiles_unit(const tiles_reduction *work, int64_t unit) {
   enum { MOST = TILES_GROUP / TILES_SIDE };
   tiles_signs(work, unit);
+  t_stored();
   for (int64_t t = 0, next; t < work->tiles; t = next) {
     next = t + MOST < work->tiles ? t + MOST : work->tiles;
     const struct tiles_columns *tile = work->tile + t, *last = work->tile + next - 1;
