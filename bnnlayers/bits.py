@@ -215,9 +215,7 @@ class BitArray:
             Whether the product runs from filters to channels (input gradients, transposed layers).
         """
         key = (groups, channels, transposed)
-        if (prepared := self._cache.get(key)) is None:
-            prepared = self._cache[key] = _core.prepare(self.words, groups, channels, transposed)
-        return prepared
+        return self.derived(key, lambda: _core.prepare(self.words, groups, channels, transposed))
 
     def __repr__(self) -> str:
         return f"<BitArray {self.kind} shape={self.shape} axis={self.axis} planes={self.planes} bytes={self.nbytes}>"

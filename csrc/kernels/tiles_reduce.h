@@ -378,19 +378,17 @@ static void tiles_accumulate(const tiles_reduction *work, int64_t unit, int64_t 
   const int64_t panel = work->plan.chunk * TILES_BYTES;
   const int both = tiles_channels(work, unit) > TILES_SIDE;
   const int8_t *right = work->right + first * panel;
-  int32_t *sums = NULL;
-  for (; count > 1; count -= 2, right += 2 * panel) {
+  int32_t *before = NULL, *sums = work->sums;
+  for (; count > 1; count -= 2, right += 2 * panel, before = sums, sums += 4 * TILES_CELLS)
     if (both)
-      tiles_multiply(work->left, right, panel, tap, sums, 2, 2);
+      tiles_multiply(work->left, right, panel, tap, before, 2, 2);
     else
-      tiles_multiply(work->left, right, panel, tap, sums, 1, 2);
-    sums = sums ? sums + 4 * TILES_CELLS : work->sums;
-  }
+      tiles_multiply(work->left, right, panel, tap, before, 1, 2);
   if (count) {
-    tiles_multiply(work->left, right, panel, tap, sums, 2, 1);
-    sums = sums ? sums + 4 * TILES_CELLS : work->sums;
+    tiles_multiply(work->left, right, panel, tap, before, 2, 1);
+    before = sums;
   }
-  if (sums) tiles_store(sums);
+  if (before) tiles_store(before);
 }
 
 /* Joins the limbs of a unit's sums of `tiles` tiles of columns, and adds them to the result or begins it. */
