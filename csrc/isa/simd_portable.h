@@ -78,6 +78,13 @@ BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return a * b; }
 BNN_INLINE vf32 v_div_f32(vf32 a, vf32 b) { return a / b; }
 BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return a * b + c; }
 BNN_INLINE vf32 v_float(vu32 x) { return __builtin_convertvector((vi32)x, vf32); }
+/* Signed halves of words as words, and words that fit them as halves. */
+BNN_INLINE vu32 v_load_i16(const int16_t *p) {
+  return (vu32){(uint32_t)p[0], (uint32_t)p[1], (uint32_t)p[2], (uint32_t)p[3]};
+}
+BNN_INLINE void v_store_i16(int16_t *p, vu32 x) {
+  for (int i = 0; i < BNN_LANES; i++) p[i] = (int16_t)x[i];
+}
 BNN_INLINE vu32 v_bits_of(vf32 x) { return (vu32)x; }
 BNN_INLINE vf32 v_as_float(vu32 x) { return (vf32)x; }
 
