@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import _core
 from ..geometry import Geometry, convolution, low_pad, output_length
-from ..tape import operation, read
+from ..tape import operation, read, recording
 from .product import Product, Waiting, of_images, read_back, reduce, times
 
 
@@ -171,11 +171,11 @@ def max_pool(residual, dy, needed):
 def max_pool_of(x, *, size, strides, padding="valid", first=1, later=False):
     """`max_pool` of an array or of a `Waiting` product, of which then no more than a few images are ever there.
 
-    If `later`, the result may be `Waiting`.
+    If `later`, the result may be `Waiting` where it is recorded: two bytes of it are kept, or none.
     """
     if type(x) is Waiting and (windows := _geometry(x, size, strides, padding, first)) is not None:
         pooled = x.instead(_Pooled, windows=windows, rank=len(size))
-        return pooled if later else read(pooled)
+        return pooled if later and recording() else read(pooled)
     return max_pool(x, size=size, strides=strides, padding=padding, first=first)
 
 

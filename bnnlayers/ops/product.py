@@ -478,8 +478,10 @@ class Waiting(Later):
 
     def _fits(self, x: BitArray, w: BitArray) -> bool:
         """Whether the results are integers that fit int16."""
-        largest = _depth(self._parameters["geometry"], False) * ((1 << x.planes) - 1) * ((1 << w.planes) - 1)
-        return x.divisor == w.divisor == 1 and w.scale is None and largest <= np.iinfo(np.int16).max
+        largest = _depth(self._parameters["geometry"], False)
+        if not (x.is_signs and w.is_signs):
+            largest *= ((1 << x.planes) - 1) * ((1 << w.planes) - 1)
+        return x.divisor == w.divisor == 1 and w.scale is None and largest <= 0x7FFF
 
     def instead(self, waiting: type[Waiting], **more: Any) -> Any:
         """What else becomes of the operands."""
