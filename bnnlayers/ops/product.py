@@ -392,10 +392,8 @@ class Product:
         if ran.names is not None:
             ran.names.append(kind)
         terms = math.prod(w.shape) // max(1, parameters["layout"].outputs[-1])
-        if "integers" in parameters:
-            again = terms * self._effort < self.LONG
-        else:
-            again = kind == "xnor" or terms <= self.SHORT
+        short = terms * self._effort < self.LONG if "integers" in parameters else terms <= self.SHORT
+        again = short or (kind == "xnor" and "integers" not in parameters)
         return self._operations[kind, again](x, w, **parameters)
 
 
@@ -483,7 +481,7 @@ class Waiting(Later):
             largest *= ((1 << x.planes) - 1) * ((1 << w.planes) - 1)
         return x.divisor == w.divisor == 1 and w.scale is None and largest <= 0x7FFF
 
-    def instead(self, waiting: type[Waiting], **more: Any) -> Any:
+    def instead(self, waiting: Callable[..., Waiting], **more: Any) -> Any:
         """What else becomes of the operands."""
         return waiting(*self._operands, **self._parameters, **more)
 

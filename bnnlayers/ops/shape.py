@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tape import Tensor, operation, read
+from ..tape import Tensor, operation
 from .later import Later, integers
 
 _FLOAT, _INT16 = np.dtype(np.float32), np.dtype(np.int16)
