@@ -100,7 +100,9 @@ typedef struct {
   int transposed;
 } bnn_weights;
 
-typedef enum { BNN_INT32, BNN_FLOAT32 } bnn_type;
+typedef enum { BNN_INT32, BNN_FLOAT32, BNN_INT16 } bnn_type;
+
+static inline int64_t bnn_size(bnn_type type) { return type == BNN_INT16 ? 2 : 4; }
 
 typedef struct {
   const bnn_schedule *schedule;
@@ -138,12 +140,13 @@ typedef void (*bnn_pass)(const void *what, int64_t begin, int64_t end);
 
 /* Some neighbouring channels of x, and of its gradient. */
 typedef struct {
-  int64_t channels, stride; /* floats from a row of x to the next */
-  const float *x;
-  float *dx; /* [rows][channels] */
+  int64_t channels, stride; /* values from a row of x to the next */
+  const void *x;
+  float *dx;    /* [rows][channels] */
+  int integers; /* whether x is int16_t: the results of a product of bits; else float */
 } bnn_norm_piece;
 
-/* Batch norm of float rows, [rows][channels]. From BNN_NORM_APART channels on, rows of x may lie apart and x may be
+/* Batch norm of rows, [rows][channels]. From BNN_NORM_APART channels on, rows of x may lie apart and x may be
  * several pieces side by side, each of whole words. An item of the sums is a block of rows, of the totals a channel. */
 typedef struct {
   int64_t rows, channels; /* channels positive; rows too, but in the totals */

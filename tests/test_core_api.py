@@ -188,6 +188,18 @@ def test_sums_beyond_int32():
         _core.xnor(words[:, np.newaxis], right, geometry, 0.0, False, np.int32, "unit", "unit", 8)
 
 
+def test_sums_beyond_int16():
+    for depth, fits in ((32767, True), (32768, False)):
+        words = np.zeros((1, 1, -(-depth // 32)), np.uint32)
+        right = _core.prepare(words[:, np.newaxis], 1, depth, False)
+        args = words[:, np.newaxis], right, geo.dense(1, depth, 1), 0.0, False
+        if fits:
+            np.testing.assert_array_equal(_core.xnor(*args, np.int16), [[[depth]]])
+        else:
+            with pytest.raises(ValueError, match=r"xnor\(\).*32768 products of 1 and 1 planes exceed int16"):
+                _core.xnor(*args, np.int16)
+
+
 def test_the_message_says_what_was_expected_and_received(valid):
     with pytest.raises(ValueError) as caught:
         call(_core, "xnor", {**valid["xnor"], "x": np.zeros((1, 7, 2), np.uint32)})
@@ -307,6 +319,7 @@ def test_a_number_out_of_range(valid, name, argument, value):
         ("prepare", "channels", None),
         ("xnor", "pad", None),
         ("xnor", "dtype", np.float64),
+        ("xnor", "dtype", np.uint16),
         ("xnor", "dtype", object()),
         ("signed_right", "pad", "0"),
         ("im2col", "pad", 1j),

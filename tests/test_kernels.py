@@ -289,6 +289,10 @@ def test_a_dense_layer_is_a_convolution(variant, rng, m, k, n):
     image = ref.pack(x[np.newaxis])
     y = variant.xnor(image, right, geometry, 0, False, np.int32)
     np.testing.assert_array_equal(y, ref.dense(x, kernel)[np.newaxis])
+    for dtype in (np.int16, np.float32):
+        same = variant.xnor(image, right, geometry, 0, False, dtype)
+        assert same.dtype == dtype
+        np.testing.assert_array_equal(same, y)
 
     back = variant.prepare(ref.pack(kernel[np.newaxis], -2), 1, k, True)
     dx = variant.signed_right(dy[np.newaxis], back, geometry, 0.0, True)

@@ -46,9 +46,10 @@ def bits_per_sample(model):
     Two bits of what a binary product reads, its sign and whether the gradient passes; a bit of a rectifier's result,
     whether it was active; a byte of a pooling's, which of the window won; and the floats that a product of floats read.
     A norm keeps floats only where they come out of a product with sums too long to be run again, or are far from any:
-    as those that a pooling makes of a product of floats.
+    as those that a pooling makes of a product of floats. Of a binary convolution whose sums are long, with what is
+    pooled, 16 bits of a result are kept.
     """
-    total, product, short, dear = 0, False, False, False
+    total, product, short, dear, terms = 0, False, False, False, 0
     for layer in model.layers:
         inputs, outputs = (
             sum(math.prod(s[1:]) for s in (shape if isinstance(shape, list) else [shape]))
@@ -57,6 +58,7 @@ def bits_per_sample(model):
         quantized = getattr(layer, "input_quantizer", None) is not None
         floats = not quantized and isinstance(layer, (keras.layers.Conv, keras.layers.Dense))
         pooling = isinstance(layer, keras.layers.MaxPooling2D)
+        total += 16 * (outputs if pooling else inputs) * (terms * (4 if pooling else 1) >= 1024)
         activation = getattr(layer, "activation", None)
         total += 2 * inputs * quantized + 32 * inputs * floats
         if isinstance(layer, keras.layers.BatchNormalization) and dear:
@@ -70,7 +72,9 @@ def bits_per_sample(model):
         dear = (pooling and (not product or short)) or (
             floats and math.prod(layer.weights[0].shape) // layer.output_shape[-1] > 256
         )
-        product, short = quantized or floats, floats
+        product, short, terms = quantized or floats, floats, 0
+        if quantized and isinstance(layer, keras.layers.Conv):
+            terms = math.prod(layer.weights[0].shape[:-1])
     return total
 
 

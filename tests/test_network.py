@@ -278,6 +278,57 @@ def assert_same_bits(found, expected):
     np.testing.assert_array_equal(np.signbit(found)[number], np.signbit(expected)[number])
 
 
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_norm_of_integers(variant, each_thread_count, rng, channels, rectified):
+    """The same bits as of the same numbers as floats, wherever they lie."""
+    for rows in (0, *ROWS[channels]):
+        wide = rng.integers(-(2**15), 2**15, (rows, channels + 70)).astype(np.int16)
+        dy = rng.normal(size=(rows, channels)).astype(np.float32)
+        row = rng.normal(size=(4, channels)).astype(np.float32)
+        apart, reverse = wide[:, :channels], wide[::-1, channels - 1 :: -1]
+        for x in (apart.copy(), apart, reverse[:, :channels], apart.astype(">i2")):
+            floats = x.astype(np.float32)
+            for function, *args in (
+                ("moments", EPSILON, None, None, 0.0, 1.0),
+                ("norm_sums", dy, *row[:2], None),
+                ("normalize", *row[:3], None),
+                ("normalize", *row[:2], None, dy),
+            ):
+                function = getattr(variant, function)
+                expected = function(floats, *args, rectified)
+                np.testing.assert_array_equal(each_thread_count(function, x, *args, rectified), expected)
+            expected = variant.normalize_grad(floats, dy, *row, rectified=rectified)
+            np.testing.assert_array_equal(variant.normalize_grad(x, dy, *row, rectified=rectified), expected)
+            if channels % 32 == 0:
+                args = (*row[:3], 1.0, None, rectified, True)
+                np.testing.assert_equal(variant.normalize_sign(x, *args), variant.normalize_sign(floats, *args))
+
+
+def test_integers_and_floats_side_by_side(variant, each_thread_count, rng):
+    whole = rng.integers(-600, 600, (500, 160)).astype(np.float32)
+    pieces = whole[:, :32], whole[:, 32:96].astype(np.int16), whole[:, 96:].copy()
+    dy, before = rng.normal(size=(2, 500, 160)).astype(np.float32)
+    row = rng.normal(size=(4, 160)).astype(np.float32)
+    for function, args in {
+        "norm_sums": (dy, *row[:2]),
+        "normalize": (*row[:2], None),
+        "normalize_sign": (*row[:3], 1.0),
+        "normalize_grad": (dy, *row),
+    }.items():
+        expected = getattr(variant, function)(whole, *args)
+        if function == "normalize_grad":
+            expected = tuple(np.split(expected, [32, 96], -1))
+        np.testing.assert_equal(each_thread_count(getattr(variant, function), pieces, *args), expected)
+    out = tuple(p.copy() for p in np.split(before, [32, 96], -1))
+    found = variant.normalize_grad(pieces, dy, *row, None, out, True)
+    np.testing.assert_array_equal(np.concatenate(found, -1), before + variant.normalize_grad(whole, dy, *row))
+    with pytest.raises(TypeError, match=r"normalize_grad\(\): argument 'out'"):
+        variant.normalize_grad(pieces[1], dy[:, 32:96], *row[:, 32:96], out=pieces[1].copy())
+    with pytest.raises(TypeError, match=r"moments\(\): argument 'x' must be a float32 array, got int32"):
+        variant.moments(pieces[1].astype(np.int32), EPSILON)
+
+
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("special", [[-0.0, 0, -1e-45, 1e-45], [np.nan, -np.inf, np.inf]])
 def test_norm_of_what_is_rectified(variant, each_thread_count, rng, channels, special):
@@ -497,6 +548,110 @@ def test_who_reads_what_is_normalized():
             model(x, training=True)
         assert "normalize_sign" not in [name for name, _ in tape.kept()]
         assert isinstance(model.layers[0](x), lq.Tensor)
+
+
+SIGNS = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+
+
+class Counting:
+    """A product of bits whose only reader is a norm, or what leads to one."""
+
+    KINDS = {
+        "signs": SIGNS,
+        "long": {**SIGNS, "filters": 160},
+        "padded": {**SIGNS, "padding": "same", "pad_values": 1.0, "strides": 2},
+        "ternary": {"input_quantizer": "ste_tern", "kernel_quantizer": "ste_tern"},
+        "levels": {"input_quantizer": lq.quantizers.DoReFa(2), "kernel_quantizer": "ste_sign"},
+        "scaled": {"input_quantizer": "ste_sign", "kernel_quantizer": "magnitude_aware_sign"},
+        "floats": {"kernel_quantizer": "ste_sign"},
+        "rectified": {**SIGNS, "activation": "relu"},
+        "biased": {**SIGNS, "use_bias": True},
+        "first": {**SIGNS, "data_format": "channels_first"},
+    }
+
+    def __init__(self, kind, between, waits=True, channels=128):
+        keras.utils.set_random_seed(3)
+        layers, options = keras.layers, {"use_bias": False, "filters": 64, "kernel_size": 3, **self.KINDS[kind]}
+        first = options.get("data_format") == "channels_first"
+        inputs = layers.Input((channels, 8, 8) if first else (8, 8, channels))
+        self.layer = lq.layers.QuantConv2D(**options)
+        x = product = self.layer(inputs)
+        if between == "pool":
+            x = layers.MaxPooling2D(2, data_format="channels_first" if first else None)(x)
+        elif between == "join":
+            x = layers.concatenate(
+                [layers.Conv2D(64, 3, **{k: options[k] for k in ("padding", "strides") if k in options})(inputs), x]
+            )
+        x = layers.BatchNormalization(axis=1 if first else -1)(x)
+        if between == "twice":
+            x = layers.concatenate([x, layers.BatchNormalization(scale=False)(product)])
+        self.model = keras.models.Model(inputs, x if waits else [x, product])
+        self.inputs = inputs
+
+    def train(self, x):
+        with lq.GradientTape() as tape:
+            tape.watch(x)
+            y = self.model(x, training=True)
+            y = y[0] if isinstance(y, list) else y
+            loss = np.sum(y * np.cos(np.arange(y.size).reshape(y.shape).astype(np.float32)))
+        kept = dict(tape.kept())
+        gradients = tape.gradient(loss, [x, *self.model.trainable_variables])
+        y = self.model(x, training=False)
+        return [y[0] if isinstance(y, list) else y, *gradients, *self.model.get_weights()], kept
+
+
+@pytest.mark.parametrize("between", ["", "pool", "join", "twice"])
+@pytest.mark.parametrize("kind", Counting.KINDS)
+def test_integers_instead_of_floats(rng, kind, between):
+    """The same bits, whether a norm gets the integers of a product or, since others read it too, its floats."""
+    if kind == "first" and between:
+        return
+    x = rng.normal(size=(3, 8, 8, 128)).astype(np.float32)
+    x = lq.constant(x.transpose(0, 3, 1, 2).copy() if kind == "first" else x)
+    (integers, kept), (floats, kept_floats) = (Counting(kind, between, waits).train(x) for waits in (True, False))
+    for a, b in zip(integers, floats, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_which_integers_are_kept(rng):
+    """Those of long sums, in two bytes each; those of short ones are computed again."""
+    found = {}
+    for channels in (32, 128):
+        counting = Counting("signs", "", channels=channels)
+        x = lq.constant(rng.normal(size=(3, 8, 8, channels)).astype(np.float32))
+        with lq.GradientTape() as tape:
+            y = counting.model(x, training=True)
+        assert y.shape == (3, 6, 6, 64)
+        found[channels] = dict(tape.kept())
+    assert found[128]["normalize"] - found[32].get("normalize", 0) == 2 * 3 * 6 * 6 * 64
+
+
+def test_integers_that_would_not_fit(rng):
+    """Sums of more than 32,767 products stay floats."""
+    keras.utils.set_random_seed(4)
+    conv, norm = lq.layers.QuantConv2D(4, 3, use_bias=False, **SIGNS), keras.layers.BatchNormalization()
+    model = keras.models.Sequential([keras.layers.InputLayer((3, 3, 4096)), conv, norm])
+    x = np.ones((2, 3, 3, 4096), np.float32)
+    conv.set_weights([np.ones((3, 3, 4096, 4), np.float32)])
+    np.testing.assert_allclose(model(x), 9 * 4096 / np.sqrt(1 + 1e-3), rtol=1e-6)
+    assert conv.arithmetic == ("xnor",)
+
+
+def test_a_reader_of_integers_may_be_overridden():
+    class Watching(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None):
+            assert isinstance(inputs, lq.Tensor) and inputs.dtype == np.float32
+            return super().call(inputs, training=training)
+
+    for reader in (
+        Watching(),
+        keras.layers.BatchNormalization(axis=1),
+        keras.layers.BatchNormalization(dtype="float64"),
+    ):
+        conv = lq.layers.QuantConv2D(32, 3, **SIGNS)
+        model = keras.models.Sequential([keras.layers.InputLayer((6, 6, 8)), conv, reader])
+        x = np.ones((2, 6, 6, 8), np.float32)
+        np.testing.assert_array_equal(model(x), reader(conv(x)))
 
 
 def residual_blocks(kind, channels, between, **arguments):

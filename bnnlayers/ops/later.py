@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tape import Readable
+from ..tape import Readable, read
 
 
 class Later(Readable):
@@ -26,3 +26,12 @@ class Later(Readable):
         if self._value is None:
             self._value = self._compute()
         return self._value
+
+    def integers(self) -> Any:
+        """The value, in int16 if it is known to fit."""
+        return self._read_()
+
+
+def integers(x: Any) -> Any:
+    """`read(x)` for a reader that takes int16 as well as floats."""
+    return x.integers() if isinstance(x, Later) else read(x)

@@ -17,12 +17,12 @@ from .later import Later
 from .quantize import ste_sign
 from .shape import Joined
 
-_FLOAT = np.dtype(np.float32)
+_FLOAT, _INT16 = np.dtype(np.float32), np.dtype(np.int16)
 
 
 def by_channel(x, *parameters):
     """Whether kernels take `x`, and the parameters hold a number for each of its channels."""
-    if x.dtype != _FLOAT or x.ndim < 2:
+    if x.dtype not in (_FLOAT, _INT16) or x.ndim < 2:
         return False
     channels = x.shape[-1]
     for p in parameters:
@@ -183,9 +183,14 @@ def _grad_by_channel(residual, dy, needed, spare):
         out = tuple([spare.begun(i) for i in at])
         add = True not in [o is None for o in out]
         if not add:
-            out = tuple([spare.same(p) for p in pieces]) if more or added else (spare(x),)
+            out = tuple([_like(p, spare) for p in pieces]) if more or added else (spare(dy),)
         dx = _core.normalize_grad(pieces, dy, mean, scale, shift, slope, mask, out, add, rectified)
     return (dx[0], dgamma, dbeta, dy if added else None, *dx[1:])[: len(needed)]
+
+
+def _like(piece, spare):
+    """Where the gradient of a piece is written: over it, if it is there for nobody else and of floats."""
+    return spare.same(piece) if piece.dtype == _FLOAT else np.empty(piece.shape, _FLOAT)
 
 
 def _shape(parameter):

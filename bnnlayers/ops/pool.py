@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import _core
 from ..geometry import Geometry, convolution, low_pad, output_length
-from ..tape import operation
+from ..tape import operation, read, recording
 from .product import Product, Waiting, of_images, read_back, reduce, times
 
 
@@ -168,10 +168,14 @@ def max_pool(residual, dy, needed):
     return (dx,)
 
 
-def max_pool_of(x, *, size, strides, padding="valid", first=1):
-    """`max_pool` of an array or of a `Waiting` product, of which then no more than a few images are ever there."""
-    if isinstance(x, Waiting) and (windows := _geometry(x, size, strides, padding, first)) is not None:
-        return x.instead(_pooled, windows=windows, rank=len(size))
+def max_pool_of(x, *, size, strides, padding="valid", first=1, later=False):
+    """`max_pool` of an array or of a `Waiting` product, of which then no more than a few images are ever there.
+
+    If `later`, the result may be `Waiting` where it is recorded: two bytes of it are kept, or none.
+    """
+    if type(x) is Waiting and (windows := _geometry(x, size, strides, padding, first)) is not None:
+        pooled = x.instead(_Pooled, windows=windows, rank=len(size))
+        return pooled if later and recording() else read(pooled)
     return max_pool(x, size=size, strides=strides, padding=padding, first=first)
 
 
@@ -194,12 +198,15 @@ def _images(geometry, windows):
 
 
 @functools.partial(Product, effort=4)
-def _pooled(x, w, *, geometry, windows, rank, pad, layout, transposed, traced):
-    y = np.empty((geometry.batch, *windows.outputs, windows.channels), np.float32)
+def _pooled(x, w, *, geometry, windows, rank, pad, layout, transposed, integers=False, traced):
+    y = np.empty((geometry.batch, *windows.outputs, windows.channels), np.int16 if integers else np.float32)
     winners = []
     for images, some, pooled in _images(geometry, windows):
         product = times(x[images], w, some, pad, transposed)
-        winners.append(_core.max_pool(product, pooled, True in traced, y[images])[1])
+        largest, winner = _core.max_pool(product, pooled, True in traced, None if integers else y[images])
+        if integers:
+            y[images] = largest
+        winners.append(winner)
         del product  # before there is another
     residual = winners, *read_back(x, w, traced), w.shape, geometry, windows, pad, layout, transposed
     return _outputs(y, windows, rank), residual
@@ -222,6 +229,17 @@ def _pooled(residual, dy, needed):
             dw = more if dw is None else np.add(dw, more, out=dw)
         del flow  # before there is another
     return layout.back(dx, layout.inputs) if needed[0] else None, dw.reshape(shape) if needed[1] else None
+
+
+class _Pooled(Waiting):
+    """The pooling of a product that is yet to be computed."""
+
+    product = _pooled
+
+    def __init__(self, kind, x, w, **parameters):
+        super().__init__(kind, x, w, **parameters)
+        windows, rank = parameters["windows"], parameters["rank"]
+        self.shape = windows.batch, *windows.outputs[3 - rank :], windows.channels
 
 
 @_pooled.part

@@ -30,7 +30,7 @@ from . import blas
 from .later import Later
 from .quantize import Quantized, decode
 
-_FLOAT, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_FLOAT, _FLOAT64, _INT16 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int16)
 
 
 def operand(x: Any, axis: int) -> Any:
@@ -122,7 +122,9 @@ def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
     return sum_of_terms(one, x, w, of_ones)
 
 
-def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> Any:
+def _integer_times(
+    x: BitArray, w: BitArray, geometry: Geometry, pad: float, transposed: bool, dtype: Any = _FLOAT
+) -> Any:
     """Bits times bits, before divisors. What could exceed the kernel's int32 is put together from fewer planes."""
     many = len(x.words) > 2 or len(w.words) > 2
     if many and _depth(geometry, transposed) << (x.planes + w.planes) > np.iinfo(np.int32).max:
@@ -131,13 +133,15 @@ def _integer_times(x: BitArray, w: BitArray, geometry: Geometry, pad: float, tra
         y, more = (_integer_times(*pair, geometry, pad, transposed) for pair in pairs)
         more *= more.dtype.type(weight)
         return np.add(y, more, out=y)
-    return _core.xnor(x.words, *_all_but_words(x.kind, w, geometry, pad, transposed))
+    return _core.xnor(x.words, *_all_but_words(x.kind, w, geometry, pad, transposed, dtype))
 
 
-def _all_but_words(kind: str, w: BitArray, geometry: Geometry, pad: float, transposed: bool) -> tuple[Any, ...]:
+def _all_but_words(
+    kind: str, w: BitArray, geometry: Geometry, pad: float, transposed: bool, dtype: Any = _FLOAT
+) -> tuple[Any, ...]:
     """What the kernel of bits times bits is told, but for the words of its left operand."""
     right = w.prepare(geometry.groups, geometry.channels, transposed)
-    return right, geometry, pad, transposed, _FLOAT, kind, w.kind, len(w.words)
+    return right, geometry, pad, transposed, dtype, kind, w.kind, len(w.words)
 
 
 def _depth(geometry: Geometry, transposed: bool) -> int:
@@ -357,15 +361,19 @@ class Product:
 
     Bits times bits is cheap enough to be run again instead of keeping its float output. The others are where a sum is
     short, as it is at the large images near the input of a network. `effort` is how many values are computed for one.
+    With ``integers=True`` the result is int16, which is kept where a sum is long: it takes half the bytes, and the time
+    grows with the sum.
     """
 
     SHORT = 256
+    LONG = 1024
 
     def __init__(self, forward: Callable[..., Any], effort: int = 1) -> None:
+        self._effort = effort
         self._operations = {}
         for kind, again in itertools.product(("xnor", "signed", "float"), (False, True)):
             once = effort if kind == "xnor" else 2 * effort
-            each = self._operations[kind, again] = operation(forward, recompute=again and once)
+            each = self._operations[kind, again] = operation(forward, recompute=again and once, integers=True)
             each.__name__ = f"{forward.__module__.rpartition('.')[2]}, {kind}"
 
     def backward(self, function: Callable[..., Any]) -> Product:
@@ -383,7 +391,9 @@ class Product:
     def __call__(self, kind: str, x: Any, w: Any, **parameters: Any) -> Any:
         if ran.names is not None:
             ran.names.append(kind)
-        again = kind == "xnor" or math.prod(w.shape) <= self.SHORT * max(1, parameters["layout"].outputs[-1])
+        terms = math.prod(w.shape) // max(1, parameters["layout"].outputs[-1])
+        short = terms * self._effort < self.LONG if "integers" in parameters else terms <= self.SHORT
+        again = short or (kind == "xnor" and "integers" not in parameters)
         return self._operations[kind, again](x, w, **parameters)
 
 
@@ -403,8 +413,11 @@ def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:
 
 
 @Product
-def _product(x, w, *, geometry, pad, layout, transposed=False, traced):
-    y = times(layout.last(x), w, geometry, pad, transposed)
+def _product(x, w, *, geometry, pad, layout, transposed=False, integers=False, traced):
+    if integers:
+        y = _integer_times(x, w, geometry, pad, transposed, _INT16)
+    else:
+        y = times(layout.last(x), w, geometry, pad, transposed)
     return layout.back(y, layout.outputs), (*read_back(x, w, traced), w.shape, geometry, pad, layout, transposed)
 
 
@@ -439,7 +452,10 @@ def read_back(x: Any, w: Any, traced: Sequence[bool]) -> tuple[Any, Any]:
 
 
 class Waiting(Later):
-    """A product that is yet to be computed, for a reader that may take it image by image."""
+    """A product that is yet to be computed, for a reader that may take it image by image, or as integers."""
+
+    product = _product
+    _integers: Any = None
 
     def __init__(self, kind: str, x: Any, w: Any, **parameters: Any) -> None:
         self._operands, self._parameters = (kind, x, w), parameters
@@ -448,11 +464,26 @@ class Waiting(Later):
             ran.names.append(kind)
 
     def _compute(self) -> Any:
-        return _product(*self._operands, **self._parameters)
+        return self.product(*self._operands, **self._parameters)
 
-    def instead(self, product: Product, **more: Any) -> Any:
-        """What another `product` makes of the operands."""
-        return product(*self._operands, **{**self._parameters, **more})
+    def integers(self) -> Any:
+        kind, x, w = self._operands
+        if self._value is not None or kind != "xnor" or not self._fits(x, w):
+            return self._read_()
+        if self._integers is None:
+            self._integers = self.product(*self._operands, **self._parameters, integers=True)
+        return self._integers
+
+    def _fits(self, x: BitArray, w: BitArray) -> bool:
+        """Whether the results are integers that fit int16."""
+        largest = _depth(self._parameters["geometry"], False)
+        if not (x.is_signs and w.is_signs):
+            largest *= ((1 << x.planes) - 1) * ((1 << w.planes) - 1)
+        return x.divisor == w.divisor == 1 and w.scale is None and largest <= 0x7FFF
+
+    def instead(self, waiting: Callable[..., Waiting], **more: Any) -> Any:
+        """What else becomes of the operands."""
+        return waiting(*self._operands, **self._parameters, **more)
 
 
 class _Known:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..tape import Tensor, operation, read
-from .later import Later
+from ..tape import Tensor, operation
+from .later import Later, integers
 
-_FLOAT = np.dtype(np.float32)
+_FLOAT, _INT16 = np.dtype(np.float32), np.dtype(np.int16)
 # Channels from which on what reads a joined array reads it where it lies.
 _WIDE = 64
 
@@ -131,16 +131,16 @@ class Joined(Later):
     @staticmethod
     def of(arrays: Any) -> Joined | None:
         """If kernels can take the pieces: of enough channels, in whole words."""
-        pieces: list[_Piece] = []
-        for x in arrays:
-            pieces += x.pieces if type(x) is Joined else [_Piece(read(x))]
-        rows = {p.array.shape[:-1] for p in pieces}
+        rows = {x.shape[:-1] for x in arrays}
         if len(rows) > 1 or () in rows:
             return None
-        for p in pieces:
-            channels = p.array.shape[-1]
-            if type(p.array) is not Tensor or p.array.dtype != _FLOAT or channels < _WIDE or channels % 32:
+        for x in arrays:
+            channels = x.shape[-1]
+            if not isinstance(x, (Tensor, Later)) or x.dtype != _FLOAT or channels < _WIDE or channels % 32:
                 return None
+        pieces: list[_Piece] = []
+        for x in arrays:
+            pieces += x.pieces if type(x) is Joined else [_Piece(integers(x))]
         return Joined(pieces)
 
     @property
@@ -148,7 +148,7 @@ class Joined(Later):
         return [p.array for p in self.pieces]
 
     def _compute(self) -> Tensor:
-        return concatenate(*self.arrays)
+        return concatenate(*[a.astype(_FLOAT) if a.dtype == _INT16 else a for a in self.arrays])
 
 
 @operation(recompute=True)

@@ -15,7 +15,7 @@ from .spare import Sparing
 
 # What may be computed on the way to a value, as a multiple of its bytes. In a chain of elementwise
 # operations one that is too far from its beginning is kept instead.
-_DETOUR = 8
+_DETOUR = 5
 
 
 class Recomputed:

@@ -12,8 +12,10 @@ import numpy as np
 from .again import without_arguments
 from .nodes import Linear, Node, observers, recorded, state
 from .spare import Sparing
-from .tensor import ATOMS, Tensor, attach, convert_to_tensor, is_traced, operands, plain, read, wrap
+from .tensor import ATOMS, Tensor, attach, attach_integers, convert_to_tensor, is_traced, operands, plain, read, wrap
 from .variable import in_variable
+
+_INT16 = np.dtype(np.int16)
 
 # Classes that are parameters as they are.
 _parameters: set[type] = {*ATOMS}
@@ -27,7 +29,9 @@ class Operation:
     # ``part(images, args, params)``: the arguments that compute only a range of the first axis of the value.
     part: Callable[..., Any] | None = None
 
-    def __init__(self, forward: Callable[..., Any], recompute: int, linear: bool, joins: bool, parts: bool) -> None:
+    def __init__(
+        self, forward: Callable[..., Any], recompute: int, linear: bool, joins: bool, parts: bool, integers: bool
+    ) -> None:
         functools.update_wrapper(self, forward)
         self._forward = forward
         self._backward: Callable[..., Any] | None = None
@@ -35,6 +39,7 @@ class Operation:
         self._linear = linear
         self._joins = joins
         self._parts = parts
+        self._integers = integers
         signature = inspect.signature(forward)
         kept = [p for p in signature.parameters.values() if p.name != "traced"]
         self._wants_traced = len(kept) < len(signature.parameters)
@@ -89,6 +94,8 @@ class Operation:
         if residual is not None:
             residual = without_arguments(residual, values, parents)
         again = self._again(values, parents, params) if self.effort else None
+        if self._integers and value.dtype == _INT16:
+            return attach_integers(value, self.__name__, tuple(parents), self._backward, residual, again)
         return attach(value, self.__name__, tuple(parents), self._backward, residual, again)
 
     def _parameter(self, key: str, x: Any) -> Any:
@@ -129,6 +136,7 @@ def operation(
     linear: bool = False,
     joins: bool = False,
     parts: bool = False,
+    integers: bool = False,
 ) -> Any:
     """Make a forward function a differentiable operation.
 
@@ -151,6 +159,8 @@ def operation(
         parameters could be one, and backward takes the value itself apart.
     parts : bool, optional
         Whether a backward that names `spare` takes `Parts` in the place of an argument in its residual.
+    integers : bool, optional
+        Whether a value in int16 stands for one in float32, whose gradient it has.
 
     Returns
     -------
@@ -160,5 +170,7 @@ def operation(
         Where the operation has several values, `dy` is a tuple.
     """
     if forward is None:
-        return functools.partial(operation, recompute=recompute, linear=linear, joins=joins, parts=parts)
-    return Operation(forward, recompute, linear, joins, parts)
+        return functools.partial(
+            operation, recompute=recompute, linear=linear, joins=joins, parts=parts, integers=integers
+        )
+    return Operation(forward, recompute, linear, joins, parts, integers)

@@ -58,6 +58,14 @@ def attach(
     return _carry(value, Node(name, tapes, value, parents, backward, residual, recompute, source))
 
 
+def attach_integers(value: np.ndarray, *node: Any) -> Tensor:
+    """`attach` of an array of integers that stand for float32."""
+    tensor = value.view(Tensor)
+    tensor._node = Node(node[0], state.tapes, value, *node[1:])
+    tensor._node.dtype = np.dtype(np.float32)
+    return tensor
+
+
 def _carry(value: Any, node: Node) -> Any:
     if hasattr(value, "_with_node"):
         return value._with_node(node)

@@ -1,3 +1,4 @@
+/* AVX-512 with VPOPCNTDQ, and AMX: gradients are products of tiles of bytes. */
 #include "../bnn.h"
 #include "target.h"
 

@@ -1,3 +1,4 @@
+/* AVX2: words are counted by tables of nibbles. */
 #include "../bnn.h"
 #include "target.h"
 

@@ -1,3 +1,4 @@
+/* AVX-512 without VPOPCNTDQ: words are counted by tables of nibbles, after a carry-save sum. */
 #include "../bnn.h"
 #include "target.h"
 

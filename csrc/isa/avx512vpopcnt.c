@@ -1,3 +1,4 @@
+/* AVX-512 with VPOPCNTDQ: words are counted by an instruction, after a carry-save sum. */
 #include "../bnn.h"
 #include "target.h"
 

@@ -1,3 +1,4 @@
+/* NEON, of every AArch64 machine: bytes are counted by an instruction. */
 #include "../bnn.h"
 #include "target.h"
 

@@ -1,3 +1,4 @@
+/* Four lanes in C that any compiler of vector types takes, for machines without a level of their own. */
 #include "../bnn.h"
 #include "target.h"
 

@@ -134,6 +134,10 @@ BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return _mm256_mul_ps(a, b); }
 BNN_INLINE vf32 v_div_f32(vf32 a, vf32 b) { return _mm256_div_ps(a, b); }
 BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return _mm256_fmadd_ps(a, b, c); }
 BNN_INLINE vf32 v_float(vu32 x) { return _mm256_cvtepi32_ps(x); }
+BNN_INLINE vu32 v_load_i16(const int16_t *p) { return _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p)); }
+BNN_INLINE void v_store_i16(int16_t *p, vu32 x) {
+  _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
+}
 BNN_INLINE vu32 v_bits_of(vf32 x) { return _mm256_castps_si256(x); }
 BNN_INLINE vf32 v_as_float(vu32 x) { return _mm256_castsi256_ps(x); }
 

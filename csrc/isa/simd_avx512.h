@@ -55,6 +55,8 @@ BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return _mm512_mul_ps(a, b); }
 BNN_INLINE vf32 v_div_f32(vf32 a, vf32 b) { return _mm512_div_ps(a, b); }
 BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return _mm512_fmadd_ps(a, b, c); }
 BNN_INLINE vf32 v_float(vu32 x) { return _mm512_cvtepi32_ps(x); }
+BNN_INLINE vu32 v_load_i16(const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+BNN_INLINE void v_store_i16(int16_t *p, vu32 x) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(x)); }
 BNN_INLINE vu32 v_bits_of(vf32 x) { return _mm512_castps_si512(x); }
 BNN_INLINE vf32 v_as_float(vu32 x) { return _mm512_castsi512_ps(x); }
 

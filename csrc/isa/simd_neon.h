@@ -66,6 +66,8 @@ BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return vmulq_f32(a, b); }
 BNN_INLINE vf32 v_div_f32(vf32 a, vf32 b) { return vdivq_f32(a, b); }
 BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return vfmaq_f32(c, a, b); }
 BNN_INLINE vf32 v_float(vu32 x) { return vcvtq_f32_s32(vreinterpretq_s32_u32(x)); }
+BNN_INLINE vu32 v_load_i16(const int16_t *p) { return vreinterpretq_u32_s32(vmovl_s16(vld1_s16(p))); }
+BNN_INLINE void v_store_i16(int16_t *p, vu32 x) { vst1_s16(p, vmovn_s32(vreinterpretq_s32_u32(x))); }
 BNN_INLINE vu32 v_bits_of(vf32 x) { return vreinterpretq_u32_f32(x); }
 BNN_INLINE vf32 v_as_float(vu32 x) { return vreinterpretq_f32_u32(x); }
 

@@ -78,6 +78,17 @@ BNN_INLINE vf32 v_mul_f32(vf32 a, vf32 b) { return a * b; }
 BNN_INLINE vf32 v_div_f32(vf32 a, vf32 b) { return a / b; }
 BNN_INLINE vf32 v_fma_f32(vf32 a, vf32 b, vf32 c) { return a * b + c; }
 BNN_INLINE vf32 v_float(vu32 x) { return __builtin_convertvector((vi32)x, vf32); }
+/* Signed halves of words as words, and words that fit them as halves. */
+typedef int16_t v_halves __attribute__((vector_size(8)));
+BNN_INLINE vu32 v_load_i16(const int16_t *p) {
+  v_halves x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return (vu32)__builtin_convertvector(x, vi32);
+}
+BNN_INLINE void v_store_i16(int16_t *p, vu32 x) {
+  v_halves halves = __builtin_convertvector((vi32)x, v_halves);
+  __builtin_memcpy(p, &halves, sizeof halves);
+}
 BNN_INLINE vu32 v_bits_of(vf32 x) { return (vu32)x; }
 BNN_INLINE vf32 v_as_float(vu32 x) { return (vf32)x; }
 

@@ -48,15 +48,43 @@ static norm_block norm_block_of(const bnn_norm *n, int64_t i) {
                       .count = rows * n->channels};
 }
 
-/* The wide row of a piece that begins with that row: `width` floats, the next one `stride` after it. */
+/* How x is read: rectified or not, as integers or as floats. */
+enum { NORM_RECTIFIED = 1, NORM_INTEGERS = 2 };
+
+/* `what`, with the form as a literal. */
+#define NORM_BY_FORM(what, form, ...)                    \
+  switch (form) {                                        \
+    case 0:                                              \
+      what(0, __VA_ARGS__);                              \
+      break;                                             \
+    case NORM_RECTIFIED:                                 \
+      what(NORM_RECTIFIED, __VA_ARGS__);                 \
+      break;                                             \
+    case NORM_INTEGERS:                                  \
+      what(NORM_INTEGERS, __VA_ARGS__);                  \
+      break;                                             \
+    default:                                             \
+      what(NORM_RECTIFIED | NORM_INTEGERS, __VA_ARGS__); \
+  }
+
+BNN_INLINE int64_t norm_bytes(int form, int64_t count) {
+  return count * (int64_t)(form & NORM_INTEGERS ? sizeof(int16_t) : sizeof(float));
+}
+
+/* The `i`-th value from there on. */
+BNN_INLINE const void *norm_from(int form, const void *x, int64_t i) { return (const char *)x + norm_bytes(form, i); }
+
+/* The wide row of a piece that begins with that row: `width` values, the next one `stride` after it. */
 typedef struct {
   int64_t width, stride;
-  const float *x;
+  int form;
+  const void *x;
 } norm_part;
 
 static norm_part norm_part_of(const bnn_norm *n, const norm_block *b, int64_t piece, int64_t row) {
   const bnn_norm_piece *p = &n->piece[piece];
-  return (norm_part){b->group * p->channels, b->group * p->stride, p->x + row * p->stride};
+  int form = (n->rectified ? NORM_RECTIFIED : 0) | (p->integers ? NORM_INTEGERS : 0);
+  return (norm_part){b->group * p->channels, b->group * p->stride, form, norm_from(form, p->x, row * p->stride)};
 }
 
 /* A value per channel for each float of a wide row. */
@@ -76,68 +104,72 @@ static void norm_fold(const norm_block *b, const float *wide, float *sum) {
 }
 
 /* What x counts as: rectified, it is 0 unless positive; a NaN stays. */
-BNN_INLINE float norm_of(int rectified, float x) { return rectified && x <= 0 ? 0 : x; }
+BNN_INLINE float norm_of(int form, const void *x, int64_t j) {
+  float value = form & NORM_INTEGERS ? (float)((const int16_t *)x)[j] : ((const float *)x)[j];
+  return form & NORM_RECTIFIED && value <= 0 ? 0 : value;
+}
 
-BNN_INLINE void norm_add(int rectified, const float *restrict x, int64_t count, int64_t width, int64_t stride,
+BNN_INLINE void norm_add(int form, const void *restrict x, int64_t count, int64_t width, int64_t stride,
                          float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
-  for (; count >= 4 * width; count -= 4 * width, x += 4 * stride) {
-    const float *restrict y = x + stride, *restrict z = y + stride, *restrict w = z + stride;
+  for (; count >= 4 * width; count -= 4 * width, x = norm_from(form, x, 4 * stride)) {
+    const void *restrict y = norm_from(form, x, stride), *restrict z = norm_from(form, x, 2 * stride);
+    const void *restrict w = norm_from(form, x, 3 * stride);
     for (int64_t j = 0; j < width; j++)
-      sum[j] +=
-          (norm_of(rectified, x[j]) + norm_of(rectified, y[j])) + (norm_of(rectified, z[j]) + norm_of(rectified, w[j]));
+      sum[j] += (norm_of(form, x, j) + norm_of(form, y, j)) + (norm_of(form, z, j) + norm_of(form, w, j));
   }
-  for (; count > 0; count -= width, x += stride) {
+  for (; count > 0; count -= width, x = norm_from(form, x, stride)) {
     int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) sum[j] += norm_of(rectified, x[j]);
+    for (int64_t j = 0; j < here; j++) sum[j] += norm_of(form, x, j);
   }
 }
 
-BNN_INLINE float norm_square(int rectified, float x, float mean) {
-  float off = norm_of(rectified, x) - mean;
+BNN_INLINE float norm_square(int form, const void *x, int64_t j, float mean) {
+  float off = norm_of(form, x, j) - mean;
   return off * off;
 }
 
 /* The squares of what has just been read; the block behind it is read next. */
-BNN_INLINE void norm_add_squares(int rectified, const float *restrict x, int64_t count, int64_t width, int64_t stride,
+BNN_INLINE void norm_add_squares(int form, const void *restrict x, int64_t count, int64_t width, int64_t stride,
                                  const float *restrict mean, float *restrict sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
-  for (int64_t block = count / width * stride; count >= 4 * width; count -= 4 * width, x += 4 * stride) {
-    const float *restrict y = x + stride, *restrict z = y + stride, *restrict w = z + stride;
-    for (int64_t i = 0; i < 4; i++) fetch_ahead(x + block + i * stride, (size_t)width * sizeof *x);
+  int64_t block = count / width * stride;
+  for (; count >= 4 * width; count -= 4 * width, x = norm_from(form, x, 4 * stride)) {
+    const void *restrict y = norm_from(form, x, stride), *restrict z = norm_from(form, x, 2 * stride);
+    const void *restrict w = norm_from(form, x, 3 * stride);
+    for (int64_t i = 0; i < 4; i++)
+      fetch_ahead(norm_from(form, x, block + i * stride), (size_t)norm_bytes(form, width));
     for (int64_t j = 0; j < width; j++) {
       float m = mean[j];
-      sum[j] += (norm_square(rectified, x[j], m) + norm_square(rectified, y[j], m)) +
-                (norm_square(rectified, z[j], m) + norm_square(rectified, w[j], m));
+      sum[j] += (norm_square(form, x, j, m) + norm_square(form, y, j, m)) +
+                (norm_square(form, z, j, m) + norm_square(form, w, j, m));
     }
   }
-  for (; count > 0; count -= width, x += stride) {
+  for (; count > 0; count -= width, x = norm_from(form, x, stride)) {
     int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) sum[j] += norm_square(rectified, x[j], mean[j]);
+    for (int64_t j = 0; j < here; j++) sum[j] += norm_square(form, x, j, mean[j]);
   }
 }
 
-BNN_INLINE void norm_moments_of(int rectified, const bnn_norm *n, int64_t begin, int64_t end) {
+BNN_INLINE void norm_moments_of(int form, const bnn_norm *n, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) {
     norm_block b = norm_block_of(n, i);
     norm_part whole = norm_part_of(n, &b, 0, b.row);
     float several[2][NORM_MOST], *mean = n->parts + 2 * i * b.channels, *squares = mean + b.channels;
     float *wide = b.group > 1 ? several[0] : mean;
-    norm_add(rectified, whole.x, b.count, b.width, whole.stride, wide);
+    norm_add(form, whole.x, b.count, b.width, whole.stride, wide);
     norm_fold(&b, wide, mean);
     for (int64_t c = 0; c < b.channels; c++) mean[c] /= (float)b.rows;
     float *sums = b.group > 1 ? several[1] : squares;
-    norm_add_squares(rectified, whole.x, b.count, b.width, whole.stride, norm_widen(&b, mean, wide), sums);
+    norm_add_squares(form, whole.x, b.count, b.width, whole.stride, norm_widen(&b, mean, wide), sums);
     norm_fold(&b, sums, squares);
   }
 }
 
 static void norm_moments(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
-  if (n->rectified)
-    norm_moments_of(1, n, begin, end);
-  else
-    norm_moments_of(0, n, begin, end);
+  norm_block b = norm_block_of(n, begin);
+  NORM_BY_FORM(norm_moments_of, norm_part_of(n, &b, 0, b.row).form, n, begin, end);
 }
 
 BNN_INLINE void norm_move(float *average, int64_t c, float value, float rate) {
@@ -180,9 +212,13 @@ BNN_INLINE vf32 norm_load(int whole, const float *row, int64_t j, int64_t here) 
 }
 
 /* Likewise of x, rectified where that is asked for. */
-BNN_INLINE vf32 norm_load_x(int rectified, int whole, const float *row, int64_t j, int64_t here) {
-  vf32 x = norm_load(whole, row, j, here), zero = v_set_f32(0);
-  return rectified ? v_choose_f32(v_mask_or(v_less_f32(zero, x), v_nan_f32(x)), x, zero) : x;
+BNN_INLINE vf32 norm_load_x(int form, int whole, const void *row, int64_t j, int64_t here) {
+  vf32 x, zero = v_set_f32(0);
+  if (form & NORM_INTEGERS)
+    x = v_float(load_halves((const int16_t *)row + j, whole ? BNN_LANES : here - j));
+  else
+    x = norm_load(whole, row, j, here);
+  return form & NORM_RECTIFIED ? v_choose_f32(v_mask_or(v_less_f32(zero, x), v_nan_f32(x)), x, zero) : x;
 }
 
 /* Likewise of dy: 0 where the mask of the row has no bit. */
@@ -192,21 +228,22 @@ BNN_INLINE vf32 norm_flow(int whole, const float *dy, const uint32_t *mask, int6
   return v_choose_f32(v_mask_of(mask[j / BNN_WORD] >> j % BNN_WORD), flow, v_set_f32(0));
 }
 
-BNN_INLINE void norm_ask(const float *x, const float *dy) {
-  fetch_ahead(x + NORM_AHEAD, 1);
-  fetch_ahead(dy + NORM_AHEAD, 1);
+BNN_INLINE void norm_ask(int form, const void *x, const float *dy, int64_t j) {
+  fetch_ahead(norm_from(form, x, j + NORM_AHEAD), 1);
+  fetch_ahead(dy + j + NORM_AHEAD, 1);
 }
 
 /* One or four wide rows that end at `here`. */
-BNN_INLINE void norm_add_products_at(int rectified, int whole, int rows, const float *x, const float *dy,
+BNN_INLINE void norm_add_products_at(int form, int whole, int rows, const void *x, const float *dy,
                                      const uint32_t *mask, int64_t width, int64_t stride, int64_t j, int64_t here,
                                      const float *mean, float *sum, float *products) {
   vf32 m = norm_load(whole, mean, j, here), flow[4], product[4];
   BNN_UNROLL
   for (int i = 0; i < rows; i++) {
-    norm_ask(x + i * stride + j, dy + i * width + j);
+    const void *row = norm_from(form, x, i * stride);
+    norm_ask(form, row, dy + i * width, j);
     flow[i] = norm_flow(whole, dy + i * width, mask ? mask + i * (width / BNN_WORD) : NULL, j, here);
-    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load_x(rectified, whole, x + i * stride, j, here), m));
+    product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load_x(form, whole, row, j, here), m));
   }
   for (int i = 1; i < rows; i += 2) {
     flow[i - 1] = v_add_f32(flow[i - 1], flow[i]);
@@ -227,13 +264,13 @@ BNN_INLINE void norm_add_products_at(int rectified, int whole, int rows, const f
   }
 }
 
-BNN_INLINE void norm_add_products_of(int rectified, int rows, const float *x, const float *dy, const uint32_t *mask,
+BNN_INLINE void norm_add_products_of(int form, int rows, const void *x, const float *dy, const uint32_t *mask,
                                      int64_t width, int64_t stride, int64_t here, const float *mean, float *sum,
                                      float *products) {
   int64_t j = 0;
   for (; j + BNN_LANES <= here; j += BNN_LANES)
-    norm_add_products_at(rectified, 1, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
-  if (j < here) norm_add_products_at(rectified, 0, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
+    norm_add_products_at(form, 1, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
+  if (j < here) norm_add_products_at(form, 0, rows, x, dy, mask, width, stride, j, here, mean, sum, products);
 }
 
 /* The mask from float `first` on, or NULL. */
@@ -251,11 +288,13 @@ static void norm_add_products(const bnn_norm *n, const norm_block *b, const floa
       int64_t here = left < p.width ? left : p.width;
       const float *dy = n->dy + first + j;
       const uint32_t *mask = norm_mask(n, first + j);
-      if (rows == 4)
-        norm_add_products_of(n->rectified, 4, p.x, dy, mask, b->width, p.stride, p.width, mean + j, sum + j,
-                             products + j);
-      else
-        norm_add_products_of(n->rectified, 1, p.x, dy, mask, b->width, p.stride, here, mean + j, sum + j, products + j);
+      if (rows == 4) {
+        NORM_BY_FORM(norm_add_products_of, p.form, 4, p.x, dy, mask, b->width, p.stride, p.width, mean + j, sum + j,
+                     products + j);
+      } else {
+        NORM_BY_FORM(norm_add_products_of, p.form, 1, p.x, dy, mask, b->width, p.stride, here, mean + j, sum + j,
+                     products + j);
+      }
       j += p.width;
     }
   }
@@ -303,20 +342,19 @@ typedef struct {
   const float *mean, *scale, *shift;
 } norm_line;
 
-BNN_INLINE vf32 norm_normal(int rectified, int whole, const float *x, const norm_line *line, const float *addend,
-                            int64_t j, int64_t here) {
-  vf32 y = v_sub_f32(norm_load_x(rectified, whole, x, j, here), norm_load(whole, line->mean, j, here));
+BNN_INLINE vf32 norm_normal(int form, int whole, const void *x, const norm_line *line, const float *addend, int64_t j,
+                            int64_t here) {
+  vf32 y = v_sub_f32(norm_load_x(form, whole, x, j, here), norm_load(whole, line->mean, j, here));
   y = v_mul_f32(y, norm_load(whole, line->scale, j, here));
   if (line->shift) y = v_add_f32(y, norm_load(whole, line->shift, j, here));
   return addend ? v_add_f32(y, norm_load(whole, addend, j, here)) : y;
 }
 
-static void norm_row(int rectified, const float *x, int64_t here, const norm_line *line, const float *addend,
-                     float *out) {
+BNN_INLINE void norm_row(int form, const void *x, int64_t here, const norm_line *line, const float *addend,
+                         float *out) {
   int64_t j = 0;
-  for (; j + BNN_LANES <= here; j += BNN_LANES)
-    v_store_f32(out + j, norm_normal(rectified, 1, x, line, addend, j, here));
-  if (j < here) v_store_part_f32(out + j, norm_normal(rectified, 0, x, line, addend, j, here), here - j);
+  for (; j + BNN_LANES <= here; j += BNN_LANES) v_store_f32(out + j, norm_normal(form, 1, x, line, addend, j, here));
+  if (j < here) v_store_part_f32(out + j, norm_normal(form, 0, x, line, addend, j, here), here - j);
 }
 
 static void normalize(const void *what, int64_t begin, int64_t end) {
@@ -332,30 +370,32 @@ static void normalize(const void *what, int64_t begin, int64_t end) {
       norm_part p = norm_part_of(n, &b, i, row);
       norm_line line = {mean + j, scale + j, shift ? shift + j : NULL};
       const float *addend = n->addend ? n->addend + first + j : NULL;
-      norm_row(n->rectified, p.x, left < p.width ? left : p.width, &line, addend, n->out + first + j);
+      NORM_BY_FORM(norm_row, p.form, p.x, left < p.width ? left : p.width, &line, addend, n->out + first + j);
       j += p.width;
     }
   }
 }
 
-/* The words of a piece from word `first` of some rows on; whether there is a NaN. */
-static int norm_sign_rows(const bnn_norm *n, const bnn_norm_piece *p, int64_t first, int64_t row, int64_t end) {
+/* The words of a piece from word `first` of some rows on; says if there is a NaN. */
+BNN_INLINE void norm_sign_rows(int form, const bnn_norm *n, const bnn_norm_piece *p, int64_t first, int64_t row,
+                               int64_t end, uint8_t *any_nan) {
   int64_t words = n->channels / BNN_WORD, here = p->channels / BNN_WORD, channel = first * BNN_WORD;
   norm_line line = {n->mean + channel, n->scale + channel, n->shift ? n->shift + channel : NULL};
   vf32 zero = v_set_f32(0), clip = v_set_f32(n->clip);
   vmask nan = v_mask_none();
   for (; row < end; row++) {
     int64_t at = row * n->channels + channel;
-    const float *x = p->x + row * p->stride, *addend = n->addend ? n->addend + at : NULL;
+    const void *x = norm_from(form, p->x, row * p->stride);
+    const float *addend = n->addend ? n->addend + at : NULL;
     float *out = n->out ? n->out + at : NULL;
     uint32_t *signs = n->words + row * words + first, *withins = n->within ? n->within + row * words + first : NULL;
     for (int64_t w = 0; w < here; w++) {
       uint32_t sign = 0, within = 0;
-      fetch_ahead(x + w * BNN_WORD + NORM_AHEAD, BNN_WORD * sizeof *x);
+      fetch_ahead(norm_from(form, x, w * BNN_WORD + NORM_AHEAD), (size_t)norm_bytes(form, BNN_WORD));
       BNN_UNROLL
       for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
         int64_t c = w * BNN_WORD + lane;
-        vf32 y = norm_normal(n->rectified, 1, x, &line, addend, c, p->channels);
+        vf32 y = norm_normal(form, 1, x, &line, addend, c, p->channels);
         if (out) v_store_f32(out + c, y);
         sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
         within |= v_mask_bits(v_within_f32(y, clip)) << lane;
@@ -365,7 +405,7 @@ static int norm_sign_rows(const bnn_norm *n, const bnn_norm_piece *p, int64_t fi
       if (withins) withins[w] = within;
     }
   }
-  return v_mask_bits(nan) != 0;
+  *any_nan |= v_mask_bits(nan) != 0;
 }
 
 static void normalize_sign(const void *what, int64_t begin, int64_t end) {
@@ -374,23 +414,24 @@ static void normalize_sign(const void *what, int64_t begin, int64_t end) {
     norm_block b = norm_block_of(n, i);
     n->nan[i] = 0;
     for (int64_t piece = 0, first = 0; piece < n->pieces; piece++) {
-      n->nan[i] |= (uint8_t)norm_sign_rows(n, &n->piece[piece], first, b.row, b.row + b.rows);
+      int form = norm_part_of(n, &b, piece, b.row).form;
+      NORM_BY_FORM(norm_sign_rows, form, n, &n->piece[piece], first, b.row, b.row + b.rows, &n->nan[i]);
       first += n->piece[piece].channels / BNN_WORD;
     }
   }
 }
 
 /* x and dy may be dx itself: a vector of each is read before it is written. */
-BNN_INLINE void norm_grad_at(int rectified, int whole, const float *x, const float *dy, const uint32_t *mask, int64_t j,
+BNN_INLINE void norm_grad_at(int form, int whole, const void *x, const float *dy, const uint32_t *mask, int64_t j,
                              int64_t here, const float *mean, const float *scale, const float *shift,
                              const float *slope, int add, float *dx) {
-  norm_ask(x + j, dy + j);
+  norm_ask(form, x, dy, j);
   vf32 flow = v_sub_f32(norm_flow(whole, dy, mask, j, here), norm_load(whole, shift, j, here));
-  vf32 value = norm_load_x(rectified, whole, x, j, here), zero = v_set_f32(0);
+  vf32 value = norm_load_x(form, whole, x, j, here), zero = v_set_f32(0);
   vf32 normal = v_sub_f32(value, norm_load(whole, mean, j, here));
   flow = v_sub_f32(flow, v_mul_f32(normal, norm_load(whole, slope, j, here)));
   flow = v_mul_f32(flow, norm_load(whole, scale, j, here));
-  if (rectified) flow = v_choose_f32(v_less_f32(zero, value), flow, zero);
+  if (form & NORM_RECTIFIED) flow = v_choose_f32(v_less_f32(zero, value), flow, zero);
   if (add) flow = v_add_f32(norm_load(whole, dx, j, here), flow);
   if (whole)
     v_store_f32(dx + j, flow);
@@ -398,13 +439,13 @@ BNN_INLINE void norm_grad_at(int rectified, int whole, const float *x, const flo
     v_store_part_f32(dx + j, flow, here - j);
 }
 
-static void norm_grad_row(int rectified, const float *x, const float *dy, const uint32_t *mask, int64_t here,
-                          const float *mean, const float *scale, const float *shift, const float *slope, int add,
-                          float *dx) {
+BNN_INLINE void norm_grad_row(int form, const void *x, const float *dy, const uint32_t *mask, int64_t here,
+                              const float *mean, const float *scale, const float *shift, const float *slope, int add,
+                              float *dx) {
   int64_t j = 0;
   for (; j + BNN_LANES <= here; j += BNN_LANES)
-    norm_grad_at(rectified, 1, x, dy, mask, j, here, mean, scale, shift, slope, add, dx);
-  if (j < here) norm_grad_at(rectified, 0, x, dy, mask, j, here, mean, scale, shift, slope, add, dx);
+    norm_grad_at(form, 1, x, dy, mask, j, here, mean, scale, shift, slope, add, dx);
+  if (j < here) norm_grad_at(form, 0, x, dy, mask, j, here, mean, scale, shift, slope, add, dx);
 }
 
 static void normalize_grad(const void *what, int64_t begin, int64_t end) {
@@ -418,9 +459,9 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
     int64_t first = row * b.channels, left = (rows - row) * b.channels;
     for (int64_t i = 0, from = 0; i < n->pieces; i++) {
       norm_part p = norm_part_of(n, &b, i, row);
-      norm_grad_row(n->rectified, p.x, n->dy + first + from, norm_mask(n, first + from),
-                    left < p.width ? left : p.width, mean + from, scale + from, shift + from, slope + from, n->add,
-                    n->piece[i].dx + row * n->piece[i].channels);
+      NORM_BY_FORM(norm_grad_row, p.form, p.x, n->dy + first + from, norm_mask(n, first + from),
+                   left < p.width ? left : p.width, mean + from, scale + from, shift + from, slope + from, n->add,
+                   n->piece[i].dx + row * n->piece[i].channels);
       from += p.width;
     }
   }

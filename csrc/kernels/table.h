@@ -37,6 +37,7 @@
   { signed_reduce_items, signed_reduce_scratch, signed_reduce_run, NULL }
 #endif
 
+#include "halves.h"
 #include "runs.h"
 
 #include "depthwise.h"

@@ -252,6 +252,14 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, const int rows, const int panels
     vu32 product = meeting == XNOR_SIGNS ? v_add(total[i], total[i]) : v_mul(total[i], v_set((uint32_t)sum->factor));
     total[i] = v_sub(v_load(sum->from[i / vectors] + i % vectors * BNN_LANES), product);
   }
+  if (sum->type == BNN_INT16) {
+    BNN_UNROLL
+    for (int i = 0; i < cells; i++) {
+      int lane = i % vectors * BNN_LANES;
+      store_halves((int16_t *)to[i / vectors] + sum->at + lane, total[i], sum->columns - lane);
+    }
+    return;
+  }
   if (sum->type == BNN_FLOAT32) {
     BNN_UNROLL
     for (int i = 0; i < cells; i++) total[i] = v_bits_of(v_float(total[i]));
@@ -277,7 +285,7 @@ typedef void xnor_tiles_of(const xnor_sum *sum, int64_t rows, const uint32_t *co
     for (; rows >= BNN_TILE_ROWS; rows -= BNN_TILE_ROWS, left += BNN_TILE_ROWS, to += BNN_TILE_ROWS) {                \
       BNN_UNROLL                                                                                                      \
       for (int k = 0; k < BNN_TILE_ROWS; k++)                                                                         \
-        fetch_ahead((uint32_t *)to[k + XNOR_PIXELS_AHEAD] + sum->at, XNOR_TILE * 4);                                  \
+        fetch_ahead(to[k + XNOR_PIXELS_AHEAD] + sum->at * bnn_size(sum->type), XNOR_TILE * 4);                        \
       xnor_tile(XNOR_##meeting, BNN_TILE_ROWS, 1, sum, left, to);                                                     \
     }                                                                                                                 \
     if (BNN_TILE_ROWS > 3 && rows == 3) xnor_tile(XNOR_##meeting, 3, 1, sum, left, to);                               \
@@ -590,15 +598,16 @@ BNN_APART void xnor_begin_block(const bnn_product *p, xnor_work *work, int64_t b
   int64_t image = begin / class_->count, position = class_->first + begin % class_->count;
   int64_t last = work->folded ? 0 : work->last;
   const uint32_t *from = (const uint32_t *)p->left + last + group * words + image * schedule->sources * reach;
-  char *to = (char *)p->out + (group * p->columns + image * schedule->pixels * width) * 4; /* both types have 4 bytes */
+  int64_t size = bnn_size(p->out_type);
+  char *to = (char *)p->out + (group * p->columns + image * schedule->pixels * width) * size;
   work->begin = begin, work->group = group;
   for (int64_t i = 0; i < pixels; i++) {
     work->from[i] = from + schedule->base[position] * reach;
-    work->to[i] = to + schedule->pixel[position] * width * 4;
+    work->to[i] = to + schedule->pixel[position] * width * size;
     if (++position < class_->first + class_->count) continue;
     position = class_->first;
     from += schedule->sources * reach;
-    to += schedule->pixels * width * 4;
+    to += schedule->pixels * width * size;
   }
   for (int64_t i = 0; i < XNOR_PIXELS_AHEAD; i++) work->to[pixels + i] = work->to[pixels - 1];
   for (int64_t i = 0; i < pixels && work->rows; i++) {

@@ -112,8 +112,7 @@ BNN_INLINE void xnor_nibbles_count(const int pairs, const xnor_nibbles *work, co
 }
 
 /* The results of one pixel, from what it counted. */
-BNN_INLINE void xnor_nibbles_store(const vu32 half[2], const int32_t *start, bnn_type type, int64_t columns,
-                                   uint32_t *to) {
+BNN_INLINE void xnor_nibbles_store(const vu32 half[2], const int32_t *start, bnn_type type, int64_t columns, char *to) {
   vu32 count[NIBBLE_VECTORS] = {v_low_halves(half[0]), v_high_halves(half[0]), v_low_halves(half[1]),
                                 v_high_halves(half[1])};
   BNN_UNROLL
@@ -121,10 +120,12 @@ BNN_INLINE void xnor_nibbles_store(const vu32 half[2], const int32_t *start, bnn
     int64_t lane = v * BNN_LANES;
     vu32 result = v_sub(v_load(start + lane), v_add(count[v], count[v]));
     if (type == BNN_FLOAT32) result = v_bits_of(v_float(result));
-    if (columns >= lane + BNN_LANES)
-      v_store(to + lane, result);
+    if (type == BNN_INT16)
+      store_halves((int16_t *)to + lane, result, columns - lane);
+    else if (columns >= lane + BNN_LANES)
+      v_store((uint32_t *)to + lane, result);
     else if (columns > lane)
-      v_store_part(to + lane, result, columns - lane);
+      v_store_part((uint32_t *)to + lane, result, columns - lane);
   }
 }
 
@@ -140,6 +141,6 @@ static void xnor_nibbles_panel(const xnor_nibbles *work, int64_t pixels, const i
     else
       xnor_nibbles_count(pairs = 1, work, pixel, total);
     for (int64_t k = 0; k < 2 * pairs && i + k < pixels; k++)
-      xnor_nibbles_store(total[k / 2] + k % 2 * 2, start, type, columns, (uint32_t *)to[i + k] + at);
+      xnor_nibbles_store(total[k / 2] + k % 2 * 2, start, type, columns, to[i + k] + at * bnn_size(type));
   }
 }

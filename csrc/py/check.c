@@ -236,7 +236,7 @@ int check_sign_pad(const char *function, PyObject *value, double *result) {
   return -1;
 }
 
-int check_dtype(const char *function, PyObject *value, int first, int second, int *type) {
+int check_dtype(const char *function, PyObject *value, const int *types, int *type) {
   PyArray_Descr *descr = NULL;
   if (value == Py_None || PyArray_DescrConverter(value, &descr) == NPY_FAIL) {
     if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
@@ -245,14 +245,18 @@ int check_dtype(const char *function, PyObject *value, int first, int second, in
   } else {
     *type = descr->type_num;
     Py_DECREF(descr);
-    if (PyArray_EquivTypenums(*type, first)) return *type = first, 0;
-    if (PyArray_EquivTypenums(*type, second)) return *type = second, 0;
+    for (const int *one = types; *one != NPY_NOTYPE; one++)
+      if (PyArray_EquivTypenums(*type, *one)) return *type = *one, 0;
   }
-  PyArray_Descr *one = PyArray_DescrFromType(first), *two = PyArray_DescrFromType(second);
-  raise(PyExc_TypeError, function, "dtype", PyUnicode_FromFormat("%S or %S", (PyObject *)one, (PyObject *)two),
-        PyUnicode_FromFormat("%R", value));
-  Py_DECREF(one);
-  Py_DECREF(two);
+  PyObject *expected = NULL;
+  for (const int *one = types; *one != NPY_NOTYPE; one++) {
+    PyObject *name = (PyObject *)PyArray_DescrFromType(*one);
+    const char *before = !expected ? "" : one[1] == NPY_NOTYPE ? " or " : ", ";
+    Py_XSETREF(expected, PyUnicode_FromFormat("%V%s%S", expected, "", before, name));
+    Py_DECREF(name);
+    if (!expected) return -1;
+  }
+  raise(PyExc_TypeError, function, "dtype", expected, PyUnicode_FromFormat("%R", value));
   return -1;
 }
 

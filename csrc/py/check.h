@@ -41,7 +41,7 @@ int check_choice(const char *function, const char *argument, PyObject *value, co
 /* The pad value of a packed operand: 0, 1 or -1. */
 int check_sign_pad(const char *function, PyObject *value, double *result);
 /* One of two type numbers. */
-int check_dtype(const char *function, PyObject *value, int first, int second, int *type);
+int check_dtype(const char *function, PyObject *value, const int *types, int *type);
 int check_geometry(const char *function, PyObject *value, bnn_geometry *geometry);
 
 /* The product of the factors (none negative), if arrays of that many items of 8 bytes can exist. */

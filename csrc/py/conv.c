@@ -128,7 +128,8 @@ static PyObject *unpack(PyObject *self, PyObject *args, PyObject *keywords) {
     goto done;
   int axes = PyArray_NDIM(words);
   if (check_axis("unpack", axis_arg, axes, &axis) < 0) goto done;
-  if (dtype_arg && check_dtype("unpack", dtype_arg, NPY_FLOAT32, NPY_FLOAT64, &type) < 0) goto done;
+  if (dtype_arg && check_dtype("unpack", dtype_arg, (int[]){NPY_FLOAT32, NPY_FLOAT64, NPY_NOTYPE}, &type) < 0)
+    goto done;
 
   int64_t lengths[NPY_MAXDIMS];
   for (int i = 0; i < axes; i++) lengths[i] = i == axis ? count : PyArray_DIM(words, i < axis ? i : i - 1);
@@ -360,7 +361,12 @@ static int call_product(const call *c, const bnn_kernel *kernel, bnn_product *pr
   return status;
 }
 
-/* The same. */
+static bnn_type type_of(PyArrayObject *out) {
+  int type = PyArray_TYPE(out);
+  return type == NPY_FLOAT32 ? BNN_FLOAT32 : type == NPY_INT16 ? BNN_INT16 : BNN_INT32;
+}
+
+/* Without the GIL, too. */
 static int call_run(const call *c, const bnn_kernel *kernel) {
   int bits = kernel == &c->kernels->xnor;
   bnn_geometry geometry = bits ? pixels_as_images(&c->geometry) : c->geometry, *g = &geometry;
@@ -392,7 +398,7 @@ static int call_run(const call *c, const bnn_kernel *kernel) {
                          .constant = constant,
                          .out = PyArray_DATA(c->out),
                          .by_group = c->by_group,
-                         .out_type = PyArray_TYPE(c->out) == NPY_FLOAT32 ? BNN_FLOAT32 : BNN_INT32,
+                         .out_type = type_of(c->out),
                          .left_kind = c->left_kind,
                          .right_kind = c->right_kind,
                          .left_planes = c->left_planes,
@@ -460,14 +466,16 @@ static int read_kinds(call *c, PyObject *left, PyObject *right, PyObject *right_
   return 0;
 }
 
-/* Whether every sum and every coefficient in it fits int32. */
-static int check_sums(const call *c) {
+/* Whether every sum and every coefficient in it fits int32, and the sums what they are asked for as. */
+static int check_sums(const call *c, int type) {
   int64_t terms, factor[] = {c->taps, c->channels / c->geometry.groups, (int64_t)1 << c->left_planes,
                              (int64_t)1 << c->right_planes};
   if (check_count(c->function, 4, factor, &terms) < 0) return -1;
-  if (terms <= INT32_MAX) return 0;
-  PyErr_Format(PyExc_ValueError, "%s(): the sums of %lld products of %d and %d planes exceed int32: split the planes",
-               c->function, (long long)(factor[0] * factor[1]), c->left_planes, c->right_planes);
+  int64_t largest = factor[0] * factor[1] * (factor[2] - 1) * (factor[3] - 1);
+  if (terms <= INT32_MAX && (type != NPY_INT16 || largest <= INT16_MAX)) return 0;
+  PyErr_Format(PyExc_ValueError, "%s(): the sums of %lld products of %d and %d planes exceed %s: split the planes",
+               c->function, (long long)(factor[0] * factor[1]), c->left_planes, c->right_planes,
+               type == NPY_INT16 ? "int16" : "int32");
   return -1;
 }
 
@@ -480,9 +488,9 @@ static PyObject *xnor(PyObject *self, PyObject *args, PyObject *keywords) {
   call c;
   int type;
   if (call_begin(&c, "xnor", self, geometry, pad, PyObject_IsTrue(transposed), 1) < 0 ||
-      check_dtype("xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 ||
+      check_dtype("xnor", dtype, (int[]){NPY_INT32, NPY_FLOAT32, NPY_INT16, NPY_NOTYPE}, &type) < 0 ||
       read_kinds(&c, left_kind, right_kind, planes) < 0 || call_left(&c, x) < 0 || call_prepared(&c, right) < 0 ||
-      check_sums(&c) < 0)
+      check_sums(&c, type) < 0)
     return call_end(&c, 0);
   return call_forward(&c, &c.kernels->xnor, type);
 }
@@ -652,10 +660,10 @@ static PyObject *depthwise_xnor(PyObject *self, PyObject *args, PyObject *keywor
   int type;
   double divisor = 1;
   if (depthwise_begin(&c, "depthwise_xnor", self, geometry, pad, 0, 1, x, x_kind) < 0 ||
-      check_dtype("depthwise_xnor", dtype, NPY_INT32, NPY_FLOAT32, &type) < 0 ||
+      check_dtype("depthwise_xnor", dtype, (int[]){NPY_INT32, NPY_FLOAT32, NPY_NOTYPE}, &type) < 0 ||
       read_kind("depthwise_xnor", "w_kind", w_kind, &c.right_kind) < 0 ||
       (divisor_arg && check_float("depthwise_xnor", "divisor", divisor_arg, &divisor) < 0) ||
-      depthwise_kernel(&c, w, 1, c.right_kind == BNN_TERNARY ? 2 : ANY_PLANES) < 0 || check_sums(&c) < 0)
+      depthwise_kernel(&c, w, 1, c.right_kind == BNN_TERNARY ? 2 : ANY_PLANES) < 0 || check_sums(&c, type) < 0)
     return call_end(&c, 0);
   int64_t lengths[] = {c.geometry.batch, c.pixels, c.filters};
   return depthwise_finish(&c, &c.kernels->depthwise_xnor, lengths, type, divisor);

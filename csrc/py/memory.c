@@ -215,7 +215,7 @@ static int handle(void) {
 }
 
 PyArrayObject *memory_array(int axes, const npy_intp *shape, int type, int zeros) {
-  npy_intp bytes = PyArray_MultiplyList(shape, axes) * (type == NPY_FLOAT64 ? 8 : 4);
+  npy_intp size = type == NPY_FLOAT64 ? 8 : type == NPY_INT16 ? 2 : 4, bytes = PyArray_MultiplyList(shape, axes) * size;
   int changed = bytes >= LARGE ? handle() : 0;
   if (changed < 0) return NULL;
   PyObject *array = zeros ? PyArray_ZEROS(axes, shape, type, 0) : PyArray_EMPTY(axes, shape, type, 0);

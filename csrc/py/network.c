@@ -45,22 +45,28 @@ static int norm_whole_words(const char *function, norm_call *c) {
   return check_shape(function, "x", (PyArrayObject *)PyTuple_GET_ITEM(c->x, 0), &shape);
 }
 
-/* Floats from a row of x to the next, if it is of so many channels that they may lie apart; else 0. */
+/* Whether x is what a product of bits comes to, as int16. */
+static int norm_integers(PyObject *x) { return PyArray_Check(x) && PyArray_TYPE((PyArrayObject *)x) == NPY_INT16; }
+
+/* Values from a row of x to the next, if it is of so many channels that they may lie apart; else 0. */
 static npy_intp norm_stride(PyObject *value) {
   PyArrayObject *x = (PyArrayObject *)value;
-  if (!PyArray_Check(value) || PyArray_TYPE(x) != NPY_FLOAT32 || !PyArray_ISBEHAVED_RO(x)) return 0;
+  int integers = norm_integers(value);
+  npy_intp size = integers ? sizeof(int16_t) : sizeof(float);
+  if (!PyArray_Check(value) || !(integers || PyArray_TYPE(x) == NPY_FLOAT32) || !PyArray_ISBEHAVED_RO(x)) return 0;
   int last = PyArray_NDIM(x) - 1;
-  if (last < 1 || PyArray_DIM(x, last) < BNN_NORM_APART || PyArray_STRIDE(x, last) != sizeof(float)) return 0;
+  if (last < 1 || PyArray_DIM(x, last) < BNN_NORM_APART || PyArray_STRIDE(x, last) != size) return 0;
   npy_intp stride = PyArray_STRIDE(x, last - 1);
   for (int i = last - 1; i > 0; i--)
     if (PyArray_STRIDE(x, i - 1) != PyArray_STRIDE(x, i) * PyArray_DIM(x, i)) return 0;
-  return stride > 0 && stride % (npy_intp)sizeof(float) == 0 ? stride / (npy_intp)sizeof(float) : 0;
+  return stride > 0 && stride % size == 0 ? stride / size : 0;
 }
 
 /* One of `count` pieces, which lie side by side along the last axis. */
 static int norm_piece(norm_call *c, const char *function, PyObject *value, Py_ssize_t i, Py_ssize_t count) {
   npy_intp stride = norm_stride(value);
-  PyArrayObject *x = stride ? (PyArrayObject *)Py_NewRef(value) : check_array(function, "x", value, NPY_FLOAT32);
+  int integers = norm_integers(value), type = integers ? NPY_INT16 : NPY_FLOAT32;
+  PyArrayObject *x = stride ? (PyArrayObject *)Py_NewRef(value) : check_array(function, "x", value, type);
   if (!x) return -1;
   PyTuple_SET_ITEM(c->x, i, (PyObject *)x);
   check_shape_of any = {.middle = CHECK_ANY, .sizes = 1, .size = {CHECK_ANY}};
@@ -81,7 +87,7 @@ static int norm_piece(norm_call *c, const char *function, PyObject *value, Py_ss
     check_raise(PyExc_ValueError, function, "x", value, "in pieces of whole words of channels");
     return -1;
   }
-  c->piece[i] = (bnn_norm_piece){channels, stride ? stride : channels, data_of(x), NULL};
+  c->piece[i] = (bnn_norm_piece){channels, stride ? stride : channels, PyArray_DATA(x), NULL, integers};
   return 0;
 }
 
@@ -524,6 +530,7 @@ static PyObject *update(PyObject *self, PyObject *args) {
 PyMethodDef network_methods[] = {
     METHOD("moments", moments, "x, epsilon, mean=None, variance=None, rate=0.0, unbiased=1.0, rectified=False",
            "Mean, biased variance and 1 / sqrt(variance + epsilon) of each channel of rows.\n\n"
+           "Here and in what follows x may also be int16, as xnor gives it.\n"
            "The averages mean and variance move towards them by a rate, where the variance is multiplied by unbiased.\n"
            "Rectified, here and in what follows, x counts as 0 unless it is positive or NaN."),
     METHOD("norm_sums", norm_sums, "x, dy, mean, inverse, mask=None, rectified=False, before=None, rows_before=0",

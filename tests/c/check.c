@@ -400,6 +400,11 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
                          .right_planes = p->right_planes,
                          .pad = p->pad};
   run_kernel(&kernels->xnor, &product);
+  int64_t largest = taps * depth * ((1 << p->left_planes) - 1) * ((1 << p->right_planes) - 1);
+  int16_t *halves = array(size, sizeof *halves);
+  product.out = halves;
+  product.out_type = BNN_INT16;
+  if (largest <= INT16_MAX) run_kernel(&kernels->xnor, &product);
   product.out = floats;
   product.out_type = BNN_FLOAT32;
   run_kernel(&kernels->xnor, &product);
@@ -461,6 +466,7 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
         CHECK(ints[at] == sum, "xnor of %d x %d, %d x %d planes at %ld: %d, expected %ld", p->left_kind, p->right_kind,
               p->left_planes, p->right_planes, (long)at, ints[at], (long)sum);
         CHECK(floats[at] == (float)sum, "xnor to float at %ld", (long)at);
+        CHECK(largest > INT16_MAX || halves[at] == sum, "xnor to 16 bits at %ld", (long)at);
         CHECK(fabs(signed_right[at] - right_sum) <= tolerance(taps * depth, (double)(taps * depth)),
               "signed_right at %ld: %g, expected %g", (long)at, signed_right[at], right_sum);
         CHECK(transposed || fabs(signed_left[at] - left_sum) <= tolerance(taps * depth, (double)(taps * depth)),
@@ -479,7 +485,8 @@ static void check_product(const bnn_kernels *kernels, const problem *p, int tran
   }
 
   free(schedule), free(left), free(kernel), free(constant), free(right), free(left_floats), free(right_floats);
-  free(dy), free(constant_floats), free(ints), free(floats), free(signed_right), free(signed_left), free(reduced);
+  free(dy), free(constant_floats), free(ints), free(halves), free(floats), free(signed_right), free(signed_left),
+      free(reduced);
   free(reduced_want), free(direct), free(direct_reduced), free(direct_reduced_want);
   free(values), free(signs), free(kernel_values), free(kernel_signs);
 }

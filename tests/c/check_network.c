@@ -39,7 +39,7 @@ static void check_norm_pieces(bnn_norm n, int64_t blocks, int ranges) {
   float *dx = array(n.rows * row, sizeof *dx), *other = dx + n.rows * BNN_WORD;
   for (int64_t i = 0; i < n.rows * row; i++) dx[i] = 1;
   const float *x = n.piece->x;
-  bnn_norm_piece piece[] = {{BNN_WORD, row, x, dx}, {rest, row, x + BNN_WORD, other}};
+  bnn_norm_piece piece[] = {{BNN_WORD, row, x, dx, 0}, {rest, row, x + BNN_WORD, other, 0}};
   n.pieces = 2, n.piece = piece, n.add = 1;
   run(kernels->normalize_grad, &n, blocks, ranges);
   for (int64_t i = 0, c; i < n.rows * row; i++) {
@@ -92,7 +92,7 @@ static void check_norm_rectified(bnn_norm n, int64_t blocks, int ranges) {
   for (int64_t i = 0; i < size; i++) y[i] = x[i] > 0 ? x[i] : 0;
   n.epsilon = 1; /* all of a channel may be 0 */
   bnn_norm plain = n;
-  bnn_norm_piece positive = {n.channels, n.channels, y, expected};
+  bnn_norm_piece positive = {n.channels, n.channels, y, expected, 0};
   n.rectified = 1, plain.piece = &positive;
   const bnn_pass pass[] = {kernels->norm_moments, kernels->norm_sums, kernels->normalize, kernels->normalize_grad};
   const bnn_pass totals[] = {kernels->norm_moments_total, kernels->norm_sums_total, NULL, NULL};
@@ -108,13 +108,45 @@ static void check_norm_rectified(bnn_norm n, int64_t blocks, int ranges) {
   free(y), free(expected), free(total), free(other);
 }
 
+/* Of integers of 16 bits every pass gives the bits that it gives of the same numbers as floats. */
+static void check_norm_integers(bnn_norm n, int64_t blocks, int ranges) {
+  int64_t size = n.rows * n.channels, words = size / BNN_WORD;
+  const float *floats = n.piece->x;
+  int16_t *integers = array(size, sizeof *integers);
+  for (int64_t i = 0; i < size; i++) integers[i] = (int16_t)floats[i];
+  bnn_norm of[] = {n, n};
+  bnn_norm_piece piece[] = {{n.channels, n.channels, floats, array(size, 4), 0},
+                            {n.channels, n.channels, integers, array(size, 4), 1}};
+  float *parts[2], *total[2];
+  uint32_t *sign[2];
+  uint8_t *nan = array(blocks, sizeof *nan);
+  for (int i = 0; i < 2; i++) {
+    parts[i] = array(2 * blocks * n.channels, 4), total[i] = array(size + 4 * n.channels, 4), sign[i] = array(words, 4);
+    of[i].piece = &piece[i], of[i].parts = parts[i], of[i].out = total[i], of[i].words = sign[i], of[i].nan = nan;
+  }
+  const bnn_pass pass[] = {kernels->norm_moments, kernels->norm_sums, kernels->normalize, kernels->normalize_grad,
+                           n.channels % BNN_WORD ? NULL : kernels->normalize_sign};
+  for (int rectified = 0; rectified < 2; rectified++)
+    for (int k = 0; k < 5; k++) {
+      if (!pass[k]) continue;
+      for (int i = 0; i < 2; i++) of[i].rectified = rectified, run(pass[k], &of[i], blocks, ranges);
+      const void *written[2][5] = {{parts[0], parts[0], total[0], piece[0].dx, sign[0]},
+                                   {parts[1], parts[1], total[1], piece[1].dx, sign[1]}};
+      int64_t count = k < 2 ? 2 * blocks * n.channels : k < 4 ? size : words;
+      int same = !memcmp(written[0][k], written[1][k], (size_t)count * 4);
+      expect("integers of 16 bits", k, (float)same, 1);
+    }
+  for (int i = 0; i < 2; i++) free(parts[i]), free(total[i]), free(sign[i]), free(piece[i].dx);
+  free(integers), free(nan);
+}
+
 static void check_norm(int64_t rows, int64_t channels, int ranges) {
   int64_t size = rows * channels, blocks = kernels->norm_blocks(rows, channels);
   float *x = draw_floats(size), *dy = draw_floats(size), *mean = draw_floats(channels), *scale = draw_floats(channels);
   float *inverse = draw_floats(channels), *shift = draw_floats(channels), *slope = draw_floats(channels),
         *out = array(size, sizeof *out);
   float *parts = array(2 * blocks * channels, sizeof *parts), *total = array(4 * channels, sizeof *total);
-  bnn_norm_piece whole = {channels, channels, x, out};
+  bnn_norm_piece whole = {channels, channels, x, out, 0};
   bnn_norm n = {.rows = rows,
                 .channels = channels,
                 .pieces = 1,
@@ -152,6 +184,7 @@ static void check_norm(int64_t rows, int64_t channels, int ranges) {
   if (channels % BNN_WORD == 0) check_norm_bits(n, blocks, ranges);
   if (channels % BNN_WORD == 0 && channels > BNN_WORD) check_norm_pieces(n, blocks, ranges);
   check_norm_rectified(n, blocks, ranges);
+  check_norm_integers(n, blocks, ranges);
   n.shift = NULL;
   run(kernels->normalize, &n, blocks, ranges);
   for (int64_t i = 0, c; i < size; i++)

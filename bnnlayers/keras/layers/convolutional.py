@@ -164,18 +164,20 @@ class Conv(ConfiguredLayer):
 
     def call(self, inputs, later=0):
         if later and self._is_product():
-            return product.conv(inputs, self.kernel, **self._convolution_arguments(), later=True)
-        return self._finish(self.convolution_op(inputs, self.kernel), later)
+            outputs = product.conv(inputs, self.kernel, **self._convolution_arguments(), later=True)
+        else:
+            outputs = self.convolution_op(inputs, self.kernel)
+        return self._finish(outputs, later)
 
     def _waits(self, readers):
         if waits_to_rectify(self.activation, readers):
             return True
-        return self._is_product() and len(readers) == 1 and readers[0]._knows(product.Waiting)
+        linear = self.activation is activations.linear
+        return linear and self._is_product() and len(readers) == 1 and readers[0]._knows(product.Waiting)
 
     def _is_product(self):
-        """Whether the output is that of the product itself."""
-        alone = not self.use_bias and self.activation is activations.linear
-        return alone and type(self).convolution_op is Conv.convolution_op
+        """Whether the output is that of the product itself, but for the activation."""
+        return not self.use_bias and type(self).convolution_op is Conv.convolution_op
 
     def _finish(self, outputs, later=0):
         """Bias and activation."""

@@ -8,6 +8,7 @@ import operator
 from ...ops import merge
 from ...ops import shape as shape_ops
 from ...ops.norm import Normalized
+from ...ops.product import Waiting
 from ...tape import read
 from ..structure import TensorShape
 from .arguments import ConfiguredLayer
@@ -146,7 +147,7 @@ class Concatenate(_Merge):
         return all(r._knows(shape_ops.Joined) for r in readers)
 
     def _knows(self, kind):
-        return kind is shape_ops.Joined and type(self).call is Concatenate.call
+        return kind in (shape_ops.Joined, Waiting) and type(self).call is Concatenate.call
 
     def compute_output_shape(self, input_shape):
         self._check(input_shape)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...ops import norm
 from ...ops import shape as shape_ops
 from ...ops.elementwise import Rectified
+from ...ops.later import integers
+from ...ops.product import Waiting
 from ...tape import observed, plain, read
 from ..base_layer import InputSpec, context
 from .arguments import ConfiguredLayer
@@ -154,7 +158,9 @@ class BatchNormalization(_Normalization):
             x, (first, *more) = inputs, inputs.arrays
         else:
             rectified = type(inputs) is Rectified and self._as_it_is and norm.by_channel(inputs.source)
-            first = read(inputs.source if rectified else inputs)
+            source = inputs.source if rectified else inputs
+            exact = self._as_it_is and self.moving_mean.dtype == np.float32
+            first = integers(source) if exact else read(source)
             x = plain(first)
         if training and self._trainable:
             axes = self._reduced
@@ -185,7 +191,8 @@ class BatchNormalization(_Normalization):
         return all(r._knows(norm.Normalized) for r in readers)
 
     def _knows(self, kind):
-        return kind in (norm.Normalized, Rectified, shape_ops.Joined) and type(self).call is BatchNormalization.call
+        known = kind in (norm.Normalized, Rectified, shape_ops.Joined, Waiting)
+        return known and type(self).call is BatchNormalization.call
 
 
 class LayerNormalization(_Normalization):

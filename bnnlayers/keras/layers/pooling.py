@@ -43,18 +43,26 @@ class _Pooling(ConfiguredLayer):
     def _first(self):
         return 2 if self.data_format == "channels_first" else 1
 
-    def call(self, inputs):
+    def call(self, inputs, later=0):
+        more = {"later": True} if later else {}
         return type(self).pool_function(
             inputs,
             size=self.pool_size,
             strides=self.strides,
             padding=self.padding,
             first=self._first,
+            **more,
         )
+
+    def _takes_largest(self):
+        return type(self).call is _Pooling.call and type(self).pool_function is pool.max_pool_of
+
+    def _waits(self, readers):
+        return self._takes_largest() and len(readers) == 1 and readers[0]._knows(Waiting)
 
     def _knows(self, kind):
         # The product of an image need not outlast its pooling.
-        return kind is Waiting and type(self).call is _Pooling.call and type(self).pool_function is pool.max_pool_of
+        return kind is Waiting and self._takes_largest()
 
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
