@@ -34,7 +34,7 @@ def _packed(x: Any, axis: int, clip: float | None, memo: Memo | None, kind: str 
     if memo is None:
         return None if nan else BitArray(words, x.shape, axis, kind), mask
     # Weights that are clipped to the interval of their gradient all have one: then there is nothing to select.
-    if mask is not None and np.add.reduce(np.bitwise_count(mask), axis=None, dtype=np.int64) == x.size:
+    if mask is not None and _core.all_set(mask, x.shape[axis]):
         mask = None
     memo[key] = found = (None if nan else BitArray(words, x.shape, axis, kind), mask)
     return found
