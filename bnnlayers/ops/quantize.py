@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, Spare, Tensor, operation
+from ..tape import THROUGH, Readable, Spare, Tensor, operation
 
 Memo = dict[Any, Any]
 _FLOAT = np.dtype(np.float32)
@@ -56,7 +56,9 @@ def _ste(
         mask = _core.pack(x.reshape(-1), 0, clip)[1] if clip is not None else None
         return value(x), (mask, None)
     bits, mask = _packed(x, axis, clip, memo, *kind)
-    return (value(x) if bits is None else bits), (mask, axis)
+    if bits is None:
+        return value(x), (mask, axis)
+    return bits, THROUGH if mask is None else (mask, axis)
 
 
 def _selected(spare: Spare, dy: Any, mask: Any, axis: int | None) -> Any:
