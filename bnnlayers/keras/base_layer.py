@@ -11,6 +11,7 @@ import threading
 import numpy as np
 
 from ..tape import Tensor, Variable, constant, plain, read
+from ..tape.tensor import ATOMS
 from . import backend, constraints, initializers, regularizers
 from .structure import (
     TensorShape,
@@ -401,7 +402,7 @@ class Layer:
             inputs = kwargs.pop(spec.first)
         else:
             raise ValueError(f"The first argument to `{type(self).__name__}.call` must be passed.")
-        more = args or kwargs
+        more = args or not ATOMS.issuperset(map(type, kwargs.values()))
         if (type(inputs) is not Tensor and is_symbolic(inputs)) or (more and is_symbolic([*args, *kwargs.values()])):
             return self._call_symbolic(inputs, args, kwargs)
 

@@ -814,7 +814,7 @@ PyMethodDef conv_methods[] = {
     METHOD("select", select_, "dy, mask, axis, out=None, add=False",
            "dy where the mask bit is 1, else 0; out may be dy, or what that is added to."),
     {"all_set", all_set, METH_VARARGS,
-     "all_set($self, words, count, /)\n--\n\nWhether all bits are one of words that hold `count` along their last axis."},
+     "all_set($self, words, count, /)\n--\n\nWhether words that hold `count` bits along their last axis are all ones."},
     METHOD("prepare", prepare, "words, groups, channels, transposed",
            "The right operand of a product in the layout of this level."),
     METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype, left='sign', right_kind='sign', right_planes=1",
