@@ -69,6 +69,9 @@ def select(
     dy: ArrayLike, mask: Words, axis: int, out: NDArray[Any] | None = None, add: bool = False
 ) -> NDArray[Any]: ...
 
+# Whether all bits are one of words[..., ceil(count/32)], as of a mask that hides nothing.
+def all_set(words: Words, count: int) -> bool: ...
+
 # words: uint32[planes, taps..., filters, ceil(channels/groups/32)].
 def prepare(words: Words, groups: int, channels: int, transposed: bool) -> NDArray[np.uint8]: ...
 

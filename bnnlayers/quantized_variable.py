@@ -93,8 +93,8 @@ class QuantizedVariable(Variable):
         """What was made of the quantised value as it is; None where every read of it counts."""
         if self._memo_version != self.latent_variable.version:
             self._memo, self._memo_version = {}, self.latent_variable.version
-        state = getattr(self.quantizer, "_state", None)
-        if state is None or not context.scope.quantize or recording():
+        state = None if recording() or not context.scope.quantize else getattr(self.quantizer, "_state", None)
+        if state is None:
             return None
         lasting = self._memo.get(state)
         if lasting is None:

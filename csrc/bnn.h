@@ -230,6 +230,9 @@ typedef struct {
   /* Re-lay rows of `channels` packed bits as `groups` word-aligned rows; needed when channels / groups % 32 != 0. */
   void (*split_groups)(const uint32_t *words, int64_t rows, int64_t channels, int64_t groups, uint32_t *out);
 
+  /* Whether all `count` bits of each row of words are one. */
+  int (*all_set)(const uint32_t *words, int64_t rows, int64_t count);
+
   /* The opaque layout of a right operand on this level. */
   size_t (*prepared_size)(const bnn_weights *weights);
   void (*prepare)(const bnn_weights *weights, const uint32_t *words, void *blob);

@@ -252,6 +252,19 @@ def test_select_drops_what_the_mask_hides(variant):
     np.testing.assert_array_equal(variant.select(dy, mask, 0), [0, 0, 3, 0])
 
 
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("lead", [(), (1,), (3, 2), (0,)])
+def test_all_set(variant, count, lead):
+    inside = np.ones((*lead, count), bool)
+    assert variant.all_set(ref.pack_bits(inside), count) is True
+    for at in range(inside.size):
+        inside.flat[at] = False
+        assert variant.all_set(ref.pack_bits(inside), count) is False
+        inside.flat[at] = True
+    with pytest.raises(ValueError, match="words"):
+        variant.all_set(ref.pack_bits(inside), count + 32)
+
+
 # ---- dense ---------------------------------------------------------------------------------------
 
 DENSE = [(5, k, 10) for k in COUNTS] + [(5, 65, n) for n in (0, 1, 31, 32, 33, 64, 65)]

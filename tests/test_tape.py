@@ -1162,6 +1162,25 @@ def test_an_array_is_kept_where_it_cannot_be_computed_again():
     np.testing.assert_array_equal(tape.gradient(y, x), 1)
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_what_is_asked_for_again_is_not_written_over(persistent):
+    @operation
+    def square(x):
+        return x * x, (x.copy(),)
+
+    @square.backward
+    def square(residual, dy, needed, spare):
+        return (np.multiply(residual[0], 2 * dy, out=spare.same(residual[0])),)
+
+    x = constant(np.arange(5, dtype=np.float32))
+    with GradientTape(persistent) as one, GradientTape() as other:
+        one.watch(x)
+        other.watch(x)
+        y = square(x)
+    for tape in (one, one, other) if persistent else (one, other):
+        np.testing.assert_array_equal(tape.gradient(y, x), 2 * x)
+
+
 def test_a_buffer_counts_once_and_a_variables_never():
     x, v = constant(np.ones(100, np.float32)), Variable(np.ones(100, np.float32))
     with GradientTape() as tape:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import operator
 import threading
 
 import numpy as np
 
 from ..tape import Tensor, Variable, constant, plain, read
+from ..tape.tensor import ATOMS
 from . import backend, constraints, initializers, regularizers
 from .structure import (
     TensorShape,
@@ -22,6 +24,10 @@ from .structure import (
 )
 from .symbolic import KerasTensor, Node, is_symbolic
 from .utils import to_snake_case
+
+# A step asks every layer for these.
+_LOSSES, _METRICS = operator.attrgetter("_losses"), operator.attrgetter("_metrics")
+_ALL_LOSSES = operator.attrgetter("_losses", "_callable_losses")
 
 
 class InputSpec:
@@ -396,7 +402,7 @@ class Layer:
             inputs = kwargs.pop(spec.first)
         else:
             raise ValueError(f"The first argument to `{type(self).__name__}.call` must be passed.")
-        more = args or kwargs
+        more = args or not ATOMS.issuperset(map(type, kwargs.values()))
         if (type(inputs) is not Tensor and is_symbolic(inputs)) or (more and is_symbolic([*args, *kwargs.values()])):
             return self._call_symbolic(inputs, args, kwargs)
 
@@ -800,18 +806,15 @@ class Layer:
 
     def _clear_losses(self):
         known, layers = self._known_layers
-        for layer in layers if known is Layer._structure else self._flatten_layers():
-            if layer._losses:
-                layer._losses.clear()
+        for losses in filter(None, map(_LOSSES, layers if known is Layer._structure else self._flatten_layers())):
+            losses.clear()
 
     @property
     def losses(self):
         """Losses of the last call and of the regularizers, of this layer and all below it."""
         found = []
-        for layer in self._flatten_layers():
-            found += layer._losses
-            if layer._callable_losses:
-                found += [loss() for loss in layer._callable_losses]
+        for losses, functions in filter(any, map(_ALL_LOSSES, self._flatten_layers())):
+            found += [*losses, *[loss() for loss in functions]]
         return found
 
     def _regularize_activity(self, inputs, outputs):
@@ -838,7 +841,7 @@ class Layer:
     @property
     def metrics(self):
         """Metrics that this layer and those below it own."""
-        return unique(*[layer._metrics for layer in self._flatten_layers() if layer._metrics])
+        return unique(*filter(None, map(_METRICS, self._flatten_layers())))
 
     @property
     def activity_regularizer(self):

@@ -59,8 +59,8 @@ def moments(x, axes, epsilon, average=None, rectified=False):
     if type(x) is Joined:
         mean, variance = _moments_of_pieces(x)
     elif axes == tuple(range(x.ndim - 1)) and by_channel(x, *(average or ())[:2]):
-        mean, _, inverse = _core.moments(x, epsilon, *(average or ()), rectified=rectified)
-        return mean, inverse
+        found = _core.moments(x, epsilon, *(average or ()), rectified=rectified)
+        return found[0], found[2]  # indexed: an array that is unpacked ends in an IndexError, which takes long to make
     else:
         count = _count(x, axes)
         mean = _total(x, axes) / count
@@ -172,9 +172,10 @@ def _grad_by_channel(residual, dy, needed, spare):
     if mask is not None and (added or axes is None):
         dy, mask = _core.select(dy, mask, -1), None
     if axes is not None or needed[1] or needed[2]:
-        dbeta, dgamma, shift, slope = _core.norm_sums(pieces, dy, mean, inverse, mask, rectified)
-        dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
-        dbeta = dbeta.reshape(beta) if needed[2] else None
+        sums = _core.norm_sums(pieces, dy, mean, inverse, mask, rectified)
+        shift, slope = sums[2], sums[3]
+        dgamma = sums[1].reshape(gamma.shape) if needed[1] else None
+        dbeta = sums[0].reshape(beta) if needed[2] else None
     if wanted and axes is None:
         dx = np.split(dy * scale, np.cumsum([p.shape[-1] for p in pieces])[:-1], -1)
         if rectified:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _core
 from ..bits import BitArray
-from ..tape import Readable, Spare, Tensor, operation
+from ..tape import THROUGH, Readable, Spare, Tensor, operation
 
 Memo = dict[Any, Any]
 _FLOAT = np.dtype(np.float32)
@@ -34,7 +34,7 @@ def _packed(x: Any, axis: int, clip: float | None, memo: Memo | None, kind: str 
     if memo is None:
         return None if nan else BitArray(words, x.shape, axis, kind), mask
     # Weights that are clipped to the interval of their gradient all have one: then there is nothing to select.
-    if mask is not None and np.add.reduce(np.bitwise_count(mask), axis=None, dtype=np.int64) == x.size:
+    if mask is not None and _core.all_set(mask, x.shape[axis]):
         mask = None
     memo[key] = found = (None if nan else BitArray(words, x.shape, axis, kind), mask)
     return found
@@ -56,7 +56,9 @@ def _ste(
         mask = _core.pack(x.reshape(-1), 0, clip)[1] if clip is not None else None
         return value(x), (mask, None)
     bits, mask = _packed(x, axis, clip, memo, *kind)
-    return (value(x) if bits is None else bits), (mask, axis)
+    if bits is None:
+        return value(x), (mask, axis)
+    return bits, THROUGH if mask is None else (mask, axis)
 
 
 def _selected(spare: Spare, dy: Any, mask: Any, axis: int | None) -> Any:

@@ -13,12 +13,13 @@ from .again import Parts
 from .gradient import GradientTape, custom_gradient
 from .nodes import Node, observe, observed
 from .numpy_functions import add
-from .operations import Operation, operation
+from .operations import THROUGH, Operation, operation
 from .spare import Spare
 from .tensor import Readable, Tensor, constant, convert_to_tensor, is_traced, plain, read, recording, stop_gradient
 from .variable import Variable
 
 __all__ = [
+    "THROUGH",
     "GradientTape",
     "Node",
     "Operation",

@@ -430,7 +430,7 @@ def _pull(
         dy = plain_tree(dy)
     if spares:
         arrays = [dy] if owned else []
-        if type(residual) is tuple:
+        if type(residual) is tuple and False not in [tape.spent for tape in node.tapes]:
             arrays += [r for r in residual if type(r) is np.ndarray and alone(r, 1)]
         gradients = backward(residual, dy, needed, Spare(arrays, found, node.parents))
     elif outer:

@@ -17,6 +17,9 @@ from .variable import in_variable
 
 _INT16 = np.dtype(np.int16)
 
+# In the place of a residual: the gradient of the value, a BitArray, is that of the only argument.
+THROUGH: Any = object()
+
 # Classes that are parameters as they are.
 _parameters: set[type] = {*ATOMS}
 
@@ -89,6 +92,8 @@ class Operation:
         value, residual = forward(*values, **params)
         if not traced:
             return wrap(value)
+        if residual is THROUGH:
+            return value._with_node(parents[0])
         if self._backward is None:
             raise NotImplementedError(f"{self.__name__} has no derivative")
         if residual is not None:
@@ -146,7 +151,8 @@ def operation(
         ``forward(*args, **params)`` returns ``(value, residual)``. Positional arguments may be
         differentiated, keywords are parameters. It gets plain arrays in the place of Tensors and
         of whatever has `_read_()`, and `traced` (one bool per positional argument) if its
-        signature names that. The value is an array, a BitArray, or a tuple of them.
+        signature names that. The value is an array, a BitArray, or a tuple of them. Of a BitArray
+        the residual may be `THROUGH`, if there is one argument, whose gradient is that of the value.
     recompute : bool or int, optional
         Whether to run forward again is cheap and gives the same bits; 2 if it takes about twice as
         long as an elementwise operation. The value then need not be kept by those who read it, if

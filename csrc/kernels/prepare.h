@@ -16,6 +16,17 @@ static void split_groups(const uint32_t *words, int64_t rows, int64_t channels, 
       }
 }
 
+static int all_set(const uint32_t *words, int64_t rows, int64_t count) {
+  int64_t whole = count / BNN_WORD, rest = count % BNN_WORD;
+  if (!rest) whole *= rows, rows = 1; /* rows without a tail are one row */
+  for (int64_t row = 0; row < rows; row++, words += whole + (rest > 0)) {
+    uint32_t unset = rest ? ~words[whole] & ((1u << rest) - 1) : 0;
+    for (int64_t w = 0; w < whole; w++) unset |= ~words[w];
+    if (unset) return 0;
+  }
+  return 1;
+}
+
 static size_t prepared_size(const bnn_weights *w) {
   int64_t depth = (w->transposed ? w->filters : w->channels) / w->groups;
   int64_t columns = (w->transposed ? w->channels : w->filters) / w->groups;

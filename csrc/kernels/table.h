@@ -67,6 +67,7 @@ const bnn_kernels BNN_TABLE = {
     .unpack_f32 = unpack_f32,
     .unpack_f64 = unpack_f64,
     .split_groups = split_groups,
+    .all_set = all_set,
     .prepared_size = prepared_size,
     .prepare = prepare,
     .xnor = {xnor_items, xnor_scratch, xnor_run, NULL},

@@ -62,6 +62,9 @@ static PyArrayObject *canonical(PyArrayObject *array, int type) {
 }
 
 PyArrayObject *check_array(const char *function, const char *argument, PyObject *value, int type) {
+  PyArrayObject *given = (PyArrayObject *)value; /* which mostly will do as it is */
+  if (PyArray_CheckExact(value) && PyArray_TYPE(given) == type && PyArray_ISCARRAY_RO(given))
+    return (PyArrayObject *)Py_NewRef(value);
   PyArrayObject *array = as_array(function, argument, value);
   if (!array) return NULL;
   if (PyArray_EquivTypenums(PyArray_TYPE(array), type)) return canonical(array, type);

@@ -180,6 +180,26 @@ done:
   return (PyObject *)out;
 }
 
+static PyObject *all_set(PyObject *self, PyObject *args) {
+  PyObject *words_arg, *count_arg;
+  if (!PyArg_ParseTuple(args, "OO:all_set", &words_arg, &count_arg)) return NULL;
+  PyArrayObject *words = check_array("all_set", "words", words_arg, NPY_UINT32);
+  PyObject *result = NULL;
+  int64_t count;
+  if (words && check_int("all_set", "count", count_arg, 0, PTRDIFF_MAX / 64, &count) == 0 &&
+      check_shape("all_set", "words", words,
+                  &(check_shape_of){.middle = CHECK_ANY, .sizes = 1, .size = {bnn_words(count)}}) == 0) {
+    int64_t rows = count ? PyArray_SIZE(words) / bnn_words(count) : 0;
+    int all;
+    Py_BEGIN_ALLOW_THREADS;
+    all = kernels_of(self)->all_set(PyArray_DATA(words), rows, count);
+    Py_END_ALLOW_THREADS;
+    result = PyBool_FromLong(all);
+  }
+  Py_XDECREF(words);
+  return result;
+}
+
 /* ---- right operands -------------------------------------------------------------------------------------------- */
 
 /* A uint8 vector on a BNN_ALIGN boundary. */
@@ -793,6 +813,8 @@ PyMethodDef conv_methods[] = {
            "+1 and -1 from sign words, the packed axis moved back to its place."),
     METHOD("select", select_, "dy, mask, axis, out=None, add=False",
            "dy where the mask bit is 1, else 0; out may be dy, or what that is added to."),
+    {"all_set", all_set, METH_VARARGS,
+     "all_set($self, words, count, /)\n--\n\nWhether words that hold `count` bits along their last axis are all ones."},
     METHOD("prepare", prepare, "words, groups, channels, transposed",
            "The right operand of a product in the layout of this level."),
     METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype, left='sign', right_kind='sign', right_planes=1",

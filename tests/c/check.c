@@ -286,6 +286,25 @@ static void check_pack(const bnn_kernels *kernels) {
     check_pack_of(kernels, 2, 545, 521, 0, 1, 0, (bnn_packing)packing);
 }
 
+static void check_all_set(const bnn_kernels *kernels) {
+  static const int64_t counts[] = {0, 1, 31, 32, 33, 64, 65, 129};
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+    for (int64_t rows = 0; rows < 4; rows++) {
+      int64_t length = bnn_words(counts[i]), cleared = rows * counts[i];
+      uint32_t *words = array(rows * length, 4);
+      for (int64_t at = 0; at <= cleared; at++) { /* the bit that is not set, and at last none */
+        for (int64_t bit = 0; bit < rows * length * BNN_WORD; bit++) {
+          int64_t row = bit / (length * BNN_WORD), column = bit % (length * BNN_WORD);
+          uint32_t one = column < counts[i] && row * counts[i] + column != at;
+          words[bit / BNN_WORD] = (words[bit / BNN_WORD] & ~(1u << bit % BNN_WORD)) | one << bit % BNN_WORD;
+        }
+        CHECK(kernels->all_set(words, rows, counts[i]) == (at == cleared), "all of %ld rows of %ld but %ld", (long)rows,
+              (long)counts[i], (long)at);
+      }
+      free(words);
+    }
+}
+
 static void check_split(const bnn_kernels *kernels) {
   static const int64_t depths[] = {1, 2, 5, 16, 31, 32, 33, 64, 65};
   for (size_t i = 0; i < sizeof depths / sizeof *depths; i++)
@@ -679,6 +698,7 @@ int main(int argc, char **argv) {
     level = (*kernels)->level;
     check_loops(*kernels);
     check_pack(*kernels);
+    check_all_set(*kernels);
     check_split(*kernels);
     check_products(*kernels, rounds);
     printf("%s: ok\n", level);

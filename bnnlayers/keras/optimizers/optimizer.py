@@ -298,7 +298,8 @@ class Optimizer(Configurable):
         finally:
             self._of_step = None
             self._limits.clear()
-        self._iterations.assign_add(1)
+        iterations = self._iterations._writable_()
+        iterations += 1
         return self._iterations
 
     def _take_limit(self) -> float:
