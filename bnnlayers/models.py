@@ -149,8 +149,8 @@ class Kept(NamedTuple):
 
     @property
     def bits_per_activation(self) -> float:
-        """32 where a float is kept, 16 where the integers of a product of bits are, 1 where a mask or a sign is, 0 where
-        nothing is or it is computed again."""
+        """32 where a float is kept, 16 where an integer is, 1 where a mask or a sign is, 0 where nothing is or it is
+        computed again."""
         return self.bits / max(self.activations, 1)
 
 

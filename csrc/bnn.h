@@ -33,6 +33,7 @@ typedef struct {
   int64_t valid, padded;
   const int32_t *tap;    /* [valid + padded] index into the kernel's taps */
   const int32_t *offset; /* [valid + padded], 0 where padded */
+  int64_t row;           /* positions of which pixels and bases lie evenly apart; the next ones begin anew */
 } bnn_class;
 
 /* Which source pixel each target pixel reads, for one image, grouped into classes: zero padding is exact because an

@@ -128,6 +128,13 @@ static int map_axis(axis_map *map, const bnn_geometry *g, int transposed, int ax
 /* Targets in a class of an axis. */
 static int64_t axis_size(const axis_map *map, int64_t class_) { return map->start[class_ + 1] - map->start[class_]; }
 
+/* Whether each is as far from the one before as the second is from the first. */
+static int even(const int32_t *at, int64_t count) {
+  int64_t i = 2;
+  while (i < count && at[i] - at[i - 1] == at[1] - at[0]) i++;
+  return i >= count;
+}
+
 bnn_schedule *bnn_schedule_make(const bnn_geometry *g, int transposed, int constant) {
   constant = constant && !transposed; /* what a stride skips is not padding */
   axis_map maps[3] = {{0}};
@@ -203,6 +210,7 @@ bnn_schedule *bnn_schedule_make(const bnn_geometry *g, int transposed, int const
 
         const int32_t *column = x->target + x->start[cx], *source = x->base + x->start[cx];
         int64_t columns = axis_size(x, cx);
+        const int32_t *to_first = pixel, *from_first = base;
         for (int64_t i = z->start[cz]; i < z->start[cz + 1]; i++)
           for (int64_t j = y->start[cy]; j < y->start[cy + 1]; j++, pixel += columns, base += columns) {
             int32_t to = (int32_t)((z->target[i] * y->targets + y->target[j]) * x->targets);
@@ -212,6 +220,11 @@ bnn_schedule *bnn_schedule_make(const bnn_geometry *g, int transposed, int const
               base[k] = from + source[k];
             }
           }
+        /* All of them, or a row of the image; at a border that is one of its columns. */
+        const int64_t length[] = {class_->count, columns > 1 ? columns : axis_size(y, cy)};
+        class_->row = 1;
+        for (int i = 2; i--;)
+          if (length[i] > 1 && even(to_first, length[i]) && even(from_first, length[i])) class_->row = length[i];
       }
 
 done:

@@ -240,23 +240,24 @@ def _grad_in_parts(residual, dy, needed, spare):
     dy = dy.reshape(rows, channels)
     mask = None if mask is None else mask.reshape(rows, -1)
 
-    def there(first):
-        """Operands of some rows, whole blocks of a sum."""
+    def there(first, most):
+        """Operands of some rows."""
         part = slice(first, min(rows, first + most))
         images = slice(first // each, -(-part.stop // each))
         some = x[images].reshape(-1, channels)[first - images.start * each : part.stop - images.start * each]
         return {"x": some, "dy": dy[part], "mean": mean, "mask": None if mask is None else mask[part]}
 
     before = np.zeros((2, channels))
-    for first in range(0, rows, most):
-        sums = _core.norm_sums(**there(first), inverse=inverse, before=before, rows_before=first)
+    for first in range(0, rows, most):  # whole blocks of a sum
+        sums = _core.norm_sums(**there(first, most), inverse=inverse, before=before, rows_before=first)
     dbeta, dgamma, shift, slope = sums
     dx = spare(x) if needed[0] else None
     if needed[0]:
         scale, out = inverse if gamma is None else inverse * gamma, dx.reshape(rows, channels)
+        most = max(1, most // each) * each  # whole images, of which none is computed for two parts
         for first in range(0, rows, most):
             some = slice(first, first + most)
-            _core.normalize_grad(**there(first), scale=scale, shift=shift, slope=slope, out=out[some])
+            _core.normalize_grad(**there(first, most), scale=scale, shift=shift, slope=slope, out=out[some])
     dgamma = dgamma.reshape(gamma.shape) if needed[1] else None
     return (dx, dgamma, dbeta.reshape(beta) if needed[2] else None, None)[: len(needed)]
 

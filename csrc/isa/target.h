@@ -31,7 +31,7 @@
 #define BNN_TARGET_BEGIN(features) BNN_PRAGMA(GCC push_options) BNN_PRAGMA(GCC target(features))
 #define BNN_TARGET_END BNN_PRAGMA(GCC pop_options)
 #define BNN_INDEPENDENT BNN_PRAGMA(GCC ivdep)
-#define BNN_UNROLL BNN_PRAGMA(GCC unroll 8)
+#define BNN_UNROLL BNN_PRAGMA(GCC unroll 16)
 #endif
 
 #define BNN_INLINE static inline __attribute__((always_inline, unused))

@@ -11,8 +11,11 @@
 #define DIRECT_WIDTH (2 * BNN_LANES)
 #define DIRECT_VECTORS (BNN_REGISTERS / 8) /* of a wide tile: the more, the more sums a value that is read serves */
 #define DIRECT_WIDE (DIRECT_VECTORS * BNN_LANES)
+#define DIRECT_HALF (DIRECT_WIDE / 2)
+#define DIRECT_HELD 9    /* terms that half as many vectors leave room for, of sums or of w */
 #define DIRECT_RUNS 16   /* most runs of a block */
 #define DIRECT_BLOCK 256 /* and most positions: a tile's columns of dy stay in a near cache for all terms */
+#define DIRECT_LINE (BNN_ALIGN / (int64_t)sizeof(float))
 
 /* Where a term is read: floats from the source of a position, or from the constant row. */
 typedef struct {
@@ -141,22 +144,69 @@ static void direct_sum_tile(const direct_work *work, const direct_tile *t) {
     direct_sum(work, t, DIRECT_ROWS, 1, 0);
 }
 
+/* Sums of nine terms, as of 3x3 taps of one channel, are too short for what a tile begins and ends with. So their part
+ * of w stays in registers while all positions of a run pass. */
+BNN_INLINE void direct_hold(const direct_work *work, const direct_tile *t, const int vectors, const int full) {
+  const float *x[DIRECT_HELD];
+  vf32 w[DIRECT_HELD][DIRECT_VECTORS];
+  BNN_UNROLL
+  for (int i = 0; i < DIRECT_HELD; i++) {
+    x[i] = t->x + work->term[i].x;
+    BNN_UNROLL
+    for (int v = 0; v < vectors; v++)
+      w[i][v] = direct_load(full, t->w + work->term[i].w + v * BNN_LANES, t->columns - v * BNN_LANES);
+  }
+  float *out = t->out;
+  for (int64_t r = 0, at = 0; r < t->rows; r++, at += t->x_step, out += t->out_step) {
+    vf32 sum[DIRECT_VECTORS];
+    BNN_UNROLL
+    for (int v = 0; v < vectors; v++) sum[v] = v_set_f32(0);
+    BNN_UNROLL
+    for (int i = 0; i < DIRECT_HELD; i++) {
+      vf32 b = v_set_f32(x[i][at]);
+      BNN_UNROLL
+      for (int v = 0; v < vectors; v++) sum[v] = v_fma_f32(w[i][v], b, sum[v]);
+    }
+    BNN_UNROLL
+    for (int v = 0; v < vectors; v++) direct_store(full, out + v * BNN_LANES, sum[v], t->columns - v * BNN_LANES);
+  }
+}
+
+BNN_APART void direct_hold_tile(const direct_work *work, const direct_tile *t) {
+  if (t->columns >= DIRECT_HALF)
+    direct_hold(work, t, DIRECT_VECTORS / 2, 1);
+  else if (t->columns > BNN_LANES)
+    direct_hold(work, t, DIRECT_VECTORS / 2, 0);
+  else
+    direct_hold(work, t, 1, 0);
+}
+
 static void direct_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
   direct_work work = {.product = p, .term = scratch};
   while (begin < end) {
     position_run run = position_next(p->schedule, begin, end, end - begin);
     begin += run.count;
     direct_list(&work, run.class_);
+    const int held = work.valid == DIRECT_HELD && work.terms == DIRECT_HELD;
+    const int64_t tiled = held ? p->columns / DIRECT_WIDE * DIRECT_WIDE : p->columns;
     for (work.group = 0; work.group < p->groups; work.group++) {
+      const float *w = (const float *)p->right + work.group * p->columns;
+      float *out = (float *)p->out + direct_target(&work, &run);
       direct_tile tile = {.x = direct_source(&work, &run),
                           .constant = p->constant,
                           .x_step = run.source_step * p->groups * p->depth,
-                          .out_step = run.target_step * p->groups * p->columns};
-      float *out = (float *)p->out + direct_target(&work, &run);
-      for (int64_t left = run.count; left > 0; left -= DIRECT_ROWS) {
+                          .out_step = run.target_step * p->groups * p->columns,
+                          .rows = run.count};
+      for (int64_t column = tiled; column < p->columns; column += DIRECT_HALF) {
+        tile.w = w + column;
+        tile.out = out + column;
+        tile.columns = p->columns - column;
+        direct_hold_tile(&work, &tile);
+      }
+      for (int64_t left = tiled ? run.count : 0; left > 0; left -= DIRECT_ROWS) {
         tile.rows = left < DIRECT_ROWS ? left : DIRECT_ROWS;
-        for (int64_t column = 0; column < p->columns; column += direct_width(p->columns - column)) {
-          tile.w = (const float *)p->right + work.group * p->columns + column;
+        for (int64_t column = 0; column < tiled; column += direct_width(p->columns - column)) {
+          tile.w = w + column;
           tile.out = out + column;
           tile.columns = p->columns - column;
           direct_sum_tile(&work, &tile);
@@ -170,28 +220,39 @@ static void direct_run(const bnn_product *p, int64_t begin, int64_t end, void *s
 
 /* ---- kernel gradient ------------------------------------------------------------------------------------------- */
 
-/* Adds the sums of `used` terms over some runs to `out`, for one or two vectors of columns. The source of a padded term
+/* Some positions, by the columns from one on. */
+typedef struct {
+  position_run run[DIRECT_RUNS];
+  int64_t runs, column;
+  float *out;
+  const float *ahead, *end; /* what is left of dy of the next block: each position of a tile asks for a line of it */
+} direct_block;
+
+/* Adds the sums of `used` terms over a block to its results, for some vectors of columns. The source of a padded term
  * stays where it is: `follow` is 0. */
 BNN_INLINE void direct_reduce_tile(const int rows, const int vectors, const int full, const direct_work *work,
-                                   const position_run *run, int64_t runs, const direct_term *term, int64_t used,
-                                   int64_t follow, int64_t column, float *out) {
+                                   const direct_block *block, const direct_term *term, int64_t used, int64_t follow) {
   const bnn_product *p = work->product;
-  const int64_t left = p->columns - column;
-  vf32 sum[DIRECT_ROWS][DIRECT_VECTORS];
+  const int64_t left = p->columns - block->column;
+  const float *ahead = block->ahead;
+  const int64_t step = block->ahead < block->end ? DIRECT_LINE : 0;
+  vf32 sum[DIRECT_HELD][DIRECT_VECTORS];
   BNN_UNROLL
   for (int r = 0; r < rows; r++) {
     BNN_UNROLL
     for (int v = 0; v < vectors; v++) sum[r][v] = v_set_f32(0);
   }
-  for (const position_run *end = run + runs; run < end; run++) {
-    const float *source = follow ? direct_source(work, run) : p->constant, *x[DIRECT_ROWS];
-    const float *dy = (const float *)p->right + direct_target(work, run) + column;
+  for (const position_run *run = block->run, *end = run + block->runs; run < end; run++) {
+    const float *source = follow ? direct_source(work, run) : p->constant, *x[DIRECT_HELD];
+    const float *dy = (const float *)p->right + direct_target(work, run) + block->column;
     const int64_t x_step = follow * run->source_step * p->groups * p->depth;
     const int64_t dy_step = run->target_step * p->groups * p->columns;
     BNN_UNROLL
     for (int r = 0; r < rows; r++) x[r] = source + term[r < used ? r : 0].x;
     for (int64_t i = 0, at = 0; i < run->count; i++, at += x_step, dy += dy_step) {
       vf32 a[DIRECT_VECTORS];
+      fetch_ahead(ahead, 1);
+      ahead += step;
       BNN_UNROLL
       for (int v = 0; v < vectors; v++) a[v] = direct_load(full, dy + v * BNN_LANES, left - v * BNN_LANES);
       BNN_UNROLL
@@ -207,31 +268,31 @@ BNN_INLINE void direct_reduce_tile(const int rows, const int vectors, const int 
     if (r == used) break;
     BNN_UNROLL
     for (int v = 0; v < vectors; v++) {
-      float *to = out + term[r].w + column + v * BNN_LANES;
+      float *to = block->out + term[r].w + block->column + v * BNN_LANES;
       int64_t here = left - v * BNN_LANES;
       direct_store(full, to, v_add_f32(direct_load(full, to, here), sum[r][v]), here);
     }
   }
 }
 
-static void direct_reduce_terms(const direct_work *work, const position_run *run, int64_t runs, int64_t first,
-                                int64_t end, int64_t follow, int64_t column, float *out) {
-  int64_t left = work->product->columns - column;
-  for (int64_t used; first < end; first += used) {
+static void direct_reduce_terms(const direct_work *work, direct_block *block, int64_t first, int64_t end,
+                                int64_t follow) {
+  const int64_t left = work->product->columns - block->column, most = left >= DIRECT_WIDE ? DIRECT_ROWS : DIRECT_HELD;
+  for (int64_t used; first < end; first += used, block->ahead += DIRECT_BLOCK * DIRECT_LINE) {
     const direct_term *term = work->term + first;
-    used = end - first < DIRECT_ROWS ? end - first : DIRECT_ROWS;
+    used = end - first < most ? end - first : most;
     if (left >= DIRECT_WIDE && used > DIRECT_ROWS / 2)
-      direct_reduce_tile(DIRECT_ROWS, DIRECT_VECTORS, 1, work, run, runs, term, used, follow, column, out);
+      direct_reduce_tile(DIRECT_ROWS, DIRECT_VECTORS, 1, work, block, term, used, follow);
     else if (left >= DIRECT_WIDE)
-      direct_reduce_tile(DIRECT_ROWS / 2, DIRECT_VECTORS, 1, work, run, runs, term, used, follow, column, out);
-    else if (left >= DIRECT_WIDTH && used > DIRECT_ROWS / 2)
-      direct_reduce_tile(DIRECT_ROWS, 2, 1, work, run, runs, term, used, follow, column, out);
-    else if (left >= DIRECT_WIDTH)
-      direct_reduce_tile(DIRECT_ROWS / 2, 2, 1, work, run, runs, term, used, follow, column, out);
+      direct_reduce_tile(DIRECT_ROWS / 2, DIRECT_VECTORS, 1, work, block, term, used, follow);
+    else if (left >= DIRECT_HALF && used > DIRECT_ROWS)
+      direct_reduce_tile(DIRECT_HELD, DIRECT_VECTORS / 2, 1, work, block, term, used, follow);
+    else if (left >= DIRECT_HALF)
+      direct_reduce_tile(DIRECT_ROWS, DIRECT_VECTORS / 2, 1, work, block, term, used, follow);
     else if (left > BNN_LANES)
-      direct_reduce_tile(DIRECT_ROWS, 2, 0, work, run, runs, term, used, follow, column, out);
+      direct_reduce_tile(DIRECT_HELD, DIRECT_VECTORS / 2, 0, work, block, term, used, follow);
     else
-      direct_reduce_tile(DIRECT_ROWS, 1, 0, work, run, runs, term, used, follow, column, out);
+      direct_reduce_tile(DIRECT_HELD, 1, 0, work, block, term, used, follow);
   }
 }
 
@@ -244,20 +305,24 @@ static void direct_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
     for (int64_t i = 0; i < size; i++) sums[i] = 0;
     int64_t item = all * part / parts, stop = all * (part + 1) / parts;
     while (item < stop) {
-      position_run run[DIRECT_RUNS];
-      int64_t runs = 0, room = DIRECT_BLOCK;
+      direct_block block = {.runs = 0};
+      int64_t room = DIRECT_BLOCK;
       do {
-        run[runs] = position_next(p->schedule, item, stop, room);
-        if (run[runs].class_ != run->class_) break;
-        item += run[runs].count;
-        room -= run[runs].count;
-      } while (++runs < DIRECT_RUNS && room > 0 && item < stop);
-      direct_list(&work, run->class_);
+        position_run *run = &block.run[block.runs];
+        *run = position_next(p->schedule, item, stop, room);
+        if (run->class_ != block.run->class_) break;
+        item += run->count;
+        room -= run->count;
+      } while (++block.runs < DIRECT_RUNS && room > 0 && item < stop);
+      direct_list(&work, block.run->class_);
       for (work.group = 0; work.group < p->groups; work.group++) {
-        float *out = sums + work.group * p->columns;
-        for (int64_t column = 0; column < p->columns; column += direct_width(p->columns - column)) {
-          direct_reduce_terms(&work, run, runs, 0, work.valid, 1, column, out);
-          direct_reduce_terms(&work, run, runs, work.valid, work.terms, 0, column, out);
+        block.out = sums + work.group * p->columns;
+        block.ahead = (const float *)p->right + direct_target(&work, block.run) + DIRECT_BLOCK * p->groups * p->columns;
+        block.end = block.ahead + DIRECT_BLOCK * p->groups * p->columns;
+        for (block.column = 0; block.column < p->columns;
+             block.column += p->columns - block.column < DIRECT_WIDE ? DIRECT_HALF : DIRECT_WIDE) {
+          direct_reduce_terms(&work, &block, 0, work.valid, 1);
+          direct_reduce_terms(&work, &block, work.valid, work.terms, 0);
         }
       }
     }

@@ -14,16 +14,13 @@ static position_run position_next(const bnn_schedule *s, int64_t item, int64_t e
   while (at >= c->first + c->count) c++;
   const int32_t *base = s->base + at, *pixel = s->pixel + at;
   position_run run = {c, 1, image * s->sources + base[0], 1, image * s->pixels + pixel[0], 1};
-  int64_t left = c->first + c->count - at;
-  if (left > end - item) left = end - item;
-  if (left > most) left = most;
-  if (left > 1) {
+  run.count = c->row - (at - c->first) % c->row;
+  if (run.count > end - item) run.count = end - item;
+  if (run.count > most) run.count = most;
+  if (run.count > 1) {
     run.source_step = base[1] - base[0];
     run.target_step = pixel[1] - pixel[0];
   }
-  while (run.count < left && base[run.count] - base[run.count - 1] == run.source_step &&
-         pixel[run.count] - pixel[run.count - 1] == run.target_step)
-    run.count++;
   return run;
 }
 

@@ -222,7 +222,7 @@ static bnn_product tiles_part(const bnn_product *p, const tiles_plan *plan, cons
 }
 
 static const int32_t tiles_zero[1];
-static const bnn_class tiles_class = {0, 1, 1, 0, tiles_zero, tiles_zero};
+static const bnn_class tiles_class = {0, 1, 1, 0, tiles_zero, tiles_zero, 1};
 static const bnn_schedule tiles_row_schedule = {.pixels = 1,
                                                 .sources = 1,
                                                 .taps = 1,
