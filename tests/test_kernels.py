@@ -294,6 +294,21 @@ def test_xnor_matmul(variant, rng, m, k, n, dtype):
     np.testing.assert_array_equal(product, ref.dense(ref.ste_sign(a), ref.ste_sign(b)))
 
 
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_a_large_operand_is_read_by_turns_from_either_end(variant, rng, rows):
+    depth, columns = 8192, 1100
+    x, kernel, dy = signs(rng, (rows, depth)), signs(rng, (depth, columns)), floats(rng, (rows, columns))
+    geometry = dense(rows, depth, columns)
+    forward, back = (variant.prepare(ref.pack(kernel[np.newaxis], -2), 1, depth, transposed) for transposed in (0, 1))
+    expected, bits = ref.dense(x, kernel)[np.newaxis], ref.pack(x[np.newaxis])
+    first = variant.signed_right(dy[np.newaxis], back, geometry, 0.0, True)
+    for _ in range(3):
+        y = checks.same_at_each_thread_count(variant.xnor, bits, forward, geometry, 0, False, np.int32)
+        np.testing.assert_array_equal(y, expected)
+        again = checks.same_at_each_thread_count(variant.signed_right, dy[np.newaxis], back, geometry, 0.0, True)
+        np.testing.assert_array_equal(again, first)
+
+
 @pytest.mark.parametrize(("m", "k", "n"), DENSE)
 def test_a_dense_layer_is_a_convolution(variant, rng, m, k, n):
     x, kernel, dy = signs(rng, (m, k)), signs(rng, (k, n)), floats(rng, (m, n))

@@ -8,6 +8,11 @@
 /* Waking a thread costs microseconds; a range below this many word operations or multiply-adds is not worth it. */
 static const double RANGE_WORK = 1 << 17;
 
+/* Of a product that reads its right operand once: rows, the work of a megabyte of it, and in how many steps it turns
+ * back. */
+static const int64_t FEW_ROWS = 4, STEPS = 16;
+static const double LARGE_WORK = 1 << 18;
+
 void *run_alloc(int64_t bytes) {
   if (bytes < 0 || bytes > PTRDIFF_MAX - BNN_ALIGN) return NULL;
   return aligned_alloc(BNN_ALIGN, ((size_t)bytes / BNN_ALIGN + 1) * BNN_ALIGN);
@@ -32,11 +37,26 @@ typedef struct {
   const bnn_product *product;
   char *scratch;
   size_t stride;
+  int64_t items, step; /* backwards, so many at a time; or 0 */
 } product_range;
 
 static void product_run(void *context, int thread, int64_t begin, int64_t end) {
   const product_range *range = context;
-  range->kernel->run(range->product, begin, end, range->scratch + (size_t)thread * range->stride);
+  char *scratch = range->scratch + (size_t)thread * range->stride;
+  if (!range->step) {
+    range->kernel->run(range->product, begin, end, scratch);
+    return;
+  }
+  for (int64_t stop = range->items - begin, last = range->items - end; stop > last; stop -= range->step)
+    range->kernel->run(range->product, stop - range->step < last ? last : stop - range->step, stop, scratch);
+}
+
+/* Whether this call is to begin at the end. Where few rows meet a large right operand, that is read once, and the end
+ * of it is what a cache holds when the next call comes: so every other one turns back. */
+static int run_backwards(const bnn_product *product, double work) {
+  static atomic_uint calls;
+  if (product->images * product->schedule->pixels > FEW_ROWS || work < LARGE_WORK) return 0;
+  return atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) % 2;
 }
 
 int run_product(const bnn_kernel *kernel, const bnn_product *product, double work) {
@@ -48,7 +68,8 @@ int run_product(const bnn_kernel *kernel, const bnn_product *product, double wor
   /* Not aligned_alloc, which leaves a hole in front that no later call fits into. */
   char *scratch = bytes < PTRDIFF_MAX - BNN_ALIGN ? malloc((size_t)bytes + BNN_ALIGN) : NULL;
   if (!scratch) return -1;
-  product_range range = {kernel, product, scratch + (BNN_ALIGN - (uintptr_t)scratch % BNN_ALIGN), stride};
+  product_range range = {kernel, product, scratch + (BNN_ALIGN - (uintptr_t)scratch % BNN_ALIGN),
+                         stride, items,   run_backwards(product, work) ? items / STEPS + 1 : 0};
   bnn_parallel(threads, items, run_grain(items, work), product_run, &range);
   free(scratch);
   return 0;
