@@ -83,7 +83,7 @@ typedef int16_t v_halves __attribute__((vector_size(8)));
 BNN_INLINE vu32 v_load_i16(const int16_t *p) {
   v_halves x;
   __builtin_memcpy(&x, p, sizeof x);
-  return (vu32)__builtin_convertvector(x, vi32);
+  return (vu32) __builtin_convertvector(x, vi32);
 }
 BNN_INLINE void v_store_i16(int16_t *p, vu32 x) {
   v_halves halves = __builtin_convertvector((vi32)x, v_halves);
