@@ -626,6 +626,20 @@ def test_which_integers_are_kept(rng):
     assert found[128]["normalize"] - found[32].get("normalize", 0) == 2 * 3 * 6 * 6 * 64
 
 
+def test_integers_on_the_tapes_that_follow_them(rng):
+    """One tape watches the kernel, the other only what comes later."""
+    counting = Counting("signs", "")
+    x = lq.constant(rng.normal(size=(3, 8, 8, 128)).astype(np.float32))
+    offset = counting.model.layers[-1].beta
+    with lq.GradientTape() as one, lq.GradientTape(watch_accessed_variables=False) as other:
+        other.watch(offset)
+        y = np.sum(counting.model(x, training=True) ** 2)
+    assert "product, xnor" not in dict(other.kept())
+    kernel, shift = one.gradient(y, [counting.layer.kernel, offset])
+    assert np.any(kernel)
+    np.testing.assert_array_equal(other.gradient(y, offset), shift)
+
+
 def test_integers_that_would_not_fit(rng):
     """Sums of more than 32,767 products stay floats."""
     keras.utils.set_random_seed(4)

@@ -12,10 +12,8 @@ import numpy as np
 from .again import without_arguments
 from .nodes import Linear, Node, observers, recorded, state
 from .spare import Sparing
-from .tensor import ATOMS, Tensor, attach, attach_integers, convert_to_tensor, is_traced, operands, plain, read, wrap
+from .tensor import ATOMS, Tensor, attach, convert_to_tensor, is_traced, operands, plain, read, wrap
 from .variable import in_variable
-
-_INT16 = np.dtype(np.int16)
 
 # In the place of a residual: the gradient of the value, a BitArray, is that of the only argument.
 THROUGH: Any = object()
@@ -99,9 +97,7 @@ class Operation:
         if residual is not None:
             residual = without_arguments(residual, values, parents)
         again = self._again(values, parents, params) if self.effort else None
-        if self._integers and value.dtype == _INT16:
-            return attach_integers(value, self.__name__, tuple(parents), self._backward, residual, again)
-        return attach(value, self.__name__, tuple(parents), self._backward, residual, again)
+        return attach(value, self.__name__, tuple(parents), self._backward, residual, again, integers=self._integers)
 
     def _parameter(self, key: str, x: Any) -> Any:
         """A parameter as `forward` gets it."""
@@ -166,7 +162,7 @@ def operation(
     parts : bool, optional
         Whether a backward that names `spare` takes `Parts` in the place of an argument in its residual.
     integers : bool, optional
-        Whether a value in int16 stands for one in float32, whose gradient it has.
+        Whether a value of integers stands for one in float32, whose gradient it has.
 
     Returns
     -------

@@ -23,6 +23,8 @@ from .nodes import Lost, Node, observed, pull_item, recorded, state
 # higher number while no other thread starts or ends one.
 _tracing = threading.RLock()
 
+_FLOAT = np.dtype(np.float32)
+
 # What is neither read nor traced, told without a search for attributes.
 ATOMS = {np.ndarray, float, int, bool, str, type(None)}
 # Classes that are values themselves. Others join as they are met: it takes Python long to find out what a class lacks.
@@ -37,14 +39,20 @@ def attach(
     residual: Any,
     recompute: Any = None,
     source: Any = None,
+    integers: bool = False,
 ) -> Any:
-    """The value of an operation as Tensor (or BitArray, or tuple of them) with its node."""
+    """The value of an operation as Tensor (or BitArray, or tuple of them) with its node.
+
+    If `integers`, an array of integers stands for one in float32.
+    """
     tapes = state.tapes
     if len(tapes) > 1:
         tapes = tapes & frozenset().union(*[p.tapes for p in parents if p is not None])
-    if type(value) is np.ndarray and value.dtype.kind in "fc":
+    if type(value) is np.ndarray and (value.dtype.kind in "fc" or integers):
         tensor = value.view(Tensor)
-        tensor._node = Node(name, tapes, value, parents, backward, residual, recompute, source)
+        tensor._node = node = Node(name, tapes, value, parents, backward, residual, recompute, source)
+        if value.dtype.kind == "i":
+            node.dtype = _FLOAT
         return tensor
     if hasattr(value, "_with_node"):
         return value._with_node(Node(name, tapes, value, parents, backward, residual, recompute, source))
@@ -56,14 +64,6 @@ def attach(
     if value.dtype.kind not in "fc":
         return value.view(Tensor)
     return _carry(value, Node(name, tapes, value, parents, backward, residual, recompute, source))
-
-
-def attach_integers(value: np.ndarray, *node: Any) -> Tensor:
-    """`attach` of an array of integers that stand for float32."""
-    tensor = value.view(Tensor)
-    tensor._node = Node(node[0], state.tapes, value, *node[1:])
-    tensor._node.dtype = np.dtype(np.float32)
-    return tensor
 
 
 def _carry(value: Any, node: Node) -> Any:
