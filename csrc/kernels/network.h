@@ -81,9 +81,13 @@ typedef struct {
   const void *x;
 } norm_part;
 
+static int norm_form(const bnn_norm *n, const bnn_norm_piece *p) {
+  return (n->rectified ? NORM_RECTIFIED : 0) | (p->integers ? NORM_INTEGERS : 0);
+}
+
 static norm_part norm_part_of(const bnn_norm *n, const norm_block *b, int64_t piece, int64_t row) {
   const bnn_norm_piece *p = &n->piece[piece];
-  int form = (n->rectified ? NORM_RECTIFIED : 0) | (p->integers ? NORM_INTEGERS : 0);
+  int form = norm_form(n, p);
   return (norm_part){b->group * p->channels, b->group * p->stride, form, norm_from(form, p->x, row * p->stride)};
 }
 
@@ -168,8 +172,7 @@ BNN_INLINE void norm_moments_of(int form, const bnn_norm *n, int64_t begin, int6
 
 static void norm_moments(const void *what, int64_t begin, int64_t end) {
   const bnn_norm *n = what;
-  norm_block b = norm_block_of(n, begin);
-  NORM_BY_FORM(norm_moments_of, norm_part_of(n, &b, 0, b.row).form, n, begin, end);
+  NORM_BY_FORM(norm_moments_of, norm_form(n, n->piece), n, begin, end);
 }
 
 BNN_INLINE void norm_move(float *average, int64_t c, float value, float rate) {
@@ -414,9 +417,9 @@ static void normalize_sign(const void *what, int64_t begin, int64_t end) {
     norm_block b = norm_block_of(n, i);
     n->nan[i] = 0;
     for (int64_t piece = 0, first = 0; piece < n->pieces; piece++) {
-      int form = norm_part_of(n, &b, piece, b.row).form;
-      NORM_BY_FORM(norm_sign_rows, form, n, &n->piece[piece], first, b.row, b.row + b.rows, &n->nan[i]);
-      first += n->piece[piece].channels / BNN_WORD;
+      const bnn_norm_piece *p = &n->piece[piece];
+      NORM_BY_FORM(norm_sign_rows, norm_form(n, p), n, p, first, b.row, b.row + b.rows, &n->nan[i]);
+      first += p->channels / BNN_WORD;
     }
   }
 }
