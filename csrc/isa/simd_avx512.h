@@ -141,8 +141,9 @@ BNN_INLINE vu32 v_nibbles(vu32 words) { return words; }
 BNN_INLINE vu32 v_next_nibble(vu32 nibbles) { return _mm512_srli_epi32(nibbles, 4); }
 /* What a nibble chooses in every table of four floats. */
 BNN_INLINE vchoice v_choice(vu32 nibbles) { return nibbles; }
-BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice) {
-  return v_add_f32(sum, v_look_up_f32(table, choice));
+BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice, vf32 one, int odd) {
+  vf32 x = v_look_up_f32(table, choice);
+  return odd ? v_fma_f32(x, one, sum) : v_add_f32(sum, x);
 }
 
 /* One step of two 16 x 16 bit transposes side by side: lanes `distance` apart trade half of their bits. */

@@ -86,6 +86,8 @@ static void signed_multiply_add_tile(const signed_tile *t) {
 BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right, const int rows, const int64_t count,
                                        vf32 sum[SIGNED_ROWS][BNN_TABLE_VECTORS]) {
   vu32 nibbles[BNN_TABLE_VECTORS];
+  vf32 one = v_set_f32(1);
+  __asm__("" : "+x"(one));
   for (int v = 0; v < BNN_TABLE_VECTORS; v++) nibbles[v] = v_nibbles(v_load(right + v * BNN_LANES));
 #if BNN_TABLE_VECTORS == 1 /* compilers keep the sums of two vectors in memory if it is unrolled */
   BNN_UNROLL
@@ -98,7 +100,7 @@ BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right
     }
     for (int r = 0; r < rows; r++) {
       vf32 table = v_load_f32(left[r] + k * BNN_LANES);
-      for (int v = 0; v < BNN_TABLE_VECTORS; v++) sum[r][v] = v_add_choice_f32(sum[r][v], table, choice[v]);
+      for (int v = 0; v < BNN_TABLE_VECTORS; v++) sum[r][v] = v_add_choice_f32(sum[r][v], table, choice[v], one, (r + v) & 1);
     }
   }
   for (int r = 0; r < rows; r++) left[r] += count * BNN_LANES;
