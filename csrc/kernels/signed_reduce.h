@@ -157,16 +157,20 @@ static void signed_reduce_chunk(const signed_reduction *work) {
           v_store_f32(table + n * SIGNED_TABLE_ROW, v_table_f32(a[n], b[n], c[n], d[n]));
         for (int64_t n = columns; n < SIGNED_ROWS; n++) v_store_f32(table + n * SIGNED_TABLE_ROW, v_set_f32(0));
       }
-    for (int64_t u = 0; u < units; u++) {
-      signed_tile tile = signed_unit_tile(work, work->first_unit + u);
+    for (int64_t u = 0, together; u < units; u += together) {
+      int64_t unit = work->first_unit + u, words = work->plan.words;
+      signed_tile tile = signed_unit_tile(work, unit);
       tile.left = tables;
       tile.tap_stride = BNN_PANEL;
+      tile.panel_stride = SIGNED_BITS;
       tile.rows = (int)columns;
+      tile.out_stride = SIGNED_SUMS;
       for (int r = 0; r < tile.rows; r++) tile.out[r] = work->areas + u * SIGNED_SUMS + (column + r) * BNN_PANEL;
-      for (int64_t k = 0; k < BNN_PANEL; k += SIGNED_TABLE_WIDTH) {
+      together = SIGNED_TABLE_WIDTH > BNN_PANEL && u + 1 < units && unit % words + 1 < words ? 2 : 1;
+      for (int64_t k = 0; k < together * BNN_PANEL; k += SIGNED_TABLE_WIDTH) {
         tile.right = bits + u * SIGNED_BITS + k;
         tile.column = k;
-        tile.columns = BNN_PANEL - k;
+        tile.columns = together * BNN_PANEL - k;
         signed_look_up_tile(&tile);
       }
     }

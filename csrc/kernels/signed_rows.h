@@ -245,12 +245,14 @@ static void signed_stage_right(const signed_work *work, int64_t column) {
 /* Results of one tile of positions by the columns of a tile. */
 static void signed_position_tile(const signed_work *work, signed_tile *tile, int64_t column) {
   tile->column = column;
-  tile->columns = work->product->columns - column;
+  tile->columns = work->end_column - column;
+  tile->out_stride = BNN_PANEL;
   tile->add = work->block > 0;
 #if SIGNED_TABLE
   if (work->plan.table) {
     tile->right = signed_prepared(work, column / BNN_PANEL) + column % BNN_PANEL;
     tile->tap_stride = work->plan.words * BNN_PANEL;
+    tile->panel_stride = work->product->schedule->taps * tile->tap_stride;
     signed_look_up_tile(tile);
     return;
   }

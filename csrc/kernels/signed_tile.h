@@ -19,6 +19,7 @@
 #define SIGNED_ROWS SIGNED_FLOAT_ROWS
 #define SIGNED_TABLE_WIDTH SIGNED_WIDTH
 #endif
+#define SIGNED_MOST_WIDTH (SIGNED_TABLE_WIDTH > SIGNED_WIDTH ? SIGNED_TABLE_WIDTH : SIGNED_WIDTH)
 
 typedef struct {
   int64_t taps;
@@ -28,22 +29,37 @@ typedef struct {
   const float *left;
   int64_t step; /* floats from a term of a row to the next */
   const void *right;
-  int64_t tap_stride; /* elements of the right operand per block */
+  int64_t tap_stride;   /* elements of the right operand per block */
+  int64_t panel_stride; /* and from BNN_PANEL columns to the next; of tables */
   float *out[SIGNED_ROWS];
+  int64_t out_stride; /* floats in `out`, likewise */
   int rows;                /* the others may repeat the first, and are not stored */
   int64_t column, columns; /* where in `out` to begin, and how many to store */
   int add;                 /* to what `out` holds */
 } signed_tile;
 
-/* Through memory, so that the loops over sums in registers have constant bounds and nothing else in them. `sum` is
- * [rows][vectors]. */
-BNN_INLINE void signed_store(const signed_tile *t, const int rows, const int vectors, const vf32 *sum) {
-  float kept[SIGNED_ROWS][SIGNED_WIDTH];
+BNN_INLINE float *signed_out(const signed_tile *t, int r, int64_t n) {
+  n += t->column;
+  return t->out[r] + n / BNN_PANEL * t->out_stride + n % BNN_PANEL;
+}
+
+/* `sum` is [rows][vectors], from row `first` on. What is not whole goes through memory, so that the loops over sums in registers have
+ * constant bounds and nothing else in them. */
+BNN_INLINE void signed_store(const signed_tile *t, int first, const int rows, const int vectors, const vf32 *sum) {
+  if (t->rows >= first + rows && t->columns >= vectors * BNN_LANES) {
+    for (int r = 0; r < rows; r++)
+      for (int v = 0; v < vectors; v++) {
+        float *out = signed_out(t, first + r, v * BNN_LANES);
+        v_store_f32(out, t->add ? v_add_f32(v_load_f32(out), sum[r * vectors + v]) : sum[r * vectors + v]);
+      }
+    return;
+  }
+  float kept[SIGNED_ROWS][SIGNED_MOST_WIDTH];
   for (int r = 0; r < rows; r++)
     for (int v = 0; v < vectors; v++) v_store_f32(kept[r] + v * BNN_LANES, sum[r * vectors + v]);
-  for (int r = 0; r < rows && r < t->rows; r++)
+  for (int r = 0; r < rows && first + r < t->rows; r++)
     for (int64_t n = 0; n < vectors * BNN_LANES && n < t->columns; n += BNN_LANES) {
-      float *out = t->out[r] + t->column + n;
+      float *out = signed_out(t, first + r, n);
       vf32 result = v_load_f32(kept[r] + n);
       if (t->add) result = v_add_f32(v_load_part_f32(out, t->columns - n), result);
       v_store_part_f32(out, result, t->columns - n);
@@ -67,7 +83,7 @@ BNN_INLINE void signed_multiply_add(const signed_tile *t, const int rows) {
       }
     }
   }
-  signed_store(t, rows, 2, sum[0]);
+  signed_store(t, 0, rows, 2, sum[0]);
 }
 
 static void signed_multiply_add_tile(const signed_tile *t) {
@@ -83,54 +99,73 @@ static void signed_multiply_add_tile(const signed_tile *t) {
 
 #if SIGNED_TABLE
 /* The next `count` nibbles of the tile's columns, with the next tables of each row. */
-BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right, const int rows, const int64_t count,
+BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right, int64_t panel_stride, const int rows,
+                                       const int vectors, const int64_t count,
                                        vf32 sum[SIGNED_ROWS][BNN_TABLE_VECTORS]) {
   vu32 nibbles[BNN_TABLE_VECTORS];
-  vf32 one = v_set_f32(1);
-  __asm__("" : "+x"(one));
-  for (int v = 0; v < BNN_TABLE_VECTORS; v++) nibbles[v] = v_nibbles(v_load(right + v * BNN_LANES));
-#if BNN_TABLE_VECTORS == 1 /* compilers keep the sums of two vectors in memory if it is unrolled */
+  const vf32 one = v_opaque_one();
+  for (int v = 0; v < vectors; v++)
+    nibbles[v] = v_nibbles(v_load(right + v * BNN_LANES / BNN_PANEL * panel_stride + v * BNN_LANES % BNN_PANEL));
+#if BNN_TABLE_VECTORS == 1 /* compilers keep the sums of more vectors in memory if it is unrolled */
   BNN_UNROLL
 #endif
   for (int64_t k = 0; k < count; k++) {
     vchoice choice[BNN_TABLE_VECTORS];
-    for (int v = 0; v < BNN_TABLE_VECTORS; v++) {
-      choice[v] = v_choice(nibbles[v]);
-      nibbles[v] = v_next_nibble(nibbles[v]);
-    }
+    for (int v = 0; v < vectors; v++) choice[v] = v_choice(nibbles[v]);
     for (int r = 0; r < rows; r++) {
       vf32 table = v_load_f32(left[r] + k * BNN_LANES);
-      for (int v = 0; v < BNN_TABLE_VECTORS; v++) sum[r][v] = v_add_choice_f32(sum[r][v], table, choice[v], one, (r + v) & 1);
+      for (int v = 0; v < vectors; v++) sum[r][v] = v_add_choice_f32(sum[r][v], table, choice[v], one, (r + v) & 1);
     }
+    for (int v = 0; v < vectors; v++) nibbles[v] = v_next_nibble(nibbles[v]); /* late: a register less for each */
   }
   for (int r = 0; r < rows; r++) left[r] += count * BNN_LANES;
 }
 
 /* left: rows of [length] tables, right: [length / 8][BNN_PANEL] words of 8 nibbles. */
-BNN_INLINE void signed_look_up(const signed_tile *t, const int rows) {
+BNN_INLINE void signed_look_up(const signed_tile *t, int first, const int rows, const int vectors) {
   vf32 sum[SIGNED_ROWS][BNN_TABLE_VECTORS];
   for (int r = 0; r < rows; r++)
-    for (int v = 0; v < BNN_TABLE_VECTORS; v++) sum[r][v] = v_set_f32(0);
+    for (int v = 0; v < vectors; v++) sum[r][v] = v_set_f32(0);
   for (int64_t i = 0; i < t->taps; i++) {
     const float *left[SIGNED_ROWS];
     const uint32_t *right = (const uint32_t *)t->right + t->tap[i] * t->tap_stride;
-    int64_t length = t->length[i];
-    for (int r = 0; r < rows; r++) left[r] = t->left + t->row[i * SIGNED_ROWS + r];
-    for (; length >= 8; length -= 8, right += BNN_PANEL) signed_look_up_nibbles(left, right, rows, 8, sum);
-    if (length > 0) signed_look_up_nibbles(left, right, rows, length, sum);
+    int64_t length = t->length[i], stride = t->panel_stride;
+    for (int r = 0; r < rows; r++) left[r] = t->left + t->row[i * SIGNED_ROWS + first + r];
+    for (; length >= 8; length -= 8, right += BNN_PANEL)
+      signed_look_up_nibbles(left, right, stride, rows, vectors, 8, sum);
+    if (length > 0) signed_look_up_nibbles(left, right, stride, rows, vectors, length, sum);
   }
-  signed_store(t, rows, BNN_TABLE_VECTORS, sum[0]);
+  vf32 results[SIGNED_ROWS * BNN_TABLE_VECTORS];
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < vectors; v++) results[r * vectors + v] = sum[r][v];
+  signed_store(t, first, rows, vectors, results);
 }
 
+BNN_INLINE void signed_look_up_rows(const signed_tile *t, const int most, const int vectors) {
+  for (int first = 0; first < t->rows; first += most) {
+    int rows = t->rows - first;
+    if (rows == 1)
+      signed_look_up(t, first, 1, vectors);
+    else if (rows == 2)
+      signed_look_up(t, first, 2, vectors);
+    else if (rows <= 4 || most == 4)
+      signed_look_up(t, first, 4, vectors);
+    else
+      signed_look_up(t, first, SIGNED_ROWS, vectors);
+  }
+}
+
+/* Sixteen sums, whatever they are of. */
 static void signed_look_up_tile(const signed_tile *t) {
-  if (t->rows == 1)
-    signed_look_up(t, 1);
-  else if (t->rows == 2)
-    signed_look_up(t, 2);
-  else if (t->rows <= 4)
-    signed_look_up(t, 4);
-  else
-    signed_look_up(t, SIGNED_ROWS);
+#if BNN_TABLE_VECTORS == 4
+  if (t->columns > 2 * BNN_LANES) {
+    signed_look_up_rows(t, 4, 4);
+    return;
+  }
+  signed_look_up_rows(t, SIGNED_ROWS, 2);
+#else
+  signed_look_up_rows(t, SIGNED_ROWS, BNN_TABLE_VECTORS);
+#endif
 }
 #endif
 
