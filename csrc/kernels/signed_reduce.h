@@ -8,7 +8,12 @@
  * A unit is a word of 32 channels of one tap. An item is a few units by SIGNED_COLUMNS columns of one group. The
  * columns of a part come one after another, so that a result of many rows is not swept once per block of columns. */
 
+#if SIGNED_TABLE
+#define SIGNED_BESIDE (BNN_TABLE_VECTORS == 4 ? 4 : 8) /* columns whose tables stay in the first cache together */
+#define SIGNED_POSITIONS (2048 / SIGNED_BESIDE)
+#else
 #define SIGNED_POSITIONS 256
+#endif
 #define SIGNED_RUNS 16 /* most classes in a chunk */
 #define SIGNED_COLUMNS 128
 #define SIGNED_UNITS 32 /* most units in one pass over dy, so that their sums stay in the second cache */
@@ -107,7 +112,7 @@ static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, fl
 #if SIGNED_TABLE
 
 /* Lanes are channels, a term is four positions. Areas: the sums of each unit [SIGNED_COLUMNS][BNN_PANEL], its bits
- * [SIGNED_WORDS][32], and the tables of SIGNED_ROWS columns. */
+ * [SIGNED_WORDS][32], and the tables of SIGNED_BESIDE columns. */
 
 #define SIGNED_TABLE_ROW (SIGNED_POSITIONS / 4 * BNN_LANES) /* floats, for all positions of a column */
 #define SIGNED_WORDS (SIGNED_POSITIONS / 32 + SIGNED_RUNS)
@@ -117,13 +122,13 @@ static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, fl
 static size_t signed_reduce_areas(const bnn_product *p) {
   signed_reduce_plan plan = signed_plan_reduce(p);
   int64_t units = plan.units < SIGNED_UNITS ? plan.units : SIGNED_UNITS;
-  return (size_t)(units * (SIGNED_SUMS + SIGNED_BITS) + SIGNED_ROWS * SIGNED_TABLE_ROW) * sizeof(float);
+  return (size_t)(units * (SIGNED_SUMS + SIGNED_BITS) + SIGNED_BESIDE * SIGNED_TABLE_ROW) * sizeof(float);
 }
 
 static void signed_place_run(const signed_run *run, int32_t *block, int32_t *length, int32_t *row) {
   *block = (int32_t)run->word;
   *length = (int32_t)(run->count + 3) / 4;
-  for (int r = 0; r < SIGNED_ROWS; r++) row[r] = (int32_t)run->first / 4 * BNN_LANES + r * SIGNED_TABLE_ROW;
+  for (int r = 0; r < SIGNED_BESIDE; r++) row[r] = (int32_t)run->first / 4 * BNN_LANES + r * SIGNED_TABLE_ROW;
 }
 
 static void signed_reduce_begin(const signed_reduction *work) {
@@ -146,16 +151,19 @@ static void signed_reduce_chunk(const signed_reduction *work) {
     }
   }
 
-  for (int64_t column = 0; column < work->columns; column += SIGNED_ROWS) {
-    int64_t columns = work->columns - column < SIGNED_ROWS ? work->columns - column : SIGNED_ROWS;
+  const float *dy[SIGNED_POSITIONS];
+  for (const signed_run *run = work->run; run < work->run + work->runs; run++)
+    for (int64_t slot = run->first; slot < run->first + (run->count + 3) / 4 * 4; slot++) dy[slot] = signed_dy(work, slot);
+  for (int64_t column = 0; column < work->columns; column += SIGNED_BESIDE) {
+    int64_t columns = work->columns - column < SIGNED_BESIDE ? work->columns - column : SIGNED_BESIDE;
     for (const signed_run *run = work->run; run < work->run + work->runs; run++)
       for (int64_t slot = run->first; slot < run->first + run->count; slot += 4) {
-        const float *a = signed_dy(work, slot) + column, *b = signed_dy(work, slot + 1) + column;
-        const float *c = signed_dy(work, slot + 2) + column, *d = signed_dy(work, slot + 3) + column;
+        const float *a = dy[slot] + column, *b = dy[slot + 1] + column;
+        const float *c = dy[slot + 2] + column, *d = dy[slot + 3] + column;
         float *table = tables + slot / 4 * BNN_LANES;
         for (int64_t n = 0; n < columns; n++)
           v_store_f32(table + n * SIGNED_TABLE_ROW, v_table_f32(a[n], b[n], c[n], d[n]));
-        for (int64_t n = columns; n < SIGNED_ROWS; n++) v_store_f32(table + n * SIGNED_TABLE_ROW, v_set_f32(0));
+        for (int64_t n = columns; n < SIGNED_BESIDE; n++) v_store_f32(table + n * SIGNED_TABLE_ROW, v_set_f32(0));
       }
     for (int64_t u = 0, together; u < units; u += together) {
       int64_t unit = work->first_unit + u, words = work->plan.words;
