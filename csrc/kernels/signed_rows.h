@@ -8,9 +8,9 @@
  * The left rows that a chunk of positions reads are staged once per block, as signs, floats or register tables.
  */
 
-#define SIGNED_BLOCK 64
+#define SIGNED_BLOCK 128
 #define SIGNED_SEGMENT 24 /* positions of an item: whole tiles */
-#define SIGNED_CHUNK 384  /* positions staged together: tables, 1 KB per source pixel or less, fit the second cache */
+#define SIGNED_CHUNK 264  /* positions staged together: tables, 2 KB per source pixel or less, fit the second cache */
 
 typedef struct {
   int bits;         /* the left operand is packed */
