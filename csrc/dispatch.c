@@ -15,7 +15,7 @@
 
 extern const bnn_kernels bnn_portable;
 #if BNN_X86
-extern const bnn_kernels bnn_avx2, bnn_avx512, bnn_avx512vpopcnt, bnn_amx;
+extern const bnn_kernels bnn_avx2, bnn_avx512, bnn_avx512vpopcnt, bnn_avx512zen5, bnn_amx;
 #endif
 #if BNN_NEON
 extern const bnn_kernels bnn_neon;
@@ -34,6 +34,15 @@ static int has_avx512(void) {
 }
 
 static int has_avx512vpopcnt(void) { return has_avx512() && __builtin_cpu_supports("avx512vpopcntdq"); }
+
+/* A choice of the loop, not of instructions: any core of the level above it may run this one, too. */
+static int has_avx512zen5(void) {
+  enum { ZEN5 = 0x1a };
+  unsigned a, b, c, d;
+  if (!has_avx512vpopcnt() || !__get_cpuid(0, &a, &b, &c, &d)) return 0;
+  if (b != signature_AMD_ebx || c != signature_AMD_ecx || d != signature_AMD_edx) return 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 15) + (a >> 20 & 255) >= ZEN5;
+}
 
 /* The system lends tiles to a process that asks for them; Linux is the one that says how. Thereafter each thread has
  * them, and pays for their state only while it uses it. */
@@ -59,18 +68,19 @@ static int always(void) { return 1; }
 /* Best first. Every level includes those below it, so what a machine runs is a tail of this list. */
 static const bnn_kernels *const levels[] = {
 #if BNN_X86
-    &bnn_amx,      &bnn_avx512vpopcnt,
-    &bnn_avx512,   &bnn_avx2,
+    &bnn_amx,           &bnn_avx512zen5,
+    &bnn_avx512vpopcnt, &bnn_avx512,
+    &bnn_avx2,
 #endif
 #if BNN_NEON
     &bnn_neon,
 #endif
-    &bnn_portable, NULL,
+    &bnn_portable,      NULL,
 };
 
 static int (*const runs[])(void) = {
 #if BNN_X86
-    has_amx, has_avx512vpopcnt, has_avx512, has_avx2,
+    has_amx, has_avx512zen5, has_avx512vpopcnt, has_avx512, has_avx2,
 #endif
 #if BNN_NEON
     always,

@@ -4,13 +4,16 @@
 
 #define BNN_TILE_ROWS 4
 #define BNN_TILE_PANELS 4
-#define BNN_CARRY_LEVELS 1
 #define BNN_COUNT_ROOM 0 /* without limit */
+#ifndef BNN_CARRY_LEVELS
+#define BNN_CARRY_LEVELS 1
+#endif
 
 BNN_INLINE vu32 v_count(vu32 x) { return _mm512_popcnt_epi32(x); }
 BNN_INLINE vu32 v_add_counts(vu32 a, vu32 b) { return _mm512_add_epi32(a, b); }
 BNN_INLINE vu32 v_widen_counts(vu32 x) { return x; }
 
+#if BNN_CARRY_LEVELS == 1
 /* Adds four words to a counter, those of a row where they are broadcast from and those of a vector of columns; the
  * carries of two pairs. A ternary operation overwrites one of its operands, and a compiler saves that in a copy, which
  * takes as long to fetch as an operation. Here a broadcast, which is a load, makes what is overwritten. */
@@ -34,5 +37,6 @@ BNN_INLINE void v_add_four(const uint32_t *row, int64_t i, int64_t j, int64_t k,
       : [row] "r"(row), [i] "r"(i), [j] "r"(j), [k] "r"(k), [l] "r"(l), [a] "v"(a), [b] "v"(b), [c] "v"(c), [d] "v"(d),
         "m"(*(const uint32_t(*)[1 << 16]) row));
 }
+#endif
 
 #endif

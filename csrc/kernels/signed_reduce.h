@@ -8,12 +8,7 @@
  * A unit is a word of 32 channels of one tap. An item is a few units by SIGNED_COLUMNS columns of one group. The
  * columns of a part come one after another, so that a result of many rows is not swept once per block of columns. */
 
-#if SIGNED_TABLE
-#define SIGNED_BESIDE (BNN_TABLE_VECTORS == 4 ? 4 : 8) /* columns whose tables stay in the first cache together */
-#define SIGNED_POSITIONS (2048 / SIGNED_BESIDE)
-#else
-#define SIGNED_POSITIONS 256
-#endif
+#define SIGNED_POSITIONS (SIGNED_TABLE ? 512 : 256)
 #define SIGNED_RUNS 16 /* most classes in a chunk */
 #define SIGNED_COLUMNS 128
 #define SIGNED_UNITS 32 /* most units in one pass over dy, so that their sums stay in the second cache */
@@ -114,6 +109,7 @@ static int64_t signed_unit_result(const signed_reduction *work, int64_t unit, fl
 /* Lanes are channels, a term is four positions. Areas: the sums of each unit [SIGNED_COLUMNS][BNN_PANEL], its bits
  * [SIGNED_WORDS][32], and the tables of SIGNED_BESIDE columns. */
 
+#define SIGNED_BESIDE (64 / BNN_LANES) /* columns whose tables, 32 KB, are in the first cache together */
 #define SIGNED_TABLE_ROW (SIGNED_POSITIONS / 4 * BNN_LANES) /* floats, for all positions of a column */
 #define SIGNED_WORDS (SIGNED_POSITIONS / 32 + SIGNED_RUNS)
 #define SIGNED_BITS (SIGNED_WORDS * 32)
@@ -153,7 +149,8 @@ static void signed_reduce_chunk(const signed_reduction *work) {
 
   const float *dy[SIGNED_POSITIONS];
   for (const signed_run *run = work->run; run < work->run + work->runs; run++)
-    for (int64_t slot = run->first; slot < run->first + (run->count + 3) / 4 * 4; slot++) dy[slot] = signed_dy(work, slot);
+    for (int64_t slot = run->first; slot < run->first + (run->count + 3) / 4 * 4; slot++)
+      dy[slot] = signed_dy(work, slot);
   for (int64_t column = 0; column < work->columns; column += SIGNED_BESIDE) {
     int64_t columns = work->columns - column < SIGNED_BESIDE ? work->columns - column : SIGNED_BESIDE;
     for (const signed_run *run = work->run; run < work->run + work->runs; run++)

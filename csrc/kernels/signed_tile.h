@@ -32,7 +32,7 @@ typedef struct {
   int64_t tap_stride;   /* elements of the right operand per block */
   int64_t panel_stride; /* and from BNN_PANEL columns to the next; of tables */
   float *out[SIGNED_ROWS];
-  int64_t out_stride; /* floats in `out`, likewise */
+  int64_t out_stride;      /* floats in `out`, likewise */
   int rows;                /* the others may repeat the first, and are not stored */
   int64_t column, columns; /* where in `out` to begin, and how many to store */
   int add;                 /* to what `out` holds */
@@ -43,8 +43,8 @@ BNN_INLINE float *signed_out(const signed_tile *t, int r, int64_t n) {
   return t->out[r] + n / BNN_PANEL * t->out_stride + n % BNN_PANEL;
 }
 
-/* `sum` is [rows][vectors], from row `first` on. What is not whole goes through memory, so that the loops over sums in registers have
- * constant bounds and nothing else in them. */
+/* `sum` is [rows][vectors], from row `first` on. What is not whole goes through memory, so that the loops over sums in
+ * registers have constant bounds and nothing else in them. */
 BNN_INLINE void signed_store(const signed_tile *t, int first, const int rows, const int vectors, const vf32 *sum) {
   if (t->rows >= first + rows && t->columns >= vectors * BNN_LANES) {
     for (int r = 0; r < rows; r++)

@@ -98,6 +98,22 @@ BNN_INLINE vu32 xnor_add(xnor_meeting meeting, const xnor_sum *sum, vu32 ones, c
   }
 }
 
+BNN_INLINE vu32 xnor_meet(xnor_meeting meeting, const xnor_sum *sum, const uint32_t *row, const uint32_t *column) {
+  vu32 a = v_set(row[0]), b = v_load(column);
+  switch (meeting) {
+    case XNOR_AND:
+      return v_and(a, b);
+    case XNOR_LEFT:
+      return v_and_xor(v_set(row[sum->left_mask]), a, b);
+    case XNOR_RIGHT:
+      return v_and_xor(v_load(column + sum->right_mask), a, b);
+    case XNOR_BOTH:
+      return v_and(v_load(column + sum->right_mask), v_and_xor(v_set(row[sum->left_mask]), a, b));
+    default:
+      return v_xor(a, b);
+  }
+}
+
 /* The carry out of adding two words to a counter whose sum bit is `ones`. */
 BNN_INLINE vu32 xnor_add_pair(xnor_meeting meeting, const xnor_sum *sum, const xnor_pair *pair, const uint32_t *row,
                               const uint32_t *column, vu32 *ones) {
@@ -121,10 +137,9 @@ BNN_INLINE vu32 xnor_add_carries(vu32 a, vu32 b, vu32 *sum) {
 BNN_INLINE vu32 xnor_count_group(xnor_meeting meeting, const xnor_sum *sum, const xnor_pair *pair, const uint32_t *row,
                                  const uint32_t *column, vu32 *ones, vu32 *twos, vu32 *fours) {
 #if BNN_CARRY_LEVELS == 0
-  vu32 none = *ones;
-  (void)twos, (void)fours;
-  return v_add_counts(v_count(xnor_add(meeting, sum, none, row + pair->left[0], column + pair->right[0])),
-                      v_count(xnor_add(meeting, sum, none, row + pair->left[1], column + pair->right[1])));
+  (void)ones, (void)twos, (void)fours;
+  return v_add_counts(v_count(xnor_meet(meeting, sum, row + pair->left[0], column + pair->right[0])),
+                      v_count(xnor_meet(meeting, sum, row + pair->left[1], column + pair->right[1])));
 #elif BNN_CARRY_LEVELS == 1
   (void)twos, (void)fours;
   return v_count(xnor_add_pair(meeting, sum, pair, row, column, ones));
