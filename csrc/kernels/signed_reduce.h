@@ -85,7 +85,12 @@ static void signed_read_unit(const signed_reduction *work, int64_t unit, int64_t
 
 static signed_tile signed_unit_tile(const signed_reduction *work, int64_t unit) {
   const signed_tap *tap = work->taps + unit / work->plan.words;
-  return (signed_tile){.taps = tap->runs, .tap = tap->block, .length = tap->length, .row = tap->row[0], .add = 1};
+  return (signed_tile){.taps = tap->runs,
+                       .tap = tap->block,
+                       .length = tap->length,
+                       .row = tap->row[0],
+                       .out_stride = BNN_PANEL,
+                       .add = 1};
 }
 
 /* From a channel of the result to the next. */
