@@ -241,10 +241,9 @@ BNN_INLINE vchoice v_choice(vu32 nibbles) {
   __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(nibbles, 28));
   return (vchoice){nibbles, _mm256_or_ps(_mm256_and_ps(upper, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1))};
 }
-BNN_INLINE vf32 v_opaque_one(void) { return v_set_f32(1); }
-BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice, vf32 one, int odd) {
-  (void)one;
-  (void)odd;
+BNN_INLINE vf32 v_hidden_one(void) { return v_set_f32(1); }
+BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice, vf32 one, int multiply) {
+  (void)one, (void)multiply; /* the choice has a factor of its own */
   return _mm256_fmadd_ps(_mm256_permutevar8x32_ps(table, choice.entry), choice.sign, sum);
 }
 

@@ -123,7 +123,7 @@ BNN_INLINE vu32 v_level_f64(vf64 x, vf64 levels) {
 /* ---- register tables and bit transposes: the signed kernels ------------------------------------------------------ */
 
 /* A register table holds the signed sums of four floats, of which the low nibble of a lane, sign bits, picks one: all
- * 16 of them here. A tile looks up in eight of them, for BNN_TABLE_VECTORS of columns. */
+ * 16 of them here. A tile has BNN_TABLE_VECTORS of columns at most. */
 #define BNN_TABLE_VECTORS 4
 
 typedef vu32 vchoice;
@@ -141,14 +141,16 @@ BNN_INLINE vu32 v_nibbles(vu32 words) { return words; }
 BNN_INLINE vu32 v_next_nibble(vu32 nibbles) { return _mm512_srli_epi32(nibbles, 4); }
 /* What a nibble chooses in every table of four floats. */
 BNN_INLINE vchoice v_choice(vu32 nibbles) { return nibbles; }
-BNN_INLINE vf32 v_opaque_one(void) {
+/* By an addition or, which is the same, a multiplication with one: where these have ports of their own, half of each
+ * take less time than all of either. Compilers do not see that it is one, and so do not add. */
+BNN_INLINE vf32 v_hidden_one(void) {
   vf32 one = v_set_f32(1);
   __asm__("" : "+v"(one));
   return one;
 }
-BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice, vf32 one, int odd) {
+BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice, vf32 one, int multiply) {
   vf32 x = v_look_up_f32(table, choice);
-  return odd ? v_fma_f32(x, one, sum) : v_add_f32(sum, x);
+  return multiply ? v_fma_f32(x, one, sum) : v_add_f32(sum, x);
 }
 
 /* One step of two 16 x 16 bit transposes side by side: lanes `distance` apart trade half of their bits. */

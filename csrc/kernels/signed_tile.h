@@ -1,4 +1,4 @@
-/* The register tiles of the signed products: a few rows by one or two vectors of results, all in registers.
+/* The register tiles of the signed products: a few rows by a few vectors of results, all in registers.
  *
  * A tile adds, for each of its taps, a number of terms. With signs as +-1 floats a term is one multiply-add per vector,
  * exact because the product is; either operand may be the signs. With register tables (BNN_TABLE_VECTORS) a term is a
@@ -100,10 +100,9 @@ static void signed_multiply_add_tile(const signed_tile *t) {
 #if SIGNED_TABLE
 /* The next `count` nibbles of the tile's columns, with the next tables of each row. */
 BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right, int64_t panel_stride, const int rows,
-                                       const int vectors, const int64_t count,
-                                       vf32 sum[SIGNED_ROWS][BNN_TABLE_VECTORS]) {
+                                       const int vectors, const int64_t count, vf32 *sum) {
   vu32 nibbles[BNN_TABLE_VECTORS];
-  const vf32 one = v_opaque_one();
+  const vf32 one = v_hidden_one();
   for (int v = 0; v < vectors; v++)
     nibbles[v] = v_nibbles(v_load(right + v * BNN_LANES / BNN_PANEL * panel_stride + v * BNN_LANES % BNN_PANEL));
 #if BNN_TABLE_VECTORS == 1 /* compilers keep the sums of more vectors in memory if it is unrolled */
@@ -114,7 +113,8 @@ BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right
     for (int v = 0; v < vectors; v++) choice[v] = v_choice(nibbles[v]);
     for (int r = 0; r < rows; r++) {
       vf32 table = v_load_f32(left[r] + k * BNN_LANES);
-      for (int v = 0; v < vectors; v++) sum[r][v] = v_add_choice_f32(sum[r][v], table, choice[v], one, (r + v) & 1);
+      for (int v = 0; v < vectors; v++)
+        sum[r * vectors + v] = v_add_choice_f32(sum[r * vectors + v], table, choice[v], one, (r + v) & 1);
     }
     for (int v = 0; v < vectors; v++) nibbles[v] = v_next_nibble(nibbles[v]); /* late: a register less for each */
   }
@@ -123,9 +123,8 @@ BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right
 
 /* left: rows of [length] tables, right: [length / 8][BNN_PANEL] words of 8 nibbles. */
 BNN_INLINE void signed_look_up(const signed_tile *t, int first, const int rows, const int vectors) {
-  vf32 sum[SIGNED_ROWS][BNN_TABLE_VECTORS];
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < vectors; v++) sum[r][v] = v_set_f32(0);
+  vf32 sum[SIGNED_ROWS * BNN_TABLE_VECTORS];
+  for (int i = 0; i < rows * vectors; i++) sum[i] = v_set_f32(0);
   for (int64_t i = 0; i < t->taps; i++) {
     const float *left[SIGNED_ROWS];
     const uint32_t *right = (const uint32_t *)t->right + t->tap[i] * t->tap_stride;
@@ -135,10 +134,7 @@ BNN_INLINE void signed_look_up(const signed_tile *t, int first, const int rows, 
       signed_look_up_nibbles(left, right, stride, rows, vectors, 8, sum);
     if (length > 0) signed_look_up_nibbles(left, right, stride, rows, vectors, length, sum);
   }
-  vf32 results[SIGNED_ROWS * BNN_TABLE_VECTORS];
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < vectors; v++) results[r * vectors + v] = sum[r][v];
-  signed_store(t, first, rows, vectors, results);
+  signed_store(t, first, rows, vectors, sum);
 }
 
 BNN_INLINE void signed_look_up_rows(const signed_tile *t, const int most, const int vectors) {
@@ -155,14 +151,13 @@ BNN_INLINE void signed_look_up_rows(const signed_tile *t, const int most, const 
   }
 }
 
-/* Sixteen sums, whatever they are of. */
+/* Sixteen sums with four vectors or two: the wider the tile, the fewer tables are read. */
 static void signed_look_up_tile(const signed_tile *t) {
 #if BNN_TABLE_VECTORS == 4
-  if (t->columns > 2 * BNN_LANES) {
+  if (t->columns > 2 * BNN_LANES)
     signed_look_up_rows(t, 4, 4);
-    return;
-  }
-  signed_look_up_rows(t, SIGNED_ROWS, 2);
+  else
+    signed_look_up_rows(t, SIGNED_ROWS, 2);
 #else
   signed_look_up_rows(t, SIGNED_ROWS, BNN_TABLE_VECTORS);
 #endif
