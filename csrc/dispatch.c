@@ -35,13 +35,15 @@ static int has_avx512(void) {
 
 static int has_avx512vpopcnt(void) { return has_avx512() && __builtin_cpu_supports("avx512vpopcntdq"); }
 
-/* A choice of the loop, not of instructions: any core of the level above it may run this one, too. */
+/* The instructions are those of the level below, only that the loop suits these cores; others run it when asked to. */
 static int has_avx512zen5(void) {
   enum { ZEN5 = 0x1a };
   unsigned a, b, c, d;
+  const char *cap = getenv("BNNLAYERS_ISA");
   if (!has_avx512vpopcnt() || !__get_cpuid(0, &a, &b, &c, &d)) return 0;
-  if (b != signature_AMD_ebx || c != signature_AMD_ecx || d != signature_AMD_edx) return 0;
-  return __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 15) + (a >> 20 & 255) >= ZEN5;
+  int amd = b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
+  int zen5 = amd && __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 15) + (a >> 20 & 255) >= ZEN5;
+  return zen5 || (cap && strcmp(cap, "avx512zen5") == 0);
 }
 
 /* The system lends tiles to a process that asks for them; Linux is the one that says how. Thereafter each thread has

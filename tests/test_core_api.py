@@ -819,6 +819,7 @@ def read_settings(connection):
         ({"BNNLAYERS_ISA": "portable"}, None, ["portable"]),
         ({"BNNLAYERS_ISA": "avx2"}, None, ["avx2", "portable"]),
         ({"BNNLAYERS_ISA": "avx512vpopcnt"}, None, ["avx512vpopcnt", "avx512", "avx2", "portable"]),
+        ({"BNNLAYERS_ISA": "avx512zen5"}, None, ["avx512zen5", "avx512vpopcnt", "avx512", "avx2", "portable"]),
     ],
 )
 def test_the_environment(monkeypatch, environment, threads, levels):

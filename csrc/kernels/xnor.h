@@ -98,6 +98,7 @@ BNN_INLINE vu32 xnor_add(xnor_meeting meeting, const xnor_sum *sum, vu32 ones, c
   }
 }
 
+/* The meeting bits alone. */
 BNN_INLINE vu32 xnor_meet(xnor_meeting meeting, const xnor_sum *sum, const uint32_t *row, const uint32_t *column) {
   vu32 a = v_set(row[0]), b = v_load(column);
   switch (meeting) {
