@@ -1,11 +1,11 @@
 """Every product as a fraction of what this machine can add up, and as a multiple of `np.matmul` of the same product.
 
-One table, printed and written as JSON. The yardsticks are measured between the products, in the same process: the
-carry-save step of the level's own kernels on registers (`peak.h`, made with the C compiler on demand), the copying of
-the same floats for packing, and NumPy's BLAS. Every result is checked before it is timed. What is compared runs in
-alternation, and what is printed are medians of the ratios of one round; on a shared machine a single run means nothing.
-One thread is timed by its own clock, several by the wall's. Where a neighbour on the same core halves its rate for
-moments, `--quiet` lets each block of calls begin in another moment, if one comes within a second.
+One table, printed and written as JSON. The yardsticks are measured between the products, in the same process: the step
+of the level's own kernels on registers, with carry-save adders where it has some (`peak.h`, made with the C compiler on
+demand), the copying of the same floats for packing, and NumPy's BLAS. Every result is checked before it is timed. What
+is compared runs in alternation, and what is printed are medians of the ratios of one round; on a shared machine a single
+run means nothing. One thread is timed by its own clock, several by the wall's. Where a neighbour on the same core halves
+its rate for moments, `--quiet` lets each block of calls begin in another moment, if one comes within a second.
 
     python benchmarks/products.py                      # the table
     python benchmarks/products.py --plot roofline.png  # and a picture of it
@@ -57,7 +57,7 @@ class Peaks:
         self.libraries = {}
 
     def xnor(self, level):
-        """The carry-save step of a level, or None where it cannot be made."""
+        """The step that counts bits on a level, or None where it cannot be made."""
         return self._function(level, "peak_xnor", 2000)
 
     def fma(self, level):
@@ -579,7 +579,7 @@ def machine(peaks):
     blas = [f"{i['internal_api']} {i['version']} {i.get('architecture', '')}".strip() for i in threadpool_info()]
     limits = {"copy GB/s": 1e-9 * copy_bandwidth()}
     level = lq.ops.level
-    functions = {"carry-save": peaks.xnor(level), "float32 FMA": peaks.fma(level), "AMX int8": peaks.amx()}
+    functions = {"bits x bits": peaks.xnor(level), "float32 FMA": peaks.fma(level), "AMX int8": peaks.amx()}
     for name, function in functions.items():
         if function:
             limits[f"{name} GMAC/s"] = 1e-9 * function() / seconds(function, 0.1, time.thread_time_ns)
