@@ -3,9 +3,10 @@
 One table, printed and written as JSON. The yardsticks are measured between the products, in the same process: the step
 of the level's own kernels on registers, with carry-save adders where it has some (`peak.h`, made with the C compiler on
 demand), the copying of the same floats for packing, and NumPy's BLAS. Every result is checked before it is timed. What
-is compared runs in alternation, and what is printed are medians of the ratios of one round; on a shared machine a single
-run means nothing. One thread is timed by its own clock, several by the wall's. Where a neighbour on the same core halves
-its rate for moments, `--quiet` lets each block of calls begin in another moment, if one comes within a second.
+is compared runs in alternation, and what is printed are medians of the ratios of one round; on a shared machine a
+single run means nothing. One thread is timed by its own clock, several by the wall's. Where a neighbour on the same
+core halves its rate for moments, `--quiet` lets each block of calls begin in another moment, if one comes within a
+second.
 
     python benchmarks/products.py                      # the table
     python benchmarks/products.py --plot roofline.png  # and a picture of it
