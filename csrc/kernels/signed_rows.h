@@ -1,14 +1,14 @@
 /* signed_right and signed_left: a result per target pixel and column, summed over taps and depth.
  *
- * Order of a sum, and so its bits: blocks of SIGNED_BLOCK depth elements ascending; within a block one running sum
- * from zero over taps in schedule order, then depth (in groups of four, each ((a + b) + c) + d, where tables are
- * used); the block's sum is added to the result. With n terms in all the error is below
- * (taps * SIGNED_BLOCK + depth / SIGNED_BLOCK + 4) * 2^-24 * (sum of magnitudes).
+ * Order of a sum, and so its bits: blocks of the depth ascending, of SIGNED_BLOCK elements or, with tables, twice as
+ * many; within a block one running sum from zero over taps in schedule order, then depth (in groups of four, each
+ * ((a + b) + c) + d, where tables are used); the block's sum is added to the result. With n terms in all the error is
+ * below (taps * SIGNED_BLOCK + depth / SIGNED_BLOCK + 4) * 2^-24 * (sum of magnitudes).
  *
  * The left rows that a chunk of positions reads are staged once per block, as signs, floats or register tables.
  */
 
-#define SIGNED_BLOCK 128
+#define SIGNED_BLOCK 64
 #define SIGNED_SEGMENT 24 /* positions of an item: whole tiles */
 #define SIGNED_CHUNK 264  /* positions staged together: tables, 2 KB per source pixel or less, fit the second cache */
 
@@ -20,7 +20,8 @@ typedef struct {
   int64_t segments; /* of SIGNED_SEGMENT positions */
   int64_t panels;   /* of 32 columns */
   int64_t words;
-  int64_t chunk;    /* most positions staged together */
+  int64_t block;    /* most depth elements staged together */
+  int64_t chunk;    /* and positions */
   int64_t together; /* images whose positions are listed together, class by class */
   int64_t slots;    /* most rows staged together; slot 0 is the constant row */
   int64_t stride;   /* floats of a staged row */
@@ -34,6 +35,7 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   plan.segments = (plan.total + SIGNED_SEGMENT - 1) / SIGNED_SEGMENT;
   plan.panels = bnn_panels(p->columns);
   plan.words = bnn_words(p->depth);
+  plan.block = plan.table ? 2 * SIGNED_BLOCK : SIGNED_BLOCK;
 
   plan.chunk = SIGNED_CHUNK;
   while (plan.chunk > SIGNED_SEGMENT && plan.chunk * s->taps > 9 * SIGNED_CHUNK) plan.chunk -= SIGNED_SEGMENT;
@@ -49,7 +51,7 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
 
   int64_t sources = plan.together * s->sources, reads = plan.chunk * s->taps;
   plan.slots = 1 + (sources < reads ? sources : reads);
-  int64_t block = p->depth < SIGNED_BLOCK ? p->depth : SIGNED_BLOCK;
+  int64_t block = p->depth < plan.block ? p->depth : plan.block;
   plan.stride = plan.table ? (block + 3) / 4 * BNN_LANES : block;
   return plan;
 }
@@ -266,8 +268,9 @@ static void signed_position_tile(const signed_work *work, signed_tile *tile, int
 static void signed_chunk(signed_work *work) {
   int64_t depth = work->product->depth, taps = work->product->schedule->taps;
   signed_tile *tiles = work->areas.tiles;
-  for (work->block = 0; work->block < depth || !work->block; work->block += SIGNED_BLOCK) {
-    work->depth = depth - work->block < SIGNED_BLOCK ? depth - work->block : SIGNED_BLOCK;
+  const int64_t most = work->plan.block;
+  for (work->block = 0; work->block < depth || !work->block; work->block += most) {
+    work->depth = depth - work->block < most ? depth - work->block : most;
     for (int64_t i = 0; i < taps; i++)
       work->areas.length[i] = (int32_t)(work->plan.table ? (work->depth + 3) / 4 : work->depth);
     signed_stage_left(work);
