@@ -169,8 +169,8 @@ def test_a_pooled_product_is_that_of_the_whole_batch(kind, padding, monkeypatch)
         """To the bit, but where BLAS sums: some of its kernels round by the place in a tile."""
         np.testing.assert_allclose(a, b, rtol=0, atol=blas * terms**1.5 * 2.0**-23 * peak * magnitude)
 
-    same(y, expected, kinds[0] == "float", taps * kernel.shape[-2], float(np.abs(x).max()))
-    same(again, expected, kinds[0] == "float", taps * kernel.shape[-2], float(np.abs(x).max()))
+    for result in (y, again):
+        same(result, expected, kinds[0] == "float", taps * kernel.shape[-2], float(np.abs(x).max()))
     same(dx, gradients[0], "kernel_quantizer" not in options, taps * kernel.shape[-1], 1.0)
     np.testing.assert_allclose(dw, gradients[1], rtol=1e-5, atol=1e-4)
 

@@ -80,7 +80,24 @@ static int64_t xnor_pairs(const int32_t *tap, const int32_t *offset, int64_t tap
   return n;
 }
 
-/* ones + the meeting bits, without carry. */
+/* The bits that meet. */
+BNN_INLINE vu32 xnor_meet(xnor_meeting meeting, const xnor_sum *sum, const uint32_t *row, const uint32_t *column) {
+  vu32 a = v_set(row[0]), b = v_load(column);
+  switch (meeting) {
+    case XNOR_AND:
+      return v_and(a, b);
+    case XNOR_LEFT:
+      return v_and_xor(v_set(row[sum->left_mask]), a, b);
+    case XNOR_RIGHT:
+      return v_and_xor(v_load(column + sum->right_mask), a, b);
+    case XNOR_BOTH:
+      return v_and(v_load(column + sum->right_mask), v_and_xor(v_set(row[sum->left_mask]), a, b));
+    default:
+      return v_xor(a, b);
+  }
+}
+
+/* ones + the bits that meet, without carry: one ternary operation where there are any. */
 BNN_INLINE vu32 xnor_add(xnor_meeting meeting, const xnor_sum *sum, vu32 ones, const uint32_t *row,
                          const uint32_t *column) {
   vu32 a = v_set(row[0]), b = v_load(column);
@@ -95,23 +112,6 @@ BNN_INLINE vu32 xnor_add(xnor_meeting meeting, const xnor_sum *sum, vu32 ones, c
       return v_xor_and(ones, v_load(column + sum->right_mask), v_and_xor(v_set(row[sum->left_mask]), a, b));
     default:
       return v_xor3(ones, a, b);
-  }
-}
-
-/* The meeting bits alone. */
-BNN_INLINE vu32 xnor_meet(xnor_meeting meeting, const xnor_sum *sum, const uint32_t *row, const uint32_t *column) {
-  vu32 a = v_set(row[0]), b = v_load(column);
-  switch (meeting) {
-    case XNOR_AND:
-      return v_and(a, b);
-    case XNOR_LEFT:
-      return v_and_xor(v_set(row[sum->left_mask]), a, b);
-    case XNOR_RIGHT:
-      return v_and_xor(v_load(column + sum->right_mask), a, b);
-    case XNOR_BOTH:
-      return v_and(v_load(column + sum->right_mask), v_and_xor(v_set(row[sum->left_mask]), a, b));
-    default:
-      return v_xor(a, b);
   }
 }
 
@@ -247,7 +247,7 @@ BNN_INLINE void xnor_tile(xnor_meeting meeting, const int rows, const int panels
     BNN_UNROLL
     for (int i = 0; i < cells; i++) {
       const uint32_t *row = left[i / vectors], *column = sum->panel + xnor_column(sum, i % vectors);
-      single[i] = v_count(xnor_add(meeting, sum, v_set(0), row + pair->left[0], column + pair->right[0]));
+      single[i] = v_count(xnor_meet(meeting, sum, row + pair->left[0], column + pair->right[0]));
     }
   }
   if (sum->words == 1) {
