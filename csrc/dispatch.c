@@ -1,3 +1,4 @@
+/* Which levels of the instruction set this machine runs, best first. */
 #define _DEFAULT_SOURCE /* syscall */
 #include "bnn.h"
 #include "isa/target.h"

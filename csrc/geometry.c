@@ -1,3 +1,4 @@
+/* From a geometry to its schedule: whether it is sound, and which pixels share which taps. */
 #include "bnn.h"
 
 #include <limits.h>

@@ -1,3 +1,4 @@
+/* Patches as rows of a matrix for BLAS, and back. */
 #include "bnn.h"
 
 #include <string.h>
