@@ -461,7 +461,8 @@ def _training_memory(model: Any, leaves: Sequence[Any], batch_size: int) -> Trai
         optimizer = (len(fresh.variables) - 1) * gradients
     weights = sum(_bytes(w) for w in model.weights) + max(0, packed)
     activations = max(0, peak - gradients)
-    return TrainingMemory(batch_size, weights, optimizer, gradients, activations, memory_slack())
+    gaps = memory_slack(weights + optimizer + gradients + activations)
+    return TrainingMemory(batch_size, weights, optimizer, gradients, activations, gaps)
 
 
 def _bytes(variable: Any) -> int:
