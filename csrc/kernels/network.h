@@ -429,6 +429,7 @@ BNN_INLINE void norm_grad_at(int form, int whole, const void *x, const float *dy
                              int64_t here, const float *mean, const float *scale, const float *shift,
                              const float *slope, int add, float *dx) {
   norm_ask(form, x, dy, j);
+  if (add) fetch_ahead(dx + j + NORM_AHEAD, 1);
   vf32 flow = v_sub_f32(norm_flow(whole, dy, mask, j, here), norm_load(whole, shift, j, here));
   vf32 value = norm_load_x(form, whole, x, j, here), zero = v_set_f32(0);
   vf32 normal = v_sub_f32(value, norm_load(whole, mean, j, here));
