@@ -54,7 +54,7 @@ typedef struct {
   int64_t group, first_unit, end_unit, column, columns;
   int64_t runs;
   signed_run run[SIGNED_RUNS];
-  int64_t left[SIGNED_POSITIONS];  /* source row that offset 0 reads, counting all images */
+  int64_t left[SIGNED_POSITIONS];  /* word of the source that offset 0 reads, counting all images */
   int64_t right[SIGNED_POSITIONS]; /* row of dy; -1 in a slot that only fills up a run */
   signed_tap *taps;                /* [taps] */
   float *areas;
@@ -68,19 +68,30 @@ static const float *signed_dy(const signed_reduction *work, int64_t slot) {
   return (const float *)p->right + (work->right[slot] * p->groups + work->group) * p->columns + work->column;
 }
 
-/* The words of channels that a unit reads in a run, one per slot. */
-static void signed_read_unit(const signed_reduction *work, int64_t unit, int64_t i, uint32_t *out) {
+/* The words of channels that a unit reads in a run, one per slot; and those of the next, of the same tap, if wanted. */
+static void signed_read_unit(const signed_reduction *work, int64_t unit, int64_t i, uint32_t *restrict out,
+                             uint32_t *restrict next) {
   const bnn_product *p = work->product;
   const signed_tap *tap = work->taps + unit / work->plan.words;
   const signed_run *run = work->run + tap->run[i];
-  int64_t word = unit % work->plan.words, stride = p->groups * work->plan.words;
+  int64_t word = unit % work->plan.words;
   if (tap->index[i] >= run->class_->valid) {
-    for (int64_t j = 0; j < run->count; j++) out[j] = ((const uint32_t *)p->constant)[word];
+    const uint32_t *constant = (const uint32_t *)p->constant + word;
+    for (int64_t j = 0; j < run->count; j++) out[j] = constant[0];
+    for (int64_t j = 0; next && j < run->count; j++) next[j] = constant[1];
     return;
   }
-  const uint32_t *left = (const uint32_t *)p->left + work->group * work->plan.words + word;
-  int64_t offset = run->class_->offset[tap->index[i]];
-  for (int64_t j = 0; j < run->count; j++) out[j] = left[(work->left[run->first + j] + offset) * stride];
+  int64_t offset = run->class_->offset[tap->index[i]] * p->groups + work->group;
+  const uint32_t *left = (const uint32_t *)p->left + offset * work->plan.words + word;
+  const int64_t *at = work->left + run->first;
+  if (!next)
+    for (int64_t j = 0; j < run->count; j++) out[j] = left[at[j]];
+  else
+    for (int64_t j = 0; j < run->count; j++) {
+      const uint32_t *both = left + at[j];
+      out[j] = both[0];
+      next[j] = both[1];
+    }
 }
 
 static signed_tile signed_unit_tile(const signed_reduction *work, int64_t unit) {
@@ -136,19 +147,28 @@ static void signed_reduce_begin(const signed_reduction *work) {
   for (int64_t i = 0; i < (work->end_unit - work->first_unit) * SIGNED_SUMS; i++) work->areas[i] = 0;
 }
 
+/* How many units from the `u`-th on are of one tile. */
+static int64_t signed_together(const signed_reduction *work, int64_t u) {
+  int64_t unit = work->first_unit + u, words = work->plan.words;
+  return SIGNED_TABLE_WIDTH > BNN_PANEL && unit + 1 < work->end_unit && unit % words + 1 < words ? 2 : 1;
+}
+
 static void signed_reduce_chunk(const signed_reduction *work) {
   int64_t units = work->end_unit - work->first_unit;
   uint32_t *bits = (uint32_t *)(work->areas + units * SIGNED_SUMS);
   float *tables = (float *)(bits + units * SIGNED_BITS);
 
-  for (int64_t u = 0; u < units; u++) {
+  for (int64_t u = 0, together; u < units; u += together) {
     const signed_tap *tap = work->taps + (work->first_unit + u) / work->plan.words;
+    together = signed_together(work, u);
     for (int64_t i = 0; i < tap->runs; i++) {
       const signed_run *run = work->run + tap->run[i];
       uint32_t *words = bits + u * SIGNED_BITS + run->word * 32;
-      signed_read_unit(work, work->first_unit + u, i, words);
-      for (int64_t j = run->count; j % 32; j++) words[j] = 0;
-      for (int64_t j = 0; j < run->count; j += 32) v_transpose_bits(words + j);
+      signed_read_unit(work, work->first_unit + u, i, words, together == 2 ? words + SIGNED_BITS : NULL);
+      for (int64_t k = 0; k < together; k++, words += SIGNED_BITS) {
+        for (int64_t j = run->count; j % 32; j++) words[j] = 0;
+        for (int64_t j = 0; j < run->count; j += 32) v_transpose_bits(words + j);
+      }
     }
   }
 
@@ -168,15 +188,14 @@ static void signed_reduce_chunk(const signed_reduction *work) {
         for (int64_t n = columns; n < SIGNED_BESIDE; n++) v_store_f32(table + n * SIGNED_TABLE_ROW, v_set_f32(0));
       }
     for (int64_t u = 0, together; u < units; u += together) {
-      int64_t unit = work->first_unit + u, words = work->plan.words;
-      signed_tile tile = signed_unit_tile(work, unit);
+      signed_tile tile = signed_unit_tile(work, work->first_unit + u);
       tile.left = tables;
       tile.tap_stride = BNN_PANEL;
       tile.panel_stride = SIGNED_BITS;
       tile.rows = (int)columns;
       tile.out_stride = SIGNED_SUMS;
       for (int r = 0; r < tile.rows; r++) tile.out[r] = work->areas + u * SIGNED_SUMS + (column + r) * BNN_PANEL;
-      together = SIGNED_TABLE_WIDTH > BNN_PANEL && u + 1 < units && unit % words + 1 < words ? 2 : 1;
+      together = signed_together(work, u);
       for (int64_t k = 0; k < together * BNN_PANEL; k += SIGNED_TABLE_WIDTH) {
         tile.right = bits + u * SIGNED_BITS + k;
         tile.column = k;
@@ -251,7 +270,7 @@ static void signed_reduce_chunk(const signed_reduction *work) {
     for (int64_t i = 0; i < tap->runs; i++) {
       const signed_run *run = work->run + tap->run[i];
       uint32_t words[SIGNED_POSITIONS];
-      signed_read_unit(work, unit, i, words);
+      signed_read_unit(work, unit, i, words, NULL);
       for (int64_t j = 0; j < run->count; j++) signed_expand(words + j, BNN_WORD, signs + (run->first + j) * BNN_WORD);
     }
     float *out;
@@ -298,7 +317,7 @@ static void signed_fill(signed_reduction *work, int64_t *c, int64_t *at) {
           position = class_->first;
           image++;
         }
-        work->left[slot] = image * s->sources + s->base[position];
+        work->left[slot] = (image * s->sources + s->base[position]) * p->groups * work->plan.words;
         work->right[slot] = image * s->pixels + s->pixel[position];
       }
       for (int64_t empty = slot; empty % 4; empty++) work->right[empty] = -1;
