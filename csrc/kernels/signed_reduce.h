@@ -5,26 +5,34 @@
  * over the slots that have the tap (in groups of four, each ((a + b) + c) + d, where tables are used); the chunk's sum
  * is added to the result. The error is below (SIGNED_POSITIONS + number of chunks + 4) * 2^-24 * (sum of magnitudes).
  *
- * A unit is a word of 32 channels of one tap. An item is a few units by SIGNED_COLUMNS columns of one group. The
- * columns of a part come one after another, so that a result of many rows is not swept once per block of columns. */
+ * A unit is a word of 32 channels of one tap. An item is a part of the units by a block of the columns of one group. The
+ * columns of a part come one after another, so that a result of many rows is not swept once per block of columns; and
+ * neighbours that one thread has to do are done in one pass. */
 
 #define SIGNED_POSITIONS (SIGNED_TABLE ? 512 : 256)
 #define SIGNED_RUNS 16 /* most classes in a chunk */
 #define SIGNED_COLUMNS 128
-#define SIGNED_UNITS 32 /* most units in one pass over dy, so that their sums stay in the second cache */
+#define SIGNED_UNITS 64 /* most units in one pass over dy, so that their sums stay in a near cache */
+#define SIGNED_ITEMS 4  /* for threads to share */
 
 typedef struct {
-  int64_t words, units; /* words of channels; units of all taps */
-  int64_t blocks;       /* of SIGNED_COLUMNS columns */
-  int64_t parts;        /* of the units, as items */
+  int64_t words, units;  /* words of channels; units of all taps */
+  int64_t width, blocks; /* of columns */
+  int64_t parts;         /* of the units; a block of a part is an item */
 } signed_reduce_plan;
 
 static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
   signed_reduce_plan plan = {.words = bnn_words(p->depth)};
   plan.units = p->schedule->taps * plan.words;
+  plan.width = SIGNED_COLUMNS;
   plan.blocks = (p->columns + SIGNED_COLUMNS - 1) / SIGNED_COLUMNS;
   plan.parts = (plan.units + SIGNED_UNITS - 1) / SIGNED_UNITS;
-  while (plan.parts < plan.units && p->groups * plan.blocks * plan.parts < 4) plan.parts++;
+  /* Each part makes the tables of dy anew, which costs more than that each block gathers the signs. */
+  while (SIGNED_TABLE && plan.width > 16 && p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) {
+    plan.width /= 2;
+    plan.blocks = (p->columns + plan.width - 1) / plan.width;
+  }
+  while (plan.parts < plan.units && p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) plan.parts++;
   return plan;
 }
 
@@ -348,6 +356,8 @@ static void signed_reduce_pass(signed_reduction *work) {
   signed_reduce_end(work);
 }
 
+static int64_t signed_least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
   signed_reduction work = {.product = p, .plan = signed_plan_reduce(p), .areas = scratch};
   const signed_reduce_plan *plan = &work.plan;
@@ -355,14 +365,15 @@ static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
   while (begin < end) {
     int64_t block = begin % plan->blocks, part = begin / plan->blocks % plan->parts;
     int64_t units = (plan->units + plan->parts - 1) / plan->parts;
-    int64_t parts = plan->blocks == 1 ? SIGNED_UNITS / units : 1; /* as many as share their tables of dy */
-    if (parts > plan->parts - part) parts = plan->parts - part;
-    if (parts > end - begin) parts = end - begin;
+    /* As many as share their signs; and, where these are all blocks, their tables. */
+    int64_t blocks = signed_least(SIGNED_COLUMNS / plan->width, signed_least(plan->blocks - block, end - begin));
+    int64_t parts = blocks < plan->blocks ? 1 : signed_least(plan->parts - part, (end - begin) / blocks);
+    if (parts > 1) parts = signed_least(parts, SIGNED_UNITS / units);
     work.group = begin / (plan->blocks * plan->parts);
-    begin += parts;
+    begin += blocks * parts;
 
-    work.column = block * SIGNED_COLUMNS;
-    work.columns = p->columns - work.column < SIGNED_COLUMNS ? p->columns - work.column : SIGNED_COLUMNS;
+    work.column = block * plan->width;
+    work.columns = signed_least(p->columns - work.column, blocks * plan->width);
     work.first_unit = part * units < plan->units ? part * units : plan->units;
     work.end_unit = (part + parts) * units < plan->units ? (part + parts) * units : plan->units;
     signed_reduce_pass(&work);
