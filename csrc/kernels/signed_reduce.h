@@ -5,9 +5,9 @@
  * over the slots that have the tap (in groups of four, each ((a + b) + c) + d, where tables are used); the chunk's sum
  * is added to the result. The error is below (SIGNED_POSITIONS + number of chunks + 4) * 2^-24 * (sum of magnitudes).
  *
- * A unit is a word of 32 channels of one tap. An item is a part of the units by a block of the columns of one group. The
- * columns of a part come one after another, so that a result of many rows is not swept once per block of columns; and
- * neighbours that one thread has to do are done in one pass. */
+ * A unit is a word of 32 channels of one tap. An item is a part of the units by a block of the columns of one group.
+ * The columns of a part come one after another, so that a result of many rows is not swept once per block of columns;
+ * and neighbours that one thread has to do are done in one pass. */
 
 #define SIGNED_POSITIONS (SIGNED_TABLE ? 512 : 256)
 #define SIGNED_RUNS 16 /* most classes in a chunk */
