@@ -79,6 +79,12 @@ static void drop_seams(block b) {
   pool.seams -= end - i;
 }
 
+/* Nothing of ours is there any more. What lies behind it may be, and begins a mapping now. */
+static void leave(block b) {
+  drop_seams(b);
+  add_seam(b.at + b.size);
+}
+
 #if defined(__unix__) || defined(__APPLE__)
 
 static char *map(size_t size) {
@@ -87,13 +93,14 @@ static char *map(size_t size) {
 #ifdef MADV_HUGEPAGE
   if (size >= HUGE_FROM) madvise(at, size, MADV_HUGEPAGE);
 #endif
+  drop_seams((block){at, size});
   add_seam(at);
   return at;
 }
 
 static void unmap(block b) {
   munmap(b.at, b.size);
-  drop_seams(b);
+  leave(b);
 }
 
 #else
@@ -133,9 +140,7 @@ static void shrink(size_t waiting) {
   while (pool.waiting > waiting) {
     int i = smallest(0);
     size_t more = pool.waiting - waiting, here = pool.block[i].size;
-    block b = cut(i, more < here ? more : here);
-    unmap(b);
-    if (more < here) add_seam(b.at + b.size);
+    unmap(cut(i, more < here ? more : here));
   }
 }
 
@@ -157,27 +162,26 @@ static void wait_for_use(block b) {
   pool.block[i - before] = b;
 }
 
-/* A new mapping whose first pages are `moving` bytes of what waits, the small pieces first; or NULL. */
+/* A new mapping whose first pages are `moving` bytes of what waits, no more than `size`, the small pieces first; or
+ * NULL. */
 static char *gather(size_t size, size_t moving) {
   char *at = map(size);
 #ifdef MREMAP_FIXED
   for (size_t done = 0; at && done < moving && !pool.still;) {
     int i = smallest(0);
     block from = pool.block[i];
-    size_t here = from.size;
     int seam = seam_from(from.at + 1);
     if (seam < pool.seams && pool.seam[seam] < from.at + from.size) from.size = (size_t)(pool.seam[seam] - from.at);
     if (from.size > moving - done) from.size = moving - done;
     if (mremap(from.at, from.size, from.size, MREMAP_MAYMOVE | MREMAP_FIXED, at + done) == MAP_FAILED) {
       /* The system may have unmapped that place already, and somebody else mapped it: it is no longer ours. */
       pool.still = 1;
-      drop_seams((block){at + done, from.size});
+      leave((block){at + done, from.size});
       if (done) wait_for_use((block){at, done});
       if (done + from.size < size) unmap((block){at + done + from.size, size - done - from.size});
       return NULL;
     }
-    drop_seams(cut(i, from.size));
-    if (from.size < here) add_seam(from.at + from.size);
+    leave(cut(i, from.size));
     done += from.size;
     if (done < size) add_seam(at + done);
   }
