@@ -15,7 +15,8 @@
 #define BNN_WORD 32
 #define BNN_ALIGN 64 /* bytes: every prepared operand and scratch area starts on such a boundary */
 
-static inline int64_t bnn_words(int64_t bits) { return (bits + BNN_WORD - 1) / BNN_WORD; }
+static inline int64_t bnn_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t bnn_words(int64_t bits) { return bnn_ceil(bits, BNN_WORD); }
 
 /* ---- convolution geometry -------------------------------------------------------------------------------------- */
 

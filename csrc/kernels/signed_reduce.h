@@ -25,13 +25,12 @@ static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
   signed_reduce_plan plan = {.words = bnn_words(p->depth)};
   plan.units = p->schedule->taps * plan.words;
   plan.width = SIGNED_COLUMNS;
-  plan.blocks = (p->columns + SIGNED_COLUMNS - 1) / SIGNED_COLUMNS;
-  plan.parts = (plan.units + SIGNED_UNITS - 1) / SIGNED_UNITS;
+  plan.parts = bnn_ceil(plan.units, SIGNED_UNITS);
   /* Each part makes the tables of dy anew, which costs more than that each block gathers the signs. */
-  while (SIGNED_TABLE && plan.width > 16 && p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) {
+  int64_t least = SIGNED_TABLE ? 16 : SIGNED_COLUMNS;
+  while (plan.width > least && p->groups * bnn_ceil(p->columns, plan.width) * plan.parts < SIGNED_ITEMS)
     plan.width /= 2;
-    plan.blocks = (p->columns + plan.width - 1) / plan.width;
-  }
+  plan.blocks = bnn_ceil(p->columns, plan.width);
   while (plan.parts < plan.units && p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) plan.parts++;
   return plan;
 }
@@ -364,7 +363,7 @@ static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
   work.taps = (signed_tap *)((char *)scratch + signed_reduce_areas(p));
   while (begin < end) {
     int64_t block = begin % plan->blocks, part = begin / plan->blocks % plan->parts;
-    int64_t units = (plan->units + plan->parts - 1) / plan->parts;
+    int64_t units = bnn_ceil(plan->units, plan->parts);
     /* As many as share their signs; and, where these are all blocks, their tables. */
     int64_t blocks = signed_least(SIGNED_COLUMNS / plan->width, signed_least(plan->blocks - block, end - begin));
     int64_t parts = blocks < plan->blocks ? 1 : signed_least(plan->parts - part, (end - begin) / blocks);
@@ -374,8 +373,8 @@ static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
 
     work.column = block * plan->width;
     work.columns = signed_least(p->columns - work.column, blocks * plan->width);
-    work.first_unit = part * units < plan->units ? part * units : plan->units;
-    work.end_unit = (part + parts) * units < plan->units ? (part + parts) * units : plan->units;
+    work.first_unit = signed_least(part * units, plan->units);
+    work.end_unit = signed_least((part + parts) * units, plan->units);
     signed_reduce_pass(&work);
   }
 }

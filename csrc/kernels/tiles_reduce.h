@@ -61,15 +61,13 @@ typedef struct {
   int32_t *sums;   /* of a unit and TILES_GROUP columns: [panels][2][channels][columns] */
 } tiles_reduction;
 
-static int64_t tiles_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 static int64_t tiles_taps(const bnn_class *class_) { return class_->valid + class_->padded; }
 
 /* Where there are few columns, threads that shared them would each split dy, or each expand the signs: they share the
  * images. */
 static int64_t tiles_cuts(const bnn_product *p) {
   int64_t cuts = 4, positions = p->images * p->schedule->pixels;
-  while (cuts > 1 && (cuts * p->groups * tiles_ceil(p->columns, TILES_GROUP) > 4 || p->images % cuts ||
+  while (cuts > 1 && (cuts * p->groups * bnn_ceil(p->columns, TILES_GROUP) > 4 || p->images % cuts ||
                       positions < cuts * TILES_PART))
     cuts /= 2;
   return cuts;
@@ -91,14 +89,14 @@ static tiles_reduce_plan tiles_plan_reduce(const bnn_product *p) {
   tiles_reduce_plan plan = {.cuts = tiles_cuts(p), .words = bnn_words(p->depth)};
   plan.units = s->taps * plan.words;
   for (int64_t c = 0; c < s->classes; c++)
-    if (tiles_taps(s->class_ + c)) plan.steps += tiles_ceil(s->class_[c].count * p->images / plan.cuts, TILES_STEP);
-  if (plan.steps) plan.chunk = tiles_ceil(plan.steps, tiles_ceil(plan.steps, TILES_CHUNK));
+    if (tiles_taps(s->class_ + c)) plan.steps += bnn_ceil(s->class_[c].count * p->images / plan.cuts, TILES_STEP);
+  if (plan.steps) plan.chunk = bnn_ceil(plan.steps, bnn_ceil(plan.steps, TILES_CHUNK));
   plan.columns = TILES_GROUP;
   while (2 * plan.columns * plan.chunk <= TILES_RIGHT && plan.columns < p->columns) plan.columns *= 2;
   plan.width = plan.columns;
   for (int64_t least = TILES_GROUP, items = 4; items > 1; least /= 2, items /= 2)
-    while (plan.width > least && plan.cuts * p->groups * tiles_ceil(p->columns, plan.width) < items) plan.width /= 2;
-  plan.blocks = tiles_ceil(p->columns, plan.width);
+    while (plan.width > least && plan.cuts * p->groups * bnn_ceil(p->columns, plan.width) < items) plan.width /= 2;
+  plan.blocks = bnn_ceil(p->columns, plan.width);
   plan.parts = plan.cuts * p->groups * plan.blocks < 2 ? 2 : 1;
   if (plan.parts > plan.units) plan.parts = plan.units;
   return plan;
@@ -113,11 +111,10 @@ static int tiles_gain(const bnn_product *p, const tiles_reduce_plan *plan) {
   for (const bnn_class *c = p->schedule->class_; c < p->schedule->class_ + p->schedule->classes; c++) {
     int64_t positions = c->count * p->images / plan->cuts;
     useful += (double)positions * (double)tiles_taps(c);
-    padded += (double)tiles_ceil(positions, TILES_STEP) * TILES_STEP * (double)tiles_taps(c);
+    padded += (double)bnn_ceil(positions, TILES_STEP) * TILES_STEP * (double)tiles_taps(c);
   }
   useful *= (double)p->columns * (double)p->depth;
-  padded *=
-      (double)tiles_ceil(p->columns, TILES_SIDE) * (double)tiles_ceil(p->depth, TILES_SIDE) * TILES_SIDE * TILES_SIDE;
+  padded *= (double)bnn_ceil(p->columns, TILES_SIDE) * (double)bnn_ceil(p->depth, TILES_SIDE) * TILES_SIDE * TILES_SIDE;
   int64_t words = p->images * p->schedule->sources * p->groups * plan->words;
   return plan->steps && words <= INT32_MAX && 2 * useful >= padded;
 }
@@ -178,7 +175,7 @@ static int64_t tiles_fill(tiles_reduction *work, int64_t *c, int64_t *at) {
     int64_t room = (work->plan.chunk - step) * TILES_STEP, count = left < room ? left : room;
     if (count) {
       int64_t image = *at / class_->count, position = class_->first + *at % class_->count;
-      int64_t slot = step * TILES_STEP, end = slot + count, steps = tiles_ceil(count, TILES_STEP);
+      int64_t slot = step * TILES_STEP, end = slot + count, steps = bnn_ceil(count, TILES_STEP);
       for (; slot < end; slot++, position++) {
         if (position == class_->first + class_->count) {
           position = class_->first;
@@ -501,8 +498,8 @@ static void tiles_reduce_run(const bnn_product *p, int64_t begin, int64_t end, v
 
     work.column = block * plan->width;
     work.columns = p->columns - work.column < blocks * plan->width ? p->columns - work.column : blocks * plan->width;
-    work.tiles = tiles_ceil(work.columns, TILES_SIDE);
-    int64_t units = tiles_ceil(plan->units, plan->parts), unit = part * units, last = unit + parts * units;
+    work.tiles = bnn_ceil(work.columns, TILES_SIDE);
+    int64_t units = bnn_ceil(plan->units, plan->parts), unit = part * units, last = unit + parts * units;
     if (last > plan->units) last = plan->units;
     tiles_pass(&work, unit, last);
     tiles_look_up(&work, unit, last, scratch);
