@@ -38,20 +38,29 @@ typedef struct {
   int add;                 /* to what `out` holds */
 } signed_tile;
 
-BNN_INLINE float *signed_out(const signed_tile *t, int r, int64_t n) {
-  n += t->column;
-  return t->out[r] + n / BNN_PANEL * t->out_stride + n % BNN_PANEL;
+/* Where in each row of `out` the n-th column of the tile is. */
+BNN_INLINE int64_t signed_at(const signed_tile *t, int64_t n) {
+  uint64_t column = (uint64_t)(t->column + n);
+  return (int64_t)(column / BNN_PANEL) * t->out_stride + (int64_t)(column % BNN_PANEL);
 }
 
 /* `sum` is [rows][vectors], from row `first` on. What is not whole goes through memory, so that the loops over sums in
  * registers have constant bounds and nothing else in them. */
 BNN_INLINE void signed_store(const signed_tile *t, int first, const int rows, const int vectors, const vf32 *sum) {
   if (t->rows >= first + rows && t->columns >= vectors * BNN_LANES) {
-    for (int r = 0; r < rows; r++)
+    int64_t at[SIGNED_MOST_WIDTH / BNN_LANES]; /* a store might change `t`, for all that a compiler knows */
+    const int add = t->add;
+    BNN_UNROLL
+    for (int v = 0; v < vectors; v++) at[v] = signed_at(t, v * BNN_LANES);
+    BNN_UNROLL
+    for (int r = 0; r < rows; r++) {
+      float *out = t->out[first + r];
+      BNN_UNROLL
       for (int v = 0; v < vectors; v++) {
-        float *out = signed_out(t, first + r, v * BNN_LANES);
-        v_store_f32(out, t->add ? v_add_f32(v_load_f32(out), sum[r * vectors + v]) : sum[r * vectors + v]);
+        vf32 x = sum[r * vectors + v];
+        v_store_f32(out + at[v], add ? v_add_f32(v_load_f32(out + at[v]), x) : x);
       }
+    }
     return;
   }
   float kept[SIGNED_ROWS][SIGNED_MOST_WIDTH];
@@ -59,7 +68,7 @@ BNN_INLINE void signed_store(const signed_tile *t, int first, const int rows, co
     for (int v = 0; v < vectors; v++) v_store_f32(kept[r] + v * BNN_LANES, sum[r * vectors + v]);
   for (int r = 0; r < rows && first + r < t->rows; r++)
     for (int64_t n = 0; n < vectors * BNN_LANES && n < t->columns; n += BNN_LANES) {
-      float *out = signed_out(t, first + r, n);
+      float *out = t->out[first + r] + signed_at(t, n);
       vf32 result = v_load_f32(kept[r] + n);
       if (t->add) result = v_add_f32(v_load_part_f32(out, t->columns - n), result);
       v_store_part_f32(out, result, t->columns - n);
@@ -124,11 +133,13 @@ BNN_INLINE void signed_look_up_nibbles(const float **left, const uint32_t *right
 /* left: rows of [length] tables, right: [length / 8][BNN_PANEL] words of 8 nibbles. */
 BNN_INLINE void signed_look_up(const signed_tile *t, int first, const int rows, const int vectors) {
   vf32 sum[SIGNED_ROWS * BNN_TABLE_VECTORS];
+  BNN_UNROLL
   for (int i = 0; i < rows * vectors; i++) sum[i] = v_set_f32(0);
   for (int64_t i = 0; i < t->taps; i++) {
     const float *left[SIGNED_ROWS];
     const uint32_t *right = (const uint32_t *)t->right + t->tap[i] * t->tap_stride;
     int64_t length = t->length[i], stride = t->panel_stride;
+    BNN_UNROLL
     for (int r = 0; r < rows; r++) left[r] = t->left + t->row[i * SIGNED_ROWS + first + r];
     for (; length >= 8; length -= 8, right += BNN_PANEL)
       signed_look_up_nibbles(left, right, stride, rows, vectors, 8, sum);
