@@ -117,6 +117,7 @@ typedef struct {
   void *out;
   bnn_type out_type;
   int by_group; /* of a kernel gradient: out is [groups][taps][depth][columns] */
+  int few;      /* of the signed kernels: most floats are zero. Another order of sums, and no other result */
   /* Of xnor, whose sums fit int32. Padded taps read `pad` (-1 or +1) times the largest value of the left operand. */
   bnn_kind left_kind, right_kind;
   int left_planes, right_planes;

@@ -222,7 +222,7 @@ def _pooled(residual, dy, needed):
         flow = _core.max_pool_grad(dy[images], winner, pooled)
         if needed[0]:
             part = dx[images]
-            if (found := times(flow, w, some, 0.0, not transposed, part)) is not part:
+            if (found := times(flow, w, some, 0.0, not transposed, part, True)) is not part:
                 part[...] = found
         if needed[1]:
             more = reduce(x[images], flow, some, pad, transposed)

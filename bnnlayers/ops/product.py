@@ -60,8 +60,13 @@ def arithmetic(x: Any, w: Any, transposed: bool = False) -> str:
 # backwards over the same geometry and kernel: `transposed`. So one function is forward and input gradient of both.
 
 
-def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any = None) -> Any:
-    """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F); `out` if that can be."""
+def times(
+    x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any = None, gradient: bool = False
+) -> Any:
+    """(batch, pixels, columns) from x (batch, ..., depth) and w (taps..., C / groups, F); `out` if that can be.
+
+    Of a `gradient`, x, what is zero may be left out.
+    """
     scale = None
     left, right = isinstance(x, BitArray), isinstance(w, BitArray)
     if right and w.scale is not None:
@@ -79,13 +84,15 @@ def times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out:
         if divisor != 1:
             np.divide(y, y.dtype.type(divisor), out=y)
     elif left or right:
-        y = _signed_times(x, w, geometry, pad, transposed, out)
+        y = _signed_times(x, w, geometry, pad, transposed, out, gradient)
     else:
         y = _float_times(x, w, geometry, pad, transposed)
     return y if scale is None else y * scale
 
 
-def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any) -> Any:
+def _signed_times(
+    x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any, gradient: bool
+) -> Any:
     bits = x if isinstance(x, BitArray) else w
     if bits.is_signs:
         if bits is x:
@@ -96,12 +103,12 @@ def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bo
             if _by_channel(geometry, transposed):
                 return _by_channel_times(x, w.derived("floats", w.numpy), geometry, pad)
         right = w.prepare(geometry.groups, geometry.channels, transposed)
-        return _core.signed_right(x, right, geometry, pad, transposed, out)
+        return _core.signed_right(x, right, geometry, pad, transposed, out, gradient)
 
     only = out if bits is w and w.kind == "sign" and len(w.words) == 1 else None
 
     def one(x: Any, w: Any, geometry: Geometry = geometry) -> Any:
-        return _signed_times(x, w, geometry, pad, transposed, only)
+        return _signed_times(x, w, geometry, pad, transposed, only, gradient)
 
     def of_ones() -> Any:
         if isinstance(x, BitArray):  # the same for every image
@@ -426,7 +433,7 @@ def _product(residual, dy, needed):
     x, w, shape, geometry, pad, layout, transposed = residual
     dy, dx, dw = layout.last(dy), None, None
     if needed[0]:
-        dx = layout.back(times(dy, w, geometry, 0.0, not transposed), layout.inputs)
+        dx = layout.back(times(dy, w, geometry, 0.0, not transposed, gradient=True), layout.inputs)
     if needed[1]:
         dw = reduce(layout.last(x), dy, geometry, pad, transposed).reshape(shape)
     return dx, dw

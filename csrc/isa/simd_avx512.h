@@ -139,6 +139,7 @@ BNN_INLINE vf32 v_look_up_f32(vf32 table, vu32 nibbles) { return _mm512_permutex
 /* Eight nibbles a lane, as v_choice takes the first of them. */
 BNN_INLINE vu32 v_nibbles(vu32 words) { return words; }
 BNN_INLINE vu32 v_next_nibble(vu32 nibbles) { return _mm512_srli_epi32(nibbles, 4); }
+BNN_INLINE vu32 v_nibble(vu32 nibbles, int i) { return (vu32)((__v16su)nibbles >> 4 * i); }
 /* What a nibble chooses in every table of four floats. */
 BNN_INLINE vchoice v_choice(vu32 nibbles) { return nibbles; }
 /* By an addition or, which is the same, a multiplication with one: where these have ports of their own, half of each
@@ -152,6 +153,12 @@ BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice, vf32 one,
   vf32 x = v_look_up_f32(table, choice);
   return multiply ? v_fma_f32(x, one, sum) : v_add_f32(sum, x);
 }
+
+/* Where a few of many floats are not zero, they are worth listing. */
+#define BNN_SPARSE 1
+
+/* The lanes that are set in `m`, one after another; writes a whole vector. */
+BNN_INLINE void v_compress(void *out, vu32 x, vmask m) { v_store(out, _mm512_maskz_compress_epi32(m, x)); }
 
 /* One step of two 16 x 16 bit transposes side by side: lanes `distance` apart trade half of their bits. */
 BNN_INLINE vu32 v_trade_bits(vu32 x, vu32 partner, int distance, vmask upper, uint32_t kept) {

@@ -2,6 +2,8 @@
 
 #include "signed_tile.h"
 
+#include "signed_sparse.h"
+
 #include "signed_rows.h"
 
 #include "signed_reduce.h"

@@ -35,11 +35,6 @@ static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
   return plan;
 }
 
-static int64_t signed_reduce_items(const bnn_product *p) {
-  signed_reduce_plan plan = signed_plan_reduce(p);
-  return p->groups * plan.blocks * plan.parts;
-}
-
 /* The positions of one class in a chunk. */
 typedef struct {
   const bnn_class *class_;
@@ -302,7 +297,20 @@ static void signed_reduce_end(const signed_reduction *work) { (void)work; }
 
 #endif
 
+#include "signed_sparse_reduce.h"
+
+static int64_t signed_reduce_items(const bnn_product *p) {
+#if SIGNED_SPARSE
+  if (sparse_reduces(p)) return sparse_reduce_items(p);
+#endif
+  signed_reduce_plan plan = signed_plan_reduce(p);
+  return p->groups * plan.blocks * plan.parts;
+}
+
 static size_t signed_reduce_scratch(const bnn_product *p) {
+#if SIGNED_SPARSE
+  if (sparse_reduces(p)) return sparse_reduce_scratch(p);
+#endif
   return signed_reduce_areas(p) + (size_t)p->schedule->taps * sizeof(signed_tap);
 }
 
@@ -358,6 +366,12 @@ static void signed_reduce_pass(signed_reduction *work) {
 static int64_t signed_least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+#if SIGNED_SPARSE
+  if (sparse_reduces(p)) {
+    sparse_reduce_run(p, begin, end, scratch);
+    return;
+  }
+#endif
   signed_reduction work = {.product = p, .plan = signed_plan_reduce(p), .areas = scratch};
   const signed_reduce_plan *plan = &work.plan;
   work.taps = (signed_tap *)((char *)scratch + signed_reduce_areas(p));

@@ -15,6 +15,7 @@
 typedef struct {
   int bits;         /* the left operand is packed */
   int table;        /* its floats are staged as register tables */
+  int sparse;       /* of those that are not zero */
   int rows;         /* of a tile */
   int64_t total;    /* positions of all images */
   int64_t segments; /* of SIGNED_SEGMENT positions */
@@ -30,12 +31,13 @@ typedef struct {
 static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   const bnn_schedule *s = p->schedule;
   signed_plan plan = {.bits = bits, .table = SIGNED_TABLE && !bits};
+  plan.sparse = !bits && sparse_rows(p);
   plan.rows = plan.table ? SIGNED_ROWS : SIGNED_FLOAT_ROWS;
   plan.total = p->images * s->pixels;
   plan.segments = (plan.total + SIGNED_SEGMENT - 1) / SIGNED_SEGMENT;
   plan.panels = bnn_panels(p->columns);
   plan.words = bnn_words(p->depth);
-  plan.block = plan.table ? 2 * SIGNED_BLOCK : SIGNED_BLOCK;
+  plan.block = plan.sparse ? 8 * SIGNED_BLOCK : plan.table ? 2 * SIGNED_BLOCK : SIGNED_BLOCK;
 
   plan.chunk = SIGNED_CHUNK;
   while (plan.chunk > SIGNED_SEGMENT && plan.chunk * s->taps > 9 * SIGNED_CHUNK) plan.chunk -= SIGNED_SEGMENT;
@@ -53,6 +55,7 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   plan.slots = 1 + (sources < reads ? sources : reads);
   int64_t block = p->depth < plan.block ? p->depth : plan.block;
   plan.stride = plan.table ? (block + 3) / 4 * BNN_LANES : block;
+  if (plan.sparse) plan.stride = sparse_stride(block);
   return plan;
 }
 
@@ -63,7 +66,8 @@ static int64_t signed_rows_items(const bnn_product *p) {
 
 typedef struct {
   float *staged;      /* [slots][stride] */
-  float *panel;       /* [taps][SIGNED_BLOCK][SIGNED_WIDTH]: the right operand as floats; not with tables */
+  float *panel;       /* [taps][SIGNED_BLOCK][SIGNED_WIDTH]: the right operand as floats; with tables only if sparse,
+                         and then [taps][block][BNN_LANES] words of signs */
   signed_tile *tiles; /* [chunk] */
   int32_t *rows;      /* [chunk][taps][SIGNED_ROWS] of each tile */
   int32_t *length;    /* [taps] */
@@ -71,12 +75,17 @@ typedef struct {
   int32_t *source;    /* [slots] which row is staged there */
 } signed_areas;
 
+/* Floats of the panel for a tap. */
+static int64_t signed_panel(const signed_plan *plan) {
+  return plan->sparse ? plan->block * BNN_LANES : plan->table ? 0 : SIGNED_BLOCK * SIGNED_WIDTH;
+}
+
 /* Lays the areas out from `base` and returns their size. */
 static size_t signed_rows_areas(const bnn_product *p, const signed_plan *plan, void *base, signed_areas *areas) {
   const bnn_schedule *s = p->schedule;
   const int64_t sizes[] = {
       plan->slots * plan->stride * (int64_t)sizeof(float),
-      plan->table ? 0 : s->taps * SIGNED_BLOCK * SIGNED_WIDTH * (int64_t)sizeof(float),
+      signed_panel(plan) * s->taps * (int64_t)sizeof(float),
       plan->chunk * (int64_t)sizeof(signed_tile),
       plan->chunk * s->taps * SIGNED_ROWS * (int64_t)sizeof(int32_t),
       s->taps * (int64_t)sizeof(int32_t),
@@ -180,7 +189,21 @@ static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
   return begin + count;
 }
 
+static const uint32_t *signed_prepared(const signed_work *work, int64_t panel) {
+  const bnn_product *p = work->product;
+  int64_t first = (work->group * work->plan.panels + panel) * p->schedule->taps * work->plan.words;
+  return (const uint32_t *)p->right + (first + work->block / BNN_WORD) * BNN_PANEL;
+}
+
+#include "signed_sparse_rows.h"
+
 static void signed_stage_floats(const signed_work *work, const float *row, float *staged) {
+#if SIGNED_SPARSE
+  if (work->plan.sparse) {
+    sparse_list_row(work, row, staged);
+    return;
+  }
+#endif
 #if SIGNED_TABLE
   int64_t k = 0;
   for (; k + 4 <= work->depth; k += 4, staged += BNN_LANES)
@@ -214,12 +237,6 @@ static void signed_stage_left(const signed_work *work) {
       signed_stage_floats(work, left + row * p->depth, areas->staged + slot * plan->stride);
     }
   }
-}
-
-static const uint32_t *signed_prepared(const signed_work *work, int64_t panel) {
-  const bnn_product *p = work->product;
-  int64_t first = (work->group * work->plan.panels + panel) * p->schedule->taps * work->plan.words;
-  return (const uint32_t *)p->right + (first + work->block / BNN_WORD) * BNN_PANEL;
 }
 
 /* The right operand of SIGNED_WIDTH columns as floats, for this block of the depth. */
@@ -274,6 +291,12 @@ static void signed_chunk(signed_work *work) {
     for (int64_t i = 0; i < taps; i++)
       work->areas.length[i] = (int32_t)(work->plan.table ? (work->depth + 3) / 4 : work->depth);
     signed_stage_left(work);
+#if SIGNED_SPARSE
+    if (work->plan.sparse) {
+      sparse_chunk(work);
+      continue;
+    }
+#endif
     if (work->plan.table) { /* the tables of a tile stay in the first cache */
       for (int64_t i = 0; i < work->tiles; i++)
         for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_TABLE_WIDTH)

@@ -281,6 +281,7 @@ typedef struct {
   bnn_geometry geometry;
   int transposed, packed; /* packed: the left operand is bits */
   int by_group;           /* order of the result of signed_reduce */
+  int few;                /* most of the floats of a signed product are zero */
   double pad;
   bnn_kind left_kind, right_kind;
   int left_planes, right_planes;                    /* left: or ANY_PLANES until the operand has been read */
@@ -418,6 +419,7 @@ static int call_run(const call *c, const bnn_kernel *kernel) {
                          .constant = constant,
                          .out = PyArray_DATA(c->out),
                          .by_group = c->by_group,
+                         .few = c->few,
                          .out_type = type_of(c->out),
                          .left_kind = c->left_kind,
                          .right_kind = c->right_kind,
@@ -521,14 +523,27 @@ static int call_out(call *c, PyObject *out) {
   return (c->out = check_out(c->function, "out", out, 3, shape, NPY_FLOAT32)) ? 0 : -1;
 }
 
+/* Whether at most a third of the floats of a large gradient are not zero, as far as some of them, anywhere, tell: fewer
+ * are faster listed than summed. */
+static int mostly_zero(const PyArrayObject *floats) {
+  enum { SAMPLES = 512, LARGE = 1 << 14 };
+  int64_t size = PyArray_SIZE((PyArrayObject *)floats), others = 0;
+  if (size < LARGE) return 0;
+  const float *x = PyArray_DATA((PyArrayObject *)floats);
+  for (uint64_t i = 0; i < SAMPLES; i++) others += x[i * UINT64_C(0x9e3779b97f4a7c15) % (uint64_t)size] != 0;
+  return 3 * others <= SAMPLES;
+}
+
 static PyObject *signed_right(PyObject *self, PyObject *args, PyObject *keywords) {
-  static char *names[] = {"x", "right", "geometry", "pad", "transposed", "out", NULL};
+  static char *names[] = {"x", "right", "geometry", "pad", "transposed", "out", "gradient", NULL};
   PyObject *x, *right, *geometry, *pad, *transposed, *out = Py_None;
-  if (!PARSE("OOOOO|O:signed_right", &x, &right, &geometry, &pad, &transposed, &out)) return NULL;
+  int gradient = 0;
+  if (!PARSE("OOOOO|Op:signed_right", &x, &right, &geometry, &pad, &transposed, &out, &gradient)) return NULL;
   call c;
   if (call_begin(&c, "signed_right", self, geometry, pad, PyObject_IsTrue(transposed), 0) < 0 || call_left(&c, x) < 0 ||
       call_prepared(&c, right) < 0 || (out != Py_None && call_out(&c, out) < 0))
     return call_end(&c, 0);
+  c.few = gradient && mostly_zero(c.left);
   return call_forward(&c, &c.kernels->signed_right, NPY_FLOAT32);
 }
 
@@ -580,6 +595,7 @@ static PyObject *signed_reduce(PyObject *self, PyObject *args, PyObject *keyword
     lengths[2] = c.filters / c.geometry.groups;
   }
   c.by_group = by_group;
+  c.few = mostly_zero(c.right);
   return call_finish(&c, &c.kernels->signed_reduce, lengths, NPY_FLOAT32);
 }
 
@@ -819,8 +835,8 @@ PyMethodDef conv_methods[] = {
            "The right operand of a product in the layout of this level."),
     METHOD("xnor", xnor, "x, right, geometry, pad, transposed, dtype, left='sign', right_kind='sign', right_planes=1",
            "Convolution of a packed operand with a packed operand."),
-    METHOD("signed_right", signed_right, "x, right, geometry, pad, transposed, out=None",
-           "Convolution of floats with packed signs."),
+    METHOD("signed_right", signed_right, "x, right, geometry, pad, transposed, out=None, gradient=False",
+           "Convolution of floats with packed signs; if they are a gradient, the order of sums may depend on them."),
     METHOD("signed_left", signed_left, "x, w, geometry, pad, transposed=False",
            "Convolution of packed signs with floats."),
     METHOD("signed_reduce", signed_reduce, "x, dy, geometry, pad, transposed=False, by_group=False",

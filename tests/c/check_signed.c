@@ -100,6 +100,9 @@ static int close_to(const float *a, const float *b, int64_t count, int64_t terms
   return 1;
 }
 
+/* The three kernels, and those two again that may be told that most floats are zero, be it so or not. */
+enum { PRODUCTS = 5 };
+
 static void check(const bnn_geometry *g, int transposed, int pad, int kind) {
   bnn_schedule *schedule = bnn_schedule_make(g, transposed, pad != 0);
   int64_t depth = (transposed ? g->filters : g->channels) / g->groups;
@@ -112,11 +115,13 @@ static void check(const bnn_geometry *g, int transposed, int pad, int kind) {
   float *constant = draw_floats(depth, UNIFORM);
   for (int64_t k = 0; k < depth; k++) constant[k] = (float)pad;
   bnn_weights weights = {1, taps, g->groups, g->channels, g->filters, transposed};
-  int64_t sizes[3] = {g->batch * pixels * row, g->batch * pixels * row, taps * depth * row};
-  double peaks[3] = {largest(left, g->batch * sources * g->groups * depth), largest(right, taps * depth * row),
-                     largest(dy, g->batch * pixels * row)};
+  int64_t results = g->batch * pixels * row, parameters = taps * depth * row;
+  int64_t sizes[PRODUCTS] = {results, results, parameters, results, parameters};
+  double peaks[PRODUCTS] = {largest(left, g->batch * sources * g->groups * depth), largest(right, taps * depth * row),
+                            largest(dy, g->batch * pixels * row)};
   if (pad && peaks[0] < 1) peaks[0] = 1;
-  float *firsts[2][3] = {{NULL}}; /* of portable, and of the lowest level with register tables */
+  peaks[3] = peaks[0], peaks[4] = peaks[2];
+  float *firsts[2][PRODUCTS] = {{NULL}}; /* of portable, and of the lowest level of those that have the same bits */
 
   int levels = 0;
   while (bnn_supported()[levels]) levels++;
@@ -124,11 +129,14 @@ static void check(const bnn_geometry *g, int transposed, int pad, int kind) {
     const bnn_kernels *kernels = bnn_supported()[levels];
     void *blob = aligned(kernels->prepared_size(&weights), 0xff);
     kernels->prepare(&weights, kernel, blob);
-    const bnn_kernel *all[3] = {&kernels->signed_right, &kernels->signed_left, &kernels->signed_reduce};
-    static const char *const names[3] = {"signed_right", "signed_left", "signed_reduce"};
-    const void *operands[3][3] = {{left, blob, constant}, {bits, right, packed}, {bits, dy, packed}};
-    bnn_product products[3];
-    for (int i = 0; i < 3; i++)
+    const bnn_kernel *all[] = {&kernels->signed_right, &kernels->signed_left, &kernels->signed_reduce,
+                               &kernels->signed_right, &kernels->signed_reduce};
+    static const char *const names[] = {"signed_right", "signed_left", "signed_reduce", "signed_right of few",
+                                        "signed_reduce of few"};
+    const void *operands[][3] = {
+        {left, blob, constant}, {bits, right, packed}, {bits, dy, packed}, {left, blob, constant}, {bits, dy, packed}};
+    bnn_product products[PRODUCTS];
+    for (int i = 0; i < PRODUCTS; i++)
       products[i] = (bnn_product){.schedule = schedule,
                                   .images = g->batch,
                                   .groups = g->groups,
@@ -137,28 +145,30 @@ static void check(const bnn_geometry *g, int transposed, int pad, int kind) {
                                   .left = operands[i][0],
                                   .right = operands[i][1],
                                   .constant = operands[i][2],
+                                  .few = i > 2,
                                   .out_type = BNN_FLOAT32};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < PRODUCTS; i++) {
       const char *level = kernels->level;
       float *whole = run(all[i], products[i], sizes[i], 0, 0);
       static const int64_t steps[] = {1, 2, 5, 7};
       float *split = run(all[i], products[i], sizes[i], steps[draw() % 4], 0xff);
       expect(equal(whole, split, sizes[i]), level, names[i], "another split, other bits", g);
-      if (i < 2 && g->batch) { /* the last image alone */
+      if (i % 3 < 2 && i != 4 && g->batch) { /* the last image alone */
         bnn_product last = products[i];
         int64_t skip = (g->batch - 1) * sources * g->groups;
         last.images = 1;
-        last.left = i ? (const void *)(bits + skip * words) : (const void *)(left + skip * depth);
+        last.left = i == 1 ? (const void *)(bits + skip * words) : (const void *)(left + skip * depth);
         float *alone = run(all[i], last, pixels * row, 0, 0xff);
         expect(equal(whole + (g->batch - 1) * pixels * row, alone, pixels * row), level, names[i],
                "another batch, other bits", g);
         free(alone);
       }
-      int tables = i != 1 && (!strcmp(level, "avx2") || !strncmp(level, "avx512", 6));
+      int tables = i != 1 && ((i < 3 && !strcmp(level, "avx2")) || !strncmp(level, "avx512", 6));
       float **first = &firsts[tables][i];
       if (firsts[0][i])
-        expect(close_to(whole, firsts[0][i], sizes[i], i == 2 ? g->batch * pixels : taps * depth, peaks[i]), level,
-               names[i], "too far from portable", g);
+        expect(close_to(whole, firsts[0][i], sizes[i],
+                        all[i] == &kernels->signed_reduce ? g->batch * pixels : taps * depth, peaks[i]),
+               level, names[i], "too far from portable", g);
       for (int64_t j = 0; j < sizes[i] && firsts[0][i] && kind == INTEGER; j++)
         expect(whole[j] == firsts[0][i][j], level, names[i], "not exact", g);
       if (!*first)
@@ -170,7 +180,7 @@ static void check(const bnn_geometry *g, int transposed, int pad, int kind) {
     }
     free(blob);
   }
-  for (int i = 0; i < 3; i++) free(firsts[0][i]), free(firsts[1][i]);
+  for (int i = 0; i < PRODUCTS; i++) free(firsts[0][i]), free(firsts[1][i]);
   free(schedule), free(bits), free(kernel), free(packed), free(left), free(right), free(dy), free(constant);
 }
 
@@ -240,7 +250,7 @@ static double *reduce(const bnn_product *p) {
   return out;
 }
 
-static void check_reduce(const bnn_geometry *g, int transposed, int pad, int kind) {
+static void check_reduce(const bnn_geometry *g, int transposed, int pad, int kind, int few) {
   bnn_schedule *schedule = bnn_schedule_make(g, transposed, pad != 0);
   int64_t depth = (transposed ? g->filters : g->channels) / g->groups;
   int64_t columns = (transposed ? g->channels : g->filters) / g->groups, row = columns * g->groups;
@@ -255,6 +265,7 @@ static void check_reduce(const bnn_geometry *g, int transposed, int pad, int kin
                          .left = bits,
                          .right = dy,
                          .constant = packed,
+                         .few = few,
                          .out_type = BNN_FLOAT32};
   double *expected = reduce(&product);
   float *below = NULL; /* what the level below makes of it */
@@ -341,7 +352,8 @@ int main(int argc, char **argv) {
                         images[i][3] * groups,  {1, size, size}, {1, size, size},
                         {1, taps, taps},        {1, 1, 1},       {1, 1, 1},
                         {0, taps / 2, taps / 2}};
-      check_reduce(&g, (kind + i) % 3 == 0, taps == 3 && (kind + i) % 3 == 1, kind);
+      for (int few = 0; few < 2; few++)
+        check_reduce(&g, (kind + i) % 3 == 0, taps == 3 && (kind + i) % 3 == 1, kind, few);
     }
   puts("signed kernels: ok");
   return 0;
