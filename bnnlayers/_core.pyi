@@ -99,6 +99,7 @@ def signed_right(
     pad: float,
     transposed: bool,
     out: NDArray[np.float32] | None = None,
+    gradient: bool = False,
 ) -> NDArray[np.float32]: ...
 
 # x: packed signs, w: float32[taps..., C/groups, F]; pad in {0, 1, -1}.

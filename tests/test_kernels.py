@@ -447,6 +447,51 @@ def assert_same_where_not_finite(actual, expected):
     np.testing.assert_array_equal(actual[~finite], expected[~finite])
 
 
+# Wide enough for lists of what is not zero, and large enough that somebody looks whether most is; the last but one has
+# images too large for lists of columns.
+MOSTLY_ZERO = {
+    "odd": Problem(spatial=(12, 11), channels=130, filters=70, batch=3),
+    "groups": Problem(spatial=(9, 9), channels=256, filters=130, groups=2, batch=2),
+    "strided": Problem(spatial=(20, 21), kernel=(3, 2), channels=129, filters=64, strides=(2, 3), batch=5),
+    "dilated": Problem(spatial=(11, 13), channels=128, filters=64, dilation=(2, 1), pads=((2, 2), (1, 1))),
+    "deep": Problem(spatial=(5, 4), kernel=(2, 2), channels=128, filters=600, pads=((0, 0), (1, 0)), batch=3),
+    "large": Problem(spatial=(65, 64), kernel=(1, 1), channels=64, filters=5, pads=((0, 0), (0, 0)), batch=1),
+    "one pixel": Problem(spatial=(1, 1), kernel=(1, 1), channels=257, filters=200, pads=((0, 0), (0, 0)), batch=99),
+}
+
+
+@pytest.mark.parametrize("problem", MOSTLY_ZERO.values(), ids=MOSTLY_ZERO)
+@pytest.mark.parametrize("some", [0.2, 0.0])
+def test_gradients_of_which_most_is_zero(variant, rng, problem, some):
+    x, kernel = signs(rng, problem.input_shape), signs(rng, problem.kernel_shape)
+    dy = floats(rng, problem.output_shape) * (rng.random(problem.output_shape) < some)
+    right = prepared(variant, problem, kernel, transposed=True)
+    backwards = (dy, right, problem.geometry, 0.0, True, None, True)
+    checks.assert_input_gradient(
+        checks.same_at_each_thread_count(variant.signed_right, *backwards), problem, dy, kernel
+    )
+    gradient = checks.same_at_each_thread_count(variant.signed_reduce, ref.pack(x), dy, problem.geometry, 0.0)
+    checks.assert_kernel_gradient(gradient, problem, x, dy, 0)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_of_a_gradient_that_is_mostly_zero_no_value_is_lost(variant, rng, value):
+    """What is not finite reaches those sums that it is a term of, and no other."""
+    problem = Problem(spatial=(14, 13), channels=130, filters=70, batch=2)
+    x, kernel = signs(rng, problem.input_shape), signs(rng, problem.kernel_shape)
+    dy = floats(rng, problem.output_shape) * (rng.random(problem.output_shape) < 0.2)
+    dy[1, 13, 5, 69] = value
+    right = prepared(variant, problem, kernel, transposed=True)
+    dx = variant.signed_right(dy, right, problem.geometry, 0.0, True, None, True)
+    reached = np.zeros(problem.input_shape[:3], bool)
+    reached[1, 12:, 4:7] = True
+    assert (np.isfinite(dx).all(-1) != reached.reshape(2, -1)).all()
+    gradient = variant.signed_reduce(ref.pack(x), dy, problem.geometry, 0.0)
+    lost = ~np.isfinite(gradient)
+    assert lost[:6, :, 69].all()  # the last row of the kernel reads padding there
+    assert lost.sum() == 6 * problem.channels
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @np.errstate(invalid="ignore")
 def test_a_value_that_is_not_finite_reaches_exactly_its_outputs(variant, rng, value):

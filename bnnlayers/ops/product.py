@@ -90,9 +90,7 @@ def times(
     return y if scale is None else y * scale
 
 
-def _signed_times(
-    x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any, gradient: bool
-) -> Any:
+def _signed_times(x: Any, w: Any, geometry: Geometry, pad: float, transposed: bool, out: Any, gradient: bool) -> Any:
     bits = x if isinstance(x, BitArray) else w
     if bits.is_signs:
         if bits is x:

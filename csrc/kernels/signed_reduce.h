@@ -21,6 +21,8 @@ typedef struct {
   int64_t parts;         /* of the units; a block of a part is an item */
 } signed_reduce_plan;
 
+static int64_t signed_least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
   signed_reduce_plan plan = {.words = bnn_words(p->depth)};
   plan.units = p->schedule->taps * plan.words;
@@ -362,8 +364,6 @@ static void signed_reduce_pass(signed_reduction *work) {
   }
   signed_reduce_end(work);
 }
-
-static int64_t signed_least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
 #if SIGNED_SPARSE

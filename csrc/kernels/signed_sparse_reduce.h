@@ -5,7 +5,7 @@
  * the result one after another. The error is below (positions / 4 + 4) * 2^-24 * (sum of magnitudes), of positions
  * that are not zero.
  *
- * An item is BNN_LANES columns of one group. */
+ * An item is some columns of one group. */
 
 #if SIGNED_SPARSE
 
@@ -19,7 +19,7 @@
 typedef struct {
   int64_t words, blocks; /* of the channels of a pixel; a block is SPARSE_WIDTH channels */
   int64_t together;      /* images */
-  int64_t items;         /* at most in one pass */
+  int64_t most, width;   /* columns of a pass, which read the same signs, and of an item: whole vectors */
 } sparse_plan;
 
 static sparse_plan sparse_plan_reduce(const bnn_product *p) {
@@ -28,8 +28,13 @@ static sparse_plan sparse_plan_reduce(const bnn_product *p) {
   plan.together = SPARSE_PIXELS / s->sources;
   if (plan.together > p->images) plan.together = p->images;
   if (plan.together < 1) plan.together = 1;
-  plan.items = SPARSE_MOST_SUMS / (BNN_LANES * s->taps * plan.blocks * SPARSE_WIDTH);
-  if (plan.items < 1) plan.items = 1;
+  int64_t vectors = SPARSE_MOST_SUMS / (BNN_LANES * s->taps * plan.blocks * SPARSE_WIDTH), width = vectors;
+  int64_t all = bnn_ceil(p->columns, BNN_LANES);
+  if (width > all) width = all;
+  while (width > 1 && p->groups * bnn_ceil(all, width) < SIGNED_ITEMS) width--;
+  if (width < 1) width = 1;
+  plan.width = width * BNN_LANES;
+  plan.most = (vectors > width ? vectors / width : 1) * plan.width;
   return plan;
 }
 
@@ -38,9 +43,11 @@ static int sparse_reduces(const bnn_product *p) {
          p->schedule->sources <= SPARSE_MOST_PIXELS;
 }
 
-static int64_t sparse_reduce_items(const bnn_product *p) { return p->groups * bnn_ceil(p->columns, BNN_LANES); }
+static int64_t sparse_reduce_items(const bnn_product *p) {
+  return p->groups * bnn_ceil(p->columns, sparse_plan_reduce(p).width);
+}
 
-/* What is not zero of the columns of an item, in a chunk. */
+/* What is not zero of a vector of columns, in a chunk. */
 typedef struct {
   int64_t count[BNN_LANES]; /* tables */
   float value[BNN_LANES][SPARSE_SLOTS];
@@ -51,18 +58,18 @@ typedef struct {
 typedef struct {
   const bnn_product *product;
   sparse_plan plan;
-  int64_t group, column, columns; /* columns: whole items */
+  int64_t group, column, columns; /* columns: whole vectors */
   int64_t image, images;          /* of this block */
   float *sums;                    /* [columns][taps][blocks][SPARSE_WIDTH] */
   uint32_t *signs;                /* [blocks][together * sources][BNN_LANES] */
-  sparse_columns *item;
+  sparse_columns *list;
 } sparse_reduction;
 
 /* Lays the areas out from `base` and returns their size. */
 static size_t sparse_reduce_areas(const bnn_product *p, const sparse_plan *plan, char *base, sparse_reduction *work) {
   const bnn_schedule *s = p->schedule;
   const int64_t sizes[] = {
-      plan->items * BNN_LANES * s->taps * plan->blocks * SPARSE_WIDTH * (int64_t)sizeof(float),
+      plan->most * s->taps * plan->blocks * SPARSE_WIDTH * (int64_t)sizeof(float),
       plan->blocks * plan->together * s->sources * BNN_LANES * (int64_t)sizeof(uint32_t),
       (int64_t)sizeof(sparse_columns),
   };
@@ -71,7 +78,7 @@ static size_t sparse_reduce_areas(const bnn_product *p, const sparse_plan *plan,
   if (base) {
     work->sums = (float *)(base + at[0]);
     work->signs = (uint32_t *)(base + at[1]);
-    work->item = (sparse_columns *)(base + at[2]);
+    work->list = (sparse_columns *)(base + at[2]);
   }
   return at[3];
 }
@@ -94,15 +101,16 @@ static void sparse_read_signs(const sparse_reduction *work) {
               sparse_signs(words + block * (SPARSE_WIDTH / BNN_WORD), p->depth - block * SPARSE_WIDTH));
 }
 
-/* Lists an item: of the next `count` positions of a class, of which the first is `at` in that image of the block. */
+/* Lists a vector of columns: of the next `count` positions of a class, of which the first is `at` in that image of the
+ * block. */
 static void sparse_read_columns(const sparse_reduction *work, int64_t column, const bnn_class *class_, int64_t image,
                                 int64_t at, int64_t count) {
   const bnn_product *p = work->product;
   const bnn_schedule *s = p->schedule;
-  sparse_columns *item = work->item;
+  sparse_columns *list = work->list;
   int64_t row = p->groups * p->columns, columns = p->columns - column;
   const float *dy = (const float *)p->right + work->group * p->columns + column;
-  for (int64_t n = 0; n < BNN_LANES; n++) item->count[n] = 0;
+  for (int64_t n = 0; n < BNN_LANES; n++) list->count[n] = 0;
   for (int64_t j = 0; j < count; j += BNN_LANES) {
     float turned[BNN_LANES][BNN_LANES];
     uint32_t places[BNN_LANES];
@@ -121,27 +129,27 @@ static void sparse_read_columns(const sparse_reduction *work, int64_t column, co
       v_store_turned_f32(turned[0] + i, BNN_LANES, rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
     vu32 where = v_load(places);
     for (int64_t n = 0; n < BNN_LANES; n++) {
-      int64_t *end = &item->count[n];
-      *end += sparse_list(v_load_f32(turned[n]), where, item->value[n] + *end, item->place[n] + *end);
+      int64_t *end = &list->count[n];
+      *end += sparse_list(v_load_f32(turned[n]), where, list->value[n] + *end, list->place[n] + *end);
     }
   }
   for (int64_t n = 0; n < BNN_LANES; n++) {
-    item->count[n] = sparse_fill(item->count[n], item->value[n], item->place[n]) / 4;
-    sparse_tables(item->value[n], item->count[n] * 4, item->tables[n]);
+    list->count[n] = sparse_fill(list->count[n], list->value[n], list->place[n]) / 4;
+    sparse_tables(list->value[n], list->count[n] * 4, list->tables[n]);
   }
 }
 
-/* Adds what column n of the item gives for each tap of the class and a block of channels. */
+/* Adds what column n of the list gives for each tap of the class and a block of channels. */
 BNN_INLINE void sparse_add(const sparse_reduction *work, int64_t n, const bnn_class *class_, int64_t block,
                            const int vectors, float *sums) {
-  const sparse_columns *item = work->item;
+  const sparse_columns *list = work->list;
   const uint32_t *signs = work->signs + block * work->plan.together * work->product->schedule->sources * BNN_LANES;
   for (int64_t i = 0; i < class_->valid; i++) {
     float *out = sums + (class_->tap[i] * work->plan.blocks + block) * SPARSE_WIDTH;
     vf32 sum[SPARSE_VECTORS];
     BNN_UNROLL
     for (int v = 0; v < vectors; v++) sum[v] = v_load_f32(out + v * BNN_LANES);
-    sparse_look_up(item->tables[n], item->place[n], item->count[n], signs + class_->offset[i] * BNN_LANES, vectors,
+    sparse_look_up(list->tables[n], list->place[n], list->count[n], signs + class_->offset[i] * BNN_LANES, vectors,
                    sum);
     BNN_UNROLL
     for (int v = 0; v < vectors; v++) v_store_f32(out + v * BNN_LANES, sum[v]);
@@ -186,25 +194,23 @@ static void sparse_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
   const bnn_schedule *s = p->schedule;
   sparse_reduction work = {.product = p, .plan = sparse_plan_reduce(p)};
   sparse_reduce_areas(p, &work.plan, scratch, &work);
-  int64_t items = bnn_ceil(p->columns, BNN_LANES), length = s->taps * work.plan.blocks * SPARSE_WIDTH;
+  const int64_t width = work.plan.width, length = s->taps * work.plan.blocks * SPARSE_WIDTH;
+  const int64_t items = bnn_ceil(p->columns, width);
   while (begin < end) {
-    int64_t item = begin % items, count = work.plan.items;
-    if (count > items - item) count = items - item;
-    if (count > end - begin) count = end - begin;
+    int64_t item = begin % items, count = signed_least(work.plan.most / width, signed_least(items - item, end - begin));
     work.group = begin / items;
-    work.column = item * BNN_LANES;
-    work.columns = count * BNN_LANES;
+    work.column = item * width;
+    work.columns = signed_least(count * width, bnn_ceil(p->columns - work.column, BNN_LANES) * BNN_LANES);
     begin += count;
 
     for (int64_t i = 0; i < work.columns * length; i++) work.sums[i] = 0;
     for (work.image = 0; work.image < p->images; work.image += work.plan.together) {
-      work.images = p->images - work.image < work.plan.together ? p->images - work.image : work.plan.together;
+      work.images = signed_least(work.plan.together, p->images - work.image);
       sparse_read_signs(&work);
       for (const bnn_class *class_ = s->class_; class_ < s->class_ + s->classes; class_++) {
         int64_t positions = work.images * class_->count;
         for (int64_t first = 0; first < positions; first += SPARSE_POSITIONS)
-          sparse_add_chunk(&work, class_, first,
-                           positions - first < SPARSE_POSITIONS ? positions - first : SPARSE_POSITIONS);
+          sparse_add_chunk(&work, class_, first, signed_least(SPARSE_POSITIONS, positions - first));
       }
     }
     sparse_reduce_end(&work);
