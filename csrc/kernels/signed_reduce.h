@@ -12,7 +12,7 @@
 #define SIGNED_POSITIONS (SIGNED_TABLE ? 512 : 256)
 #define SIGNED_RUNS 16 /* most classes in a chunk */
 #define SIGNED_COLUMNS 128
-#define SIGNED_UNITS 64 /* most units in one pass over dy, so that their sums stay in a near cache */
+#define SIGNED_UNITS 96 /* most units in one pass over dy, so that their sums stay in a near cache */
 #define SIGNED_ITEMS 4  /* for threads to share */
 
 typedef struct {
@@ -28,12 +28,16 @@ static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
   plan.units = p->schedule->taps * plan.words;
   plan.width = SIGNED_COLUMNS;
   plan.parts = bnn_ceil(plan.units, SIGNED_UNITS);
-  /* Each part makes the tables of dy anew, which costs more than that each block gathers the signs. */
-  int64_t least = SIGNED_TABLE ? 16 : SIGNED_COLUMNS;
-  while (plan.width > least && p->groups * bnn_ceil(p->columns, plan.width) * plan.parts < SIGNED_ITEMS)
-    plan.width /= 2;
   plan.blocks = bnn_ceil(p->columns, plan.width);
-  while (plan.parts < plan.units && p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) plan.parts++;
+  while (p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) {
+    /* A block more gathers the signs of a part once more, a part more makes the tables of a block once more. */
+    if (SIGNED_TABLE && plan.width > 16 && plan.width > bnn_ceil(plan.units, plan.parts))
+      plan.blocks = bnn_ceil(p->columns, plan.width /= 2);
+    else if (plan.parts < plan.units)
+      plan.parts++;
+    else
+      break;
+  }
   return plan;
 }
 
