@@ -29,7 +29,7 @@ static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
   plan.width = SIGNED_COLUMNS;
   plan.parts = bnn_ceil(plan.units, SIGNED_UNITS);
   plan.blocks = bnn_ceil(p->columns, plan.width);
-  while (p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) {
+  while (plan.units && p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) {
     /* A block more gathers the signs of a part once more, a part more makes the tables of a block once more. */
     if (SIGNED_TABLE && plan.width > 16 && plan.width > bnn_ceil(plan.units, plan.parts))
       plan.blocks = bnn_ceil(p->columns, plan.width /= 2);
