@@ -37,7 +37,7 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   plan.segments = (plan.total + SIGNED_SEGMENT - 1) / SIGNED_SEGMENT;
   plan.panels = bnn_panels(p->columns);
   plan.words = bnn_words(p->depth);
-  plan.block = plan.sparse ? 8 * SIGNED_BLOCK : plan.table ? 2 * SIGNED_BLOCK : SIGNED_BLOCK;
+  plan.block = plan.sparse ? SPARSE_BLOCK : plan.table ? 2 * SIGNED_BLOCK : SIGNED_BLOCK;
 
   plan.chunk = SIGNED_CHUNK;
   while (plan.chunk > SIGNED_SEGMENT && plan.chunk * s->taps > 9 * SIGNED_CHUNK) plan.chunk -= SIGNED_SEGMENT;

@@ -4,6 +4,8 @@
 
 #define SPARSE_VECTORS 8 /* of columns: as many as a word has nibbles */
 #define SPARSE_WIDTH (SPARSE_VECTORS * BNN_LANES)
+#define SPARSE_BLOCK 512 /* most elements of the depth that are staged together */
+#define SPARSE_LANES ((uint32_t)((UINT64_C(1) << BNN_LANES) - 1))
 
 /* Whether every tap reads pixels, and no constant row. */
 static int sparse_suits(const bnn_product *p) {
@@ -32,7 +34,7 @@ BNN_INLINE vu32 sparse_signs(const uint32_t *words, int64_t columns) {
   for (int v = 0; v < SPARSE_VECTORS; v++) {
     const unsigned n = v * BNN_LANES;
     if (n >= columns) break;
-    vmask set = v_mask_of(words[n / BNN_WORD] >> n % BNN_WORD & (uint32_t)((UINT64_C(1) << BNN_LANES) - 1));
+    vmask set = v_mask_of(words[n / BNN_WORD] >> n % BNN_WORD & SPARSE_LANES);
     signs = v_or_where(signs, set, v_set(UINT32_C(1) << 4 * v));
   }
   return signs;
@@ -41,8 +43,7 @@ BNN_INLINE vu32 sparse_signs(const uint32_t *words, int64_t columns) {
 /* What is not zero of `x`, with its places, one after another, of which up to BNN_LANES are written; returns how many
  * there are. */
 BNN_INLINE int64_t sparse_list(vf32 x, vu32 places, float *value, uint32_t *place) {
-  const uint32_t all = (uint32_t)((UINT64_C(1) << BNN_LANES) - 1);
-  uint32_t bits = ~v_mask_bits(v_within_f32(x, v_set_f32(0))) & all;
+  uint32_t bits = ~v_mask_bits(v_within_f32(x, v_set_f32(0))) & SPARSE_LANES;
   v_compress(value, v_bits_of(x), v_mask_of(bits));
   v_compress(place, places, v_mask_of(bits));
   return __builtin_popcount(bits);

@@ -1,7 +1,9 @@
 /* signed_right where most of the left operand is zero, and the right one has columns enough: a row is staged as the
  * list of what is not, and as tables of four of these. Chunks, tiles and blocks are those of signed_rows.h.
  *
- * Order of a sum, and so its bits: as there, with groups of four of what is not zero of a row and block. */
+ * Order of a sum, and so its bits: as there, but in blocks of SPARSE_BLOCK of the depth, and with groups of four of
+ * what is not zero of a row and block. The error is below (taps * SPARSE_BLOCK / 4 + depth / SPARSE_BLOCK + 4) * 2^-24
+ * * (sum of magnitudes), be most zero or not. */
 
 #if SIGNED_SPARSE
 
