@@ -6,6 +6,7 @@ Where a shape below says `batch, ...`, any axes that hold batch * pixels items i
 checked, its level is not.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +44,10 @@ xnor_matmul: np.ufunc  # gufunc (m,k),(k,n)->(m,n), float32/float64 signs in, in
 
 def get_num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...  # a forked child stays at 1
+
+# function(0), ..., function(count - 1), each once, on the threads of large calls. Raises what the first call that fails
+# does, after which none begins.
+def share(function: Callable[[int], object], count: int, /) -> None: ...
 
 # Freed arrays wait in the process for new ones while it is held more often than released; what is in use and what waits
 # are at most what was in use at some time, and `memory_slack` of that.

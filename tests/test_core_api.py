@@ -387,6 +387,15 @@ def test_a_thread_count_out_of_range(count):
     assert _core.get_num_threads() == before
 
 
+def test_what_cannot_be_shared():
+    with pytest.raises(TypeError, match=r"share\(\): argument 'function' must be callable, got int"):
+        _core.share(3, 2)
+    with pytest.raises(ValueError, match=r"share\(\): argument 'count' must be at least 0"):
+        _core.share(print, -1)
+    with pytest.raises(TypeError, match=r"share\(\): argument 'count' must be an integer, got str"):
+        _core.share(print, "2")
+
+
 # ---- arrays of every form ------------------------------------------------------------------------------------------
 
 
@@ -675,6 +684,41 @@ def test_thread_count_and_order_do_not_matter(large, name, threads):
     _core.set_num_threads(before)
     for _ in range(3):
         assert_same(call(_core, name, large[name]), expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 100])
+def test_calls_are_shared_by_threads(threads, count):
+    seen = []
+    _core.share(seen.append, count)
+    assert sorted(seen) == list(range(count))
+    seen.clear()
+    _core.share(lambda i: _core.share(lambda j: seen.append((i, j)), 3), count)
+    assert sorted(seen) == [(i, j) for i in range(count) for j in range(3)]
+
+
+def test_calls_run_at_the_same_time():
+    before = _core.get_num_threads()
+    _core.set_num_threads(2)
+    both = threading.Barrier(2, timeout=60)
+    try:
+        _core.share(lambda i: both.wait(), 2)
+    finally:
+        _core.set_num_threads(before)
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_the_first_call_that_fails_ends_all(threads, error):
+    seen = []
+
+    def fail(i):
+        seen.append(i)
+        raise error(i)
+
+    with pytest.raises(error) as raised:
+        _core.share(fail, 50)
+    assert raised.value.args[0] in seen
+    assert len(seen) <= threads
+    _core.share(seen.append, 3)
 
 
 INTEGERS = ["pack", "unpack", "select", "xnor", "im2col", "col2im"]

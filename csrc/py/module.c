@@ -3,6 +3,7 @@
 #include "module.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "../threads.h"
@@ -21,11 +22,55 @@ static PyObject *set_num_threads(PyObject *self, PyObject *count_arg) {
   Py_RETURN_NONE;
 }
 
+typedef struct {
+  PyObject *function;
+  atomic_int failed;
+  PyObject *type, *value, *trace; /* of the call that failed first */
+} shared_calls;
+
+static void run_shared_calls(void *context, int thread, int64_t begin, int64_t end) {
+  (void)thread;
+  shared_calls *calls = context;
+  PyGILState_STATE state = PyGILState_Ensure();
+  for (int64_t i = begin; i < end && !atomic_load(&calls->failed); i++) {
+    PyObject *result = PyObject_CallFunction(calls->function, "L", (long long)i);
+    Py_XDECREF(result);
+    if (result) continue;
+    if (atomic_exchange(&calls->failed, 1))
+      PyErr_Clear();
+    else
+      PyErr_Fetch(&calls->type, &calls->value, &calls->trace);
+  }
+  PyGILState_Release(state);
+}
+
+static PyObject *share(PyObject *self, PyObject *args) {
+  (void)self;
+  shared_calls calls = {0};
+  PyObject *count_arg;
+  int64_t count;
+  if (!PyArg_ParseTuple(args, "OO:share", &calls.function, &count_arg) ||
+      check_int("share", "count", count_arg, 0, INT_MAX, &count) < 0)
+    return NULL;
+  if (!PyCallable_Check(calls.function))
+    return PyErr_Format(PyExc_TypeError, "share(): argument 'function' must be callable, got %.200s",
+                        Py_TYPE(calls.function)->tp_name);
+  Py_BEGIN_ALLOW_THREADS;
+  bnn_parallel(bnn_get_threads(), count, 1, run_shared_calls, &calls);
+  Py_END_ALLOW_THREADS;
+  if (!calls.failed) Py_RETURN_NONE;
+  PyErr_Restore(calls.type, calls.value, calls.trace);
+  return NULL;
+}
+
 static PyMethodDef thread_methods[] = {
     {"get_num_threads", get_num_threads, METH_NOARGS,
      "get_num_threads($self)\n--\n\nThreads that a large call runs on."},
     {"set_num_threads", set_num_threads, METH_O,
      "set_num_threads($self, count, /)\n--\n\nSet how many threads a large call runs on, in this process."},
+    {"share", share, METH_VARARGS,
+     "share($self, function, count, /)\n--\n\nCall a function of one argument with 0, 1, ..., count - 1, each once, "
+     "on the threads of large calls."},
     {NULL, NULL, 0, NULL},
 };
 
