@@ -16,6 +16,7 @@
 #define BNN_ALIGN 64 /* bytes: every prepared operand and scratch area starts on such a boundary */
 
 static inline int64_t bnn_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t bnn_least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t bnn_words(int64_t bits) { return bnn_ceil(bits, BNN_WORD); }
 
 /* ---- convolution geometry -------------------------------------------------------------------------------------- */
@@ -117,6 +118,7 @@ typedef struct {
   void *out;
   bnn_type out_type;
   int by_group; /* of a kernel gradient: out is [groups][taps][depth][columns] */
+  int threads;  /* that items are made for; 0: as small as they come. No other result */
   int few;      /* of the signed kernels: most floats are zero. Another order of sums, and no other result */
   /* Of xnor, whose sums fit int32. Padded taps read `pad` (-1 or +1) times the largest value of the left operand. */
   bnn_kind left_kind, right_kind;

@@ -13,7 +13,6 @@
 #define SIGNED_RUNS 16 /* most classes in a chunk */
 #define SIGNED_COLUMNS 128
 #define SIGNED_UNITS 96 /* most units in one pass over dy, so that their sums stay in a near cache */
-#define SIGNED_ITEMS 4  /* for threads to share */
 
 typedef struct {
   int64_t words, units;  /* words of channels; units of all taps */
@@ -21,15 +20,13 @@ typedef struct {
   int64_t parts;         /* of the units; a block of a part is an item */
 } signed_reduce_plan;
 
-static int64_t signed_least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
   signed_reduce_plan plan = {.words = bnn_words(p->depth)};
   plan.units = p->schedule->taps * plan.words;
   plan.width = SIGNED_COLUMNS;
   plan.parts = bnn_ceil(plan.units, SIGNED_UNITS);
   plan.blocks = bnn_ceil(p->columns, plan.width);
-  while (plan.units && p->groups * plan.blocks * plan.parts < SIGNED_ITEMS) {
+  while (plan.units && p->groups * plan.blocks * plan.parts < p->threads) {
     /* A block more gathers the signs of a part once more, a part more makes the tables of a block once more. */
     if (SIGNED_TABLE && plan.width > 16 && plan.width > bnn_ceil(plan.units, plan.parts))
       plan.blocks = bnn_ceil(p->columns, plan.width /= 2);
@@ -383,16 +380,16 @@ static void signed_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
     int64_t block = begin % plan->blocks, part = begin / plan->blocks % plan->parts;
     int64_t units = bnn_ceil(plan->units, plan->parts);
     /* As many as share their signs; and, where these are all blocks, their tables. */
-    int64_t blocks = signed_least(SIGNED_COLUMNS / plan->width, signed_least(plan->blocks - block, end - begin));
-    int64_t parts = blocks < plan->blocks ? 1 : signed_least(plan->parts - part, (end - begin) / blocks);
-    if (parts > 1) parts = signed_least(parts, SIGNED_UNITS / units);
+    int64_t blocks = bnn_least(SIGNED_COLUMNS / plan->width, bnn_least(plan->blocks - block, end - begin));
+    int64_t parts = blocks < plan->blocks ? 1 : bnn_least(plan->parts - part, (end - begin) / blocks);
+    if (parts > 1) parts = bnn_least(parts, SIGNED_UNITS / units);
     work.group = begin / (plan->blocks * plan->parts);
     begin += blocks * parts;
 
     work.column = block * plan->width;
-    work.columns = signed_least(p->columns - work.column, blocks * plan->width);
-    work.first_unit = signed_least(part * units, plan->units);
-    work.end_unit = signed_least((part + parts) * units, plan->units);
+    work.columns = bnn_least(p->columns - work.column, blocks * plan->width);
+    work.first_unit = bnn_least(part * units, plan->units);
+    work.end_unit = bnn_least((part + parts) * units, plan->units);
     signed_reduce_pass(&work);
   }
 }

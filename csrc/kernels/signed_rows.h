@@ -9,17 +9,19 @@
  */
 
 #define SIGNED_BLOCK 64
-#define SIGNED_SEGMENT 24 /* positions of an item: whole tiles */
+#define SIGNED_SEGMENT 24 /* fewest positions of an item: whole tiles */
+#define SIGNED_SHARES 8   /* most items for a thread */
 #define SIGNED_CHUNK 264  /* positions staged together: tables, 2 KB per source pixel or less, fit the second cache */
 
 typedef struct {
-  int bits;         /* the left operand is packed */
-  int table;        /* its floats are staged as register tables */
-  int sparse;       /* of those that are not zero */
-  int rows;         /* of a tile */
-  int64_t total;    /* positions of all images */
-  int64_t segments; /* of SIGNED_SEGMENT positions */
-  int64_t panels;   /* of 32 columns */
+  int bits;                  /* the left operand is packed */
+  int table;                 /* its floats are staged as register tables */
+  int sparse;                /* of those that are not zero */
+  int rows;                  /* of a tile */
+  int64_t total;             /* positions of all images */
+  int64_t segment, segments; /* positions of an item, and how many of these there are */
+  int64_t panels;            /* of 32 columns */
+  int64_t width, spans;      /* panels of an item, and how many of these there are */
   int64_t words;
   int64_t block;    /* most depth elements staged together */
   int64_t chunk;    /* and positions */
@@ -28,19 +30,37 @@ typedef struct {
   int64_t stride;   /* floats of a staged row */
 } signed_plan;
 
+/* What an item is. The rows of one are staged for it alone, so it is to be as much as is staged at a time, as long as
+ * every thread has some: where positions are few, some columns of all of them. */
+static void signed_share_rows(const bnn_product *p, signed_plan *plan) {
+  plan->segment = SIGNED_SEGMENT;
+  plan->width = 1;
+  if (p->threads && plan->total && plan->panels) {
+    int64_t positions = plan->total * p->groups, most = SIGNED_SHARES * p->threads;
+    int64_t shares = positions / plan->chunk / p->threads * p->threads;
+    if (shares > most) shares = most;
+    if (shares < p->threads) shares = positions < 2 * SIGNED_SEGMENT * p->threads ? 1 : p->threads;
+    plan->segment = bnn_ceil(bnn_ceil(positions, shares), plan->rows) * plan->rows;
+    plan->width = shares == 1 ? bnn_ceil(plan->panels, p->threads) : plan->panels;
+  }
+  plan->segments = bnn_ceil(plan->total, plan->segment);
+  plan->spans = bnn_ceil(plan->panels, plan->width);
+}
+
 static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   const bnn_schedule *s = p->schedule;
   signed_plan plan = {.bits = bits, .table = SIGNED_TABLE && !bits};
   plan.sparse = !bits && sparse_rows(p);
   plan.rows = plan.table ? SIGNED_ROWS : SIGNED_FLOAT_ROWS;
   plan.total = p->images * s->pixels;
-  plan.segments = (plan.total + SIGNED_SEGMENT - 1) / SIGNED_SEGMENT;
   plan.panels = bnn_panels(p->columns);
   plan.words = bnn_words(p->depth);
   plan.block = plan.sparse ? SPARSE_BLOCK : plan.table ? 2 * SIGNED_BLOCK : SIGNED_BLOCK;
 
   plan.chunk = SIGNED_CHUNK;
   while (plan.chunk > SIGNED_SEGMENT && plan.chunk * s->taps > 9 * SIGNED_CHUNK) plan.chunk -= SIGNED_SEGMENT;
+
+  signed_share_rows(p, &plan);
 
   plan.together = 1;
   while (plan.together < p->images && (plan.together + 1) * s->pixels <= 2 * plan.chunk &&
@@ -59,9 +79,9 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   return plan;
 }
 
-static int64_t signed_rows_items(const bnn_product *p) {
-  signed_plan plan = signed_rows_plan(p, 0);
-  return p->groups * plan.segments * plan.panels;
+static int64_t signed_rows_items(const bnn_product *p, int bits) {
+  signed_plan plan = signed_rows_plan(p, bits);
+  return p->groups * plan.segments * plan.spans;
 }
 
 typedef struct {
@@ -310,7 +330,7 @@ static void signed_chunk(signed_work *work) {
   }
 }
 
-/* An item is a segment of positions by a panel of columns of one group; consecutive items are merged into rectangles,
+/* An item is a segment of positions by a span of panels of one group; consecutive items are merged into rectangles,
  * so that a long range stages its rows once. */
 static void signed_rows_run(const bnn_product *p, int bits, int64_t begin, int64_t end, void *scratch) {
   signed_work work = {.product = p, .plan = signed_rows_plan(p, bits)};
@@ -319,38 +339,37 @@ static void signed_rows_run(const bnn_product *p, int bits, int64_t begin, int64
   for (int64_t i = 0; i < plan->together * p->schedule->sources; i++) work.areas.slot_of[i] = 0;
 
   while (begin < end) {
-    int64_t segment = begin / plan->panels, panel = begin % plan->panels;
-    int64_t segments = 1, panels = plan->panels - panel;
+    int64_t segment = begin / plan->spans, span = begin % plan->spans;
+    int64_t segments = 1, spans = plan->spans - span;
     work.group = segment / plan->segments;
     segment %= plan->segments;
-    if (panel || end - begin < plan->panels) {
-      if (panels > end - begin) panels = end - begin;
+    if (span || end - begin < plan->spans) {
+      if (spans > end - begin) spans = end - begin;
     } else {
-      segments = (end - begin) / plan->panels;
-      if (segments > plan->segments - segment) segments = plan->segments - segment;
+      segments = bnn_least((end - begin) / plan->spans, plan->segments - segment);
     }
-    begin += segments * panels;
+    begin += segments * spans;
 
-    work.first_column = panel * BNN_PANEL;
-    work.end_column = (panel + panels) * BNN_PANEL < p->columns ? (panel + panels) * BNN_PANEL : p->columns;
-    int64_t last =
-        (segment + segments) * SIGNED_SEGMENT < plan->total ? (segment + segments) * SIGNED_SEGMENT : plan->total;
-    for (int64_t position = segment * SIGNED_SEGMENT; position < last;) {
+    work.first_column = span * plan->width * BNN_PANEL;
+    work.end_column = bnn_least((span + spans) * plan->width * BNN_PANEL, p->columns);
+    int64_t last = bnn_least((segment + segments) * plan->segment, plan->total);
+    for (int64_t position = segment * plan->segment; position < last;) {
       position = signed_collect(&work, position, last);
       signed_chunk(&work);
     }
   }
 }
 
-static size_t signed_right_scratch(const bnn_product *p) {
-  signed_plan plan = signed_rows_plan(p, 0);
+static size_t signed_rows_scratch(const bnn_product *p, int bits) {
+  signed_plan plan = signed_rows_plan(p, bits);
   return signed_rows_areas(p, &plan, NULL, NULL);
 }
 
-static size_t signed_left_scratch(const bnn_product *p) {
-  signed_plan plan = signed_rows_plan(p, 1);
-  return signed_rows_areas(p, &plan, NULL, NULL);
-}
+static int64_t signed_right_items(const bnn_product *p) { return signed_rows_items(p, 0); }
+static int64_t signed_left_items(const bnn_product *p) { return signed_rows_items(p, 1); }
+
+static size_t signed_right_scratch(const bnn_product *p) { return signed_rows_scratch(p, 0); }
+static size_t signed_left_scratch(const bnn_product *p) { return signed_rows_scratch(p, 1); }
 
 static void signed_right_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
   signed_rows_run(p, 0, begin, end, scratch);
@@ -359,6 +378,3 @@ static void signed_right_run(const bnn_product *p, int64_t begin, int64_t end, v
 static void signed_left_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
   signed_rows_run(p, 1, begin, end, scratch);
 }
-
-#define signed_right_items signed_rows_items
-#define signed_left_items signed_rows_items

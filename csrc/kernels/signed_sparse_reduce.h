@@ -31,7 +31,7 @@ static sparse_plan sparse_plan_reduce(const bnn_product *p) {
   int64_t vectors = SPARSE_MOST_SUMS / (BNN_LANES * s->taps * plan.blocks * SPARSE_WIDTH), width = vectors;
   int64_t all = bnn_ceil(p->columns, BNN_LANES);
   if (width > all) width = all;
-  while (width > 1 && p->groups * bnn_ceil(all, width) < SIGNED_ITEMS) width--;
+  while (width > 1 && p->groups * bnn_ceil(all, width) < p->threads) width--;
   if (width < 1) width = 1;
   plan.width = width * BNN_LANES;
   plan.most = (vectors > width ? vectors / width : 1) * plan.width;
@@ -197,20 +197,20 @@ static void sparse_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
   const int64_t width = work.plan.width, length = s->taps * work.plan.blocks * SPARSE_WIDTH;
   const int64_t items = bnn_ceil(p->columns, width);
   while (begin < end) {
-    int64_t item = begin % items, count = signed_least(work.plan.most / width, signed_least(items - item, end - begin));
+    int64_t item = begin % items, count = bnn_least(work.plan.most / width, bnn_least(items - item, end - begin));
     work.group = begin / items;
     work.column = item * width;
-    work.columns = signed_least(count * width, bnn_ceil(p->columns - work.column, BNN_LANES) * BNN_LANES);
+    work.columns = bnn_least(count * width, bnn_ceil(p->columns - work.column, BNN_LANES) * BNN_LANES);
     begin += count;
 
     for (int64_t i = 0; i < work.columns * length; i++) work.sums[i] = 0;
     for (work.image = 0; work.image < p->images; work.image += work.plan.together) {
-      work.images = signed_least(work.plan.together, p->images - work.image);
+      work.images = bnn_least(work.plan.together, p->images - work.image);
       sparse_read_signs(&work);
       for (const bnn_class *class_ = s->class_; class_ < s->class_ + s->classes; class_++) {
         int64_t positions = work.images * class_->count;
         for (int64_t first = 0; first < positions; first += SPARSE_POSITIONS)
-          sparse_add_chunk(&work, class_, first, signed_least(SPARSE_POSITIONS, positions - first));
+          sparse_add_chunk(&work, class_, first, bnn_least(SPARSE_POSITIONS, positions - first));
       }
     }
     sparse_reduce_end(&work);

@@ -216,6 +216,7 @@ static bnn_product tiles_part(const bnn_product *p, const tiles_plan *plan, cons
   bnn_product alone = *p;
   if (plan->by_row) alone.schedule = one;
   alone.images = 1;
+  alone.threads = 0;
   alone.left = (const float *)p->left + part * alone.schedule->sources * p->groups * p->depth;
   alone.out = (float *)p->out + part * alone.schedule->pixels * p->groups * p->columns;
   return alone;

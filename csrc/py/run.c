@@ -1,5 +1,6 @@
 #include "run.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -59,7 +60,10 @@ static int run_backwards(const bnn_product *product, double work) {
   return atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) % 2;
 }
 
-int run_product(const bnn_kernel *kernel, const bnn_product *product, double work) {
+int run_product(const bnn_kernel *kernel, const bnn_product *whole, double work) {
+  bnn_product shared = *whole;
+  const bnn_product *product = &shared;
+  shared.threads = run_threads(INT_MAX, work);
   int64_t items = kernel->items(product);
   int threads = run_threads(items, work);
   size_t stride = (kernel->scratch(product) + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;

@@ -55,6 +55,7 @@ static float *draw_floats(int64_t count, int kind) {
 
 /* Items in ranges of `step`, 0 for all at once, with scratch that holds what a thread may find there. */
 static float *run(const bnn_kernel *kernel, bnn_product product, int64_t size, int64_t step, int fill) {
+  if (step) product.threads = (int)(draw() % 6); /* items of another size */
   int64_t items = kernel->items(&product), parts = kernel->parts ? kernel->parts(&product) : 1;
   void *scratch = aligned(kernel->scratch(&product), fill);
   float *out = memset(array(parts * size, sizeof(float)), 0xff, (size_t)(parts * size) * sizeof(float));
