@@ -118,7 +118,7 @@ typedef struct {
   void *out;
   bnn_type out_type;
   int by_group; /* of a kernel gradient: out is [groups][taps][depth][columns] */
-  int threads;  /* that items are made for; 0: as small as they come. No other result */
+  int threads;  /* that items are made for; 0: any number. No other result */
   int few;      /* of the signed kernels: most floats are zero. Another order of sums, and no other result */
   /* Of xnor, whose sums fit int32. Padded taps read `pad` (-1 or +1) times the largest value of the left operand. */
   bnn_kind left_kind, right_kind;

@@ -36,10 +36,11 @@ static void signed_share_rows(const bnn_product *p, signed_plan *plan) {
   plan->segment = SIGNED_SEGMENT;
   plan->width = 1;
   if (p->threads && plan->total && plan->panels) {
-    int64_t positions = plan->total * p->groups, most = SIGNED_SHARES * p->threads;
-    int64_t shares = positions / plan->chunk / p->threads * p->threads;
-    if (shares > most) shares = most;
-    if (shares < p->threads) shares = positions < 2 * SIGNED_SEGMENT * p->threads ? 1 : p->threads;
+    int64_t positions = plan->total * p->groups, shares = 1;
+    if (positions >= 2 * SIGNED_SEGMENT * p->threads) {
+      int64_t chunks = bnn_ceil(positions, plan->chunk * p->threads); /* of a thread */
+      shares = bnn_ceil(chunks, bnn_ceil(chunks, SIGNED_SHARES)) * p->threads;
+    }
     plan->segment = bnn_ceil(bnn_ceil(positions, shares), plan->rows) * plan->rows;
     plan->width = shares == 1 ? bnn_ceil(plan->panels, p->threads) : plan->panels;
   }

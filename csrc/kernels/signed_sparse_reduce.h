@@ -28,13 +28,13 @@ static sparse_plan sparse_plan_reduce(const bnn_product *p) {
   plan.together = SPARSE_PIXELS / s->sources;
   if (plan.together > p->images) plan.together = p->images;
   if (plan.together < 1) plan.together = 1;
-  int64_t vectors = SPARSE_MOST_SUMS / (BNN_LANES * s->taps * plan.blocks * SPARSE_WIDTH), width = vectors;
-  int64_t all = bnn_ceil(p->columns, BNN_LANES);
-  if (width > all) width = all;
-  while (width > 1 && p->groups * bnn_ceil(all, width) < p->threads) width--;
-  if (width < 1) width = 1;
+  int64_t vectors = SPARSE_MOST_SUMS / (BNN_LANES * s->taps * plan.blocks * SPARSE_WIDTH);
+  if (vectors < 1) vectors = 1;
+  int64_t all = bnn_ceil(p->columns, BNN_LANES), items = bnn_ceil(p->threads, p->groups);
+  if (items < bnn_ceil(all, vectors)) items = bnn_ceil(all, vectors);
+  int64_t width = all ? bnn_ceil(all, items) : 1;
   plan.width = width * BNN_LANES;
-  plan.most = (vectors > width ? vectors / width : 1) * plan.width;
+  plan.most = vectors / width * plan.width;
   return plan;
 }
 
