@@ -69,7 +69,7 @@ def _in_kernels(x: Any, w: Any) -> bool:
 # ---- as an operation of the tape -----------------------------------------------------------------------------------
 
 
-@Product
+@functools.partial(Product, effort=2)
 def _product(x, w, *, geometry, pad, layout, traced):
     y = _times(layout.last(x), w, geometry, pad, False)
     return layout.back(y, layout.outputs), (*read_back(x, w, traced), w.shape, geometry, pad, layout)

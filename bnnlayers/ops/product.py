@@ -365,19 +365,19 @@ class Product:
     """A forward with its backward, run on operands whose types choose the arithmetic.
 
     Bits times bits is cheap enough to be run again instead of keeping its float output. The others are where a sum is
-    short, as it is at the large images near the input of a network. `effort` is how many values are computed for one.
-    With ``integers=True`` the result is int16, which is kept where a sum is long: it takes half the bytes, and the time
-    grows with the sum.
+    short, as it is at the large images near the input of a network; where it is not that short, only of large results.
+    `effort` is how many values are computed for one, or take as long. With ``integers=True`` the result is int16, which
+    is kept where a sum is long: it takes half the bytes, and the time grows with the sum.
     """
 
-    SHORT = 256
+    SHORT, SHORTER = 256, 100
     LONG = 1024
 
     def __init__(self, forward: Callable[..., Any], effort: int = 1) -> None:
         self._effort = effort
         self._operations = {}
-        for kind, again in itertools.product(("xnor", "signed", "float"), (False, True)):
-            once = effort if kind == "xnor" else 2 * effort
+        for kind, again in itertools.product(("xnor", "signed", "float"), (0, 2, 4)):
+            once = effort if kind == "xnor" else again * effort
             each = self._operations[kind, again] = operation(forward, recompute=again and once, integers=True)
             each.__name__ = f"{forward.__module__.rpartition('.')[2]}, {kind}"
 
@@ -397,9 +397,11 @@ class Product:
         if ran.names is not None:
             ran.names.append(kind)
         terms = math.prod(w.shape) // max(1, parameters["layout"].outputs[-1])
-        short = terms * self._effort < self.LONG if "integers" in parameters else terms <= self.SHORT
-        again = short or (kind == "xnor" and "integers" not in parameters)
-        return self._operations[kind, again](x, w, **parameters)
+        if kind == "xnor":
+            again = "integers" not in parameters or terms * self._effort < self.LONG
+        else:
+            again = terms <= self.SHORT
+        return self._operations[kind, again and (2 if terms <= self.SHORTER else 4)](x, w, **parameters)
 
 
 def admitted(x: Any, w: Any, pad: float = 0.0) -> tuple[Any, Any]:

@@ -47,13 +47,13 @@ def without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
 
 
 # Bytes of a value that is not worth to be computed again at such an effort.
-_SMALL = 1 << 21
+_SMALL, _HARD = 1 << 21, 4
 
 
 def _keep(x: np.ndarray, node: Node) -> Any:
     """What stands in a residual for the value `x` of `node`: itself or a `Recomputed`, whichever keeps fewer bytes."""
     again = None if node.kept() is not None else node.recompute
-    if again is not None and (x.nbytes > _SMALL or again[0].effort < _DETOUR):
+    if again is not None and (x.nbytes > _SMALL or again[0].effort < _HARD):
         roots: list[Node] = []
         if _reach(again[1], _DETOUR * x.nbytes - x.nbytes, roots) >= 0:
             more = {id(root): root for root in roots if root.kept() is None}.values()
