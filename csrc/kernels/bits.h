@@ -202,6 +202,8 @@ BNN_INLINE void OF(unpack_vector)(vmask bits, int whole, const REAL *dy, int64_t
   VREAL yes = OF(v_set)(-1), no = OF(v_set)(dy ? 0 : 1);
   if (dy) yes = whole ? OF(v_load)(dy) : OF(v_load_part)(dy, n);
   VREAL x = OF(v_choose)(bits, yes, no);
+  if (dy) fetch_ahead(dy + FETCH_AHEAD, 1);
+  fetch_to_write(out + (add ? FETCH_AHEAD : 2 * FETCH_AHEAD), 1);
   if (add) x = OF(v_add)(whole ? OF(v_load)(out) : OF(v_load_part)(out, n), x);
   if (whole)
     OF(v_store)(out, x);

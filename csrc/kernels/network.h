@@ -14,7 +14,6 @@
 #define NORM_MOST 1024            /* floats of one that holds several rows */
 #define NORM_BLOCK 64             /* wide rows */
 #define NORM_TOTALS 64            /* channels whose blocks are added up together */
-#define NORM_AHEAD 1024           /* floats: memory is asked for that long before it is read */
 
 static int64_t norm_group(int64_t channels) {
   int64_t rows = 1;
@@ -107,52 +106,56 @@ static void norm_fold(const norm_block *b, const float *wide, float *sum) {
   }
 }
 
-/* What x counts as: rectified, it is 0 unless positive; a NaN stays. */
-BNN_INLINE float norm_of(int form, const void *x, int64_t j) {
-  float value = form & NORM_INTEGERS ? (float)((const int16_t *)x)[j] : ((const float *)x)[j];
-  return form & NORM_RECTIFIED && value <= 0 ? 0 : value;
+/* A vector of a row from j on, of which `here` floats are left; all lanes are there if `whole`. */
+BNN_INLINE vf32 norm_load(int whole, const float *row, int64_t j, int64_t here) {
+  return whole ? v_load_f32(row + j) : v_load_part_f32(row + j, here - j);
 }
 
-BNN_INLINE void norm_add(int form, const void *restrict x, int64_t count, int64_t width, int64_t stride,
-                         float *restrict sum) {
+/* Likewise of x, rectified where that is asked for. */
+BNN_INLINE vf32 norm_load_x(int form, int whole, const void *row, int64_t j, int64_t here) {
+  vf32 x, zero = v_set_f32(0);
+  if (form & NORM_INTEGERS)
+    x = v_float(load_halves((const int16_t *)row + j, whole ? BNN_LANES : here - j));
+  else
+    x = norm_load(whole, row, j, here);
+  return form & NORM_RECTIFIED ? v_choose_f32(v_mask_or(v_less_f32(zero, x), v_nan_f32(x)), x, zero) : x;
+}
+
+/* Adds vector j of one or four wide rows that end at `here`; or if there is a mean, the squares of what they are off
+ * it, which have just been read, so that the block behind them is asked for. */
+BNN_INLINE void norm_add_at(int form, int whole, int rows, const void *x, int64_t stride, int64_t j, int64_t here,
+                            const float *mean, float *sum) {
+  vf32 value[4];
+  BNN_UNROLL
+  for (int i = 0; i < rows; i++) {
+    value[i] = norm_load_x(form, whole, norm_from(form, x, i * stride), j, here);
+    if (!mean) continue;
+    fetch_ahead(norm_from(form, x, (i + NORM_BLOCK) * stride + j), 1);
+    value[i] = v_sub_f32(value[i], norm_load(whole, mean, j, here));
+    value[i] = v_mul_f32(value[i], value[i]);
+  }
+  if (rows == 4) value[0] = v_add_f32(v_add_f32(value[0], value[1]), v_add_f32(value[2], value[3]));
+  value[0] = v_add_f32(norm_load(whole, sum, j, here), value[0]);
+  if (whole)
+    v_store_f32(sum + j, value[0]);
+  else
+    v_store_part_f32(sum + j, value[0], here - j);
+}
+
+BNN_INLINE void norm_add_rows(int form, int rows, const void *x, int64_t stride, int64_t here, const float *mean,
+                              float *sum) {
+  int64_t j = 0;
+  for (; j + BNN_LANES <= here; j += BNN_LANES) norm_add_at(form, 1, rows, x, stride, j, here, mean, sum);
+  if (j < here) norm_add_at(form, 0, rows, x, stride, j, here, mean, sum);
+}
+
+BNN_INLINE void norm_add(int form, const void *x, int64_t count, int64_t width, int64_t stride, const float *mean,
+                         float *sum) {
   for (int64_t j = 0; j < width; j++) sum[j] = 0;
-  for (; count >= 4 * width; count -= 4 * width, x = norm_from(form, x, 4 * stride)) {
-    const void *restrict y = norm_from(form, x, stride), *restrict z = norm_from(form, x, 2 * stride);
-    const void *restrict w = norm_from(form, x, 3 * stride);
-    for (int64_t j = 0; j < width; j++)
-      sum[j] += (norm_of(form, x, j) + norm_of(form, y, j)) + (norm_of(form, z, j) + norm_of(form, w, j));
-  }
-  for (; count > 0; count -= width, x = norm_from(form, x, stride)) {
-    int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) sum[j] += norm_of(form, x, j);
-  }
-}
-
-BNN_INLINE float norm_square(int form, const void *x, int64_t j, float mean) {
-  float off = norm_of(form, x, j) - mean;
-  return off * off;
-}
-
-/* The squares of what has just been read; the block behind it is read next. */
-BNN_INLINE void norm_add_squares(int form, const void *restrict x, int64_t count, int64_t width, int64_t stride,
-                                 const float *restrict mean, float *restrict sum) {
-  for (int64_t j = 0; j < width; j++) sum[j] = 0;
-  int64_t block = count / width * stride;
-  for (; count >= 4 * width; count -= 4 * width, x = norm_from(form, x, 4 * stride)) {
-    const void *restrict y = norm_from(form, x, stride), *restrict z = norm_from(form, x, 2 * stride);
-    const void *restrict w = norm_from(form, x, 3 * stride);
-    for (int64_t i = 0; i < 4; i++)
-      fetch_ahead(norm_from(form, x, block + i * stride), (size_t)norm_bytes(form, width));
-    for (int64_t j = 0; j < width; j++) {
-      float m = mean[j];
-      sum[j] += (norm_square(form, x, j, m) + norm_square(form, y, j, m)) +
-                (norm_square(form, z, j, m) + norm_square(form, w, j, m));
-    }
-  }
-  for (; count > 0; count -= width, x = norm_from(form, x, stride)) {
-    int64_t here = count < width ? count : width;
-    for (int64_t j = 0; j < here; j++) sum[j] += norm_square(form, x, j, mean[j]);
-  }
+  for (; count >= 4 * width; count -= 4 * width, x = norm_from(form, x, 4 * stride))
+    norm_add_rows(form, 4, x, stride, width, mean, sum);
+  for (; count > 0; count -= width, x = norm_from(form, x, stride))
+    norm_add_rows(form, 1, x, stride, count < width ? count : width, mean, sum);
 }
 
 BNN_INLINE void norm_moments_of(int form, const bnn_norm *n, int64_t begin, int64_t end) {
@@ -161,11 +164,11 @@ BNN_INLINE void norm_moments_of(int form, const bnn_norm *n, int64_t begin, int6
     norm_part whole = norm_part_of(n, &b, 0, b.row);
     float several[2][NORM_MOST], *mean = n->parts + 2 * i * b.channels, *squares = mean + b.channels;
     float *wide = b.group > 1 ? several[0] : mean;
-    norm_add(form, whole.x, b.count, b.width, whole.stride, wide);
+    norm_add(form, whole.x, b.count, b.width, whole.stride, NULL, wide);
     norm_fold(&b, wide, mean);
     for (int64_t c = 0; c < b.channels; c++) mean[c] /= (float)b.rows;
     float *sums = b.group > 1 ? several[1] : squares;
-    norm_add_squares(form, whole.x, b.count, b.width, whole.stride, norm_widen(&b, mean, wide), sums);
+    norm_add(form, whole.x, b.count, b.width, whole.stride, norm_widen(&b, mean, wide), sums);
     norm_fold(&b, sums, squares);
   }
 }
@@ -209,31 +212,11 @@ static void norm_moments_total(const void *what, int64_t begin, int64_t end) {
   }
 }
 
-/* A vector of a row from j on, of which `here` floats are left; all lanes are there if `whole`. */
-BNN_INLINE vf32 norm_load(int whole, const float *row, int64_t j, int64_t here) {
-  return whole ? v_load_f32(row + j) : v_load_part_f32(row + j, here - j);
-}
-
-/* Likewise of x, rectified where that is asked for. */
-BNN_INLINE vf32 norm_load_x(int form, int whole, const void *row, int64_t j, int64_t here) {
-  vf32 x, zero = v_set_f32(0);
-  if (form & NORM_INTEGERS)
-    x = v_float(load_halves((const int16_t *)row + j, whole ? BNN_LANES : here - j));
-  else
-    x = norm_load(whole, row, j, here);
-  return form & NORM_RECTIFIED ? v_choose_f32(v_mask_or(v_less_f32(zero, x), v_nan_f32(x)), x, zero) : x;
-}
-
 /* Likewise of dy: 0 where the mask of the row has no bit. */
 BNN_INLINE vf32 norm_flow(int whole, const float *dy, const uint32_t *mask, int64_t j, int64_t here) {
   vf32 flow = norm_load(whole, dy, j, here);
   if (!mask) return flow;
   return v_choose_f32(v_mask_of(mask[j / BNN_WORD] >> j % BNN_WORD), flow, v_set_f32(0));
-}
-
-BNN_INLINE void norm_ask(int form, const void *x, const float *dy, int64_t j) {
-  fetch_ahead(norm_from(form, x, j + NORM_AHEAD), 1);
-  fetch_ahead(dy + j + NORM_AHEAD, 1);
 }
 
 /* One or four wide rows that end at `here`. */
@@ -244,7 +227,8 @@ BNN_INLINE void norm_add_products_at(int form, int whole, int rows, const void *
   BNN_UNROLL
   for (int i = 0; i < rows; i++) {
     const void *row = norm_from(form, x, i * stride);
-    norm_ask(form, row, dy + i * width, j);
+    fetch_ahead(norm_from(form, row, j + FETCH_AHEAD + rows * stride), 1);
+    fetch_ahead(dy + i * width + j + FETCH_AHEAD + rows * width, 1);
     flow[i] = norm_flow(whole, dy + i * width, mask ? mask + i * (width / BNN_WORD) : NULL, j, here);
     product[i] = v_mul_f32(flow[i], v_sub_f32(norm_load_x(form, whole, row, j, here), m));
   }
@@ -394,11 +378,13 @@ BNN_INLINE void norm_sign_rows(int form, const bnn_norm *n, const bnn_norm_piece
     uint32_t *signs = n->words + row * words + first, *withins = n->within ? n->within + row * words + first : NULL;
     for (int64_t w = 0; w < here; w++) {
       uint32_t sign = 0, within = 0;
-      fetch_ahead(norm_from(form, x, w * BNN_WORD + NORM_AHEAD), (size_t)norm_bytes(form, BNN_WORD));
+      fetch_ahead(norm_from(form, x, w * BNN_WORD + FETCH_AHEAD), (size_t)norm_bytes(form, BNN_WORD));
       BNN_UNROLL
       for (int lane = 0; lane < BNN_WORD; lane += BNN_LANES) {
         int64_t c = w * BNN_WORD + lane;
         vf32 y = norm_normal(form, 1, x, &line, addend, c, p->channels);
+        if (addend) fetch_ahead(addend + c + FETCH_AHEAD, 1);
+        if (out) fetch_to_write(out + c + 2 * FETCH_AHEAD, 1);
         if (out) v_store_f32(out + c, y);
         sign |= v_mask_bits(v_less_f32(y, zero)) << lane;
         within |= v_mask_bits(v_within_f32(y, clip)) << lane;
@@ -428,8 +414,9 @@ static void normalize_sign(const void *what, int64_t begin, int64_t end) {
 BNN_INLINE void norm_grad_at(int form, int whole, const void *x, const float *dy, const uint32_t *mask, int64_t j,
                              int64_t here, const float *mean, const float *scale, const float *shift,
                              const float *slope, int add, float *dx) {
-  norm_ask(form, x, dy, j);
-  if (add) fetch_ahead(dx + j + NORM_AHEAD, 1);
+  fetch_ahead(norm_from(form, x, j + FETCH_AHEAD), 1);
+  fetch_ahead(dy + j + FETCH_AHEAD, 1);
+  if (add) fetch_ahead(dx + j + FETCH_AHEAD, 1);
   vf32 flow = v_sub_f32(norm_flow(whole, dy, mask, j, here), norm_load(whole, shift, j, here));
   vf32 value = norm_load_x(form, whole, x, j, here), zero = v_set_f32(0);
   vf32 normal = v_sub_f32(value, norm_load(whole, mean, j, here));
@@ -475,7 +462,7 @@ static void normalize_grad(const void *what, int64_t begin, int64_t end) {
 
 #define POOL_RUNS 16    /* of pixels of a row, whose reach is found once for all rows */
 #define POOL_TAPS 16    /* that go through the registers together */
-#define POOL_CHUNK 1024 /* floats of a row that its runs write by turns, while the next are on their way to a cache */
+#define POOL_CHUNK 1024 /* floats of a row that its runs write by turns, so that they stay in a near cache */
 
 /* What a pixel of `to` meets along one axis: the taps tap, tap + step .., `count` of them, at the pixels at, at + move
  * .. of `from`. */
@@ -635,6 +622,7 @@ BNN_INLINE void pool_store(int whole, float *p, vf32 x, int64_t here, int v) {
 BNN_INLINE void pool_larger(int planes, int whole, const pool_word *at, const pool_tap *tap, int64_t taps,
                             int64_t here) {
   const float *start = at->begun ? at->to : at->from + tap->source;
+  fetch_ahead(start + FETCH_AHEAD, BNN_WORD * sizeof *start);
   vf32 best[POOL_VECTORS], won[POOL_VECTORS]; /* the bits of `won` number a tap */
   BNN_UNROLL
   for (int v = 0; v < POOL_VECTORS; v++) {
@@ -646,6 +634,7 @@ BNN_INLINE void pool_larger(int planes, int whole, const pool_word *at, const po
   }
   for (const pool_tap *end = tap + taps, *t = tap + !at->begun; t < end; t++) {
     const float *source = at->from + t->source;
+    fetch_ahead(source + FETCH_AHEAD, BNN_WORD * sizeof *source);
     vf32 number = v_as_float(v_set((uint32_t)t->tap));
     BNN_UNROLL
     for (int v = 0; v < POOL_VECTORS; v++) {
@@ -670,10 +659,12 @@ BNN_INLINE void pool_larger(int planes, int whole, const pool_word *at, const po
 BNN_INLINE void pool_sum(pool_kind kind, int planes, int whole, const pool_word *at, const pool_tap *tap, int64_t taps,
                          float divisor, int64_t here) {
   vf32 sum[POOL_VECTORS];
+  if (pool_is_back(kind)) fetch_to_write(at->to + 2 * FETCH_AHEAD, BNN_WORD * sizeof *at->to);
   BNN_UNROLL
   for (int v = 0; v < POOL_VECTORS; v++) sum[v] = at->begun ? pool_load(whole, at->to, here, v) : v_set_f32(0);
   for (int64_t i = 0; i < taps; i++) {
     const float *source = at->from + tap[i].source;
+    if (kind == POOL_AVERAGE) fetch_ahead(source + FETCH_AHEAD, BNN_WORD * sizeof *source);
     uint32_t won = ~0u;
     for (int d = 0; d < planes; d++) won &= at->winner[d * at->plane + tap[i].word] ^ (tap[i].tap >> d & 1 ? 0 : ~0u);
     BNN_UNROLL
@@ -768,8 +759,6 @@ BNN_INLINE void pool_rows(pool_kind kind, int planes, const bnn_pool *p, int64_t
         pool_find_lines(kind, g, &across, run, runs, done, &lines[row % 2]);
         for (int64_t at = first; at < last; at += chunk) {
           int64_t stop = at + chunk < last ? at + chunk : last;
-          if (pool_is_back(kind))
-            fetch_ahead(p->to + (row * width + stop) * g->channels, (size_t)(chunk * g->channels) * sizeof *p->to);
           for (int i = 0; i < runs; i++)
             pixels[i] = pool_along(kind, planes, p, &run[i], &lines[row % 2].taps[i], row, across.line, pixels[i], stop,
                                    done > 0);

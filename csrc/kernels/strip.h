@@ -10,6 +10,8 @@
 #define PACK_PAGES 4
 #define PACK_PAGE 4096
 
+#define FETCH_AHEAD 1024 /* floats: what is read is asked for that long before, what is written twice as long */
+
 /* Asks for lines of memory that will be wanted soon. They may lie beyond the end of an array. */
 BNN_INLINE void fetch_ahead(const void *p, size_t bytes) {
   for (size_t line = 0; line < bytes; line += BNN_ALIGN) __builtin_prefetch((const char *)p + line);

@@ -32,7 +32,6 @@
 #define TILES_LIMBS 4
 #define TILES_JOINED 4
 #define TILES_LINE 64
-#define TILES_AHEAD 1024 /* floats: memory is asked for that long before it is measured */
 #define TILES_TILE 1024
 #define TILES_PANEL (2 * TILES_TILE) /* bytes of 64 steps of the depth for the columns of a panel */
 
@@ -289,7 +288,7 @@ static tiles_ranges tiles_measure(const float *row, int64_t stride, int64_t rows
   for (int64_t r = 0; r < BNN_LANES; r++, row += stride) {
     sums[r] = squares[r] = largest[r] = zero;
     for (int64_t k = 0; k < depth && r < rows; k += BNN_LANES) {
-      fetch_ahead(row + k + TILES_AHEAD, 1);
+      fetch_ahead(row + k + FETCH_AHEAD, 1);
       vf32 x = depth - k < BNN_LANES ? v_load_part_f32(row + k, depth - k) : v_load_f32(row + k);
       squares[r] = v_fma_f32(x, x, squares[r]);
       x = v_abs_f32(x);
