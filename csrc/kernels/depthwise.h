@@ -476,6 +476,8 @@ BNN_INLINE void depthwise_tile(const int rows, const int vectors, const int full
     BNN_UNROLL
     for (int r = 0; r < rows; r++) x[r] = row->x + (first + (r < used ? r : 0)) * row->step + x_at;
     BNN_UNROLL
+    for (int r = 0; r < rows; r++) fetch_ahead(x[r] + FETCH_AHEAD, (size_t)vectors * BNN_LANES * sizeof *x[r]);
+    BNN_UNROLL
     for (int i = 0; i < cells; i++) {
       int lane = i % vectors * BNN_LANES;
       vf32 a = full ? v_load_f32(x[i / vectors] + lane) : v_load_part_f32(x[i / vectors] + lane, left - lane);
