@@ -48,6 +48,7 @@ neon:
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/products.py
 	$(BIN)/python benchmarks/layers.py
+	$(BIN)/python benchmarks/passes.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info bnnlayers/*.so
