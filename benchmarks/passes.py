@@ -27,8 +27,7 @@ def windows(shape, size, padding):
 
 
 def passes(shape):
-    """Two sets of operands, and for each pass its name, its function of a set, NumPy's, and how many arrays of floats it
-    takes."""
+    """Two sets of operands, and for each pass its name, its function of a set, NumPy's, and its arrays of floats."""
     rng = np.random.default_rng(1)
     batch, height, width, channels = shape
     rows = batch * height * width
