@@ -31,18 +31,17 @@ typedef struct {
 } signed_plan;
 
 /* What an item is. The rows of one are staged for it alone, so it is to be as much as is staged at a time, as long as
- * every thread has some: where positions are few, some columns of all of them. */
+ * every thread has some; where positions are few, some columns of them. */
 static void signed_share_rows(const bnn_product *p, signed_plan *plan) {
   plan->segment = SIGNED_SEGMENT;
   plan->width = 1;
   if (p->threads && plan->total && plan->panels) {
-    int64_t positions = plan->total * p->groups, shares = 1;
-    if (positions >= 2 * SIGNED_SEGMENT * p->threads) {
-      int64_t chunks = bnn_ceil(positions, plan->chunk * p->threads); /* of a thread */
-      shares = bnn_ceil(chunks, bnn_ceil(chunks, SIGNED_SHARES)) * p->threads;
-    }
+    int64_t positions = plan->total * p->groups, chunks = bnn_ceil(positions, plan->chunk * p->threads); /* of each */
+    int64_t shares = bnn_ceil(chunks, bnn_ceil(chunks, SIGNED_SHARES)) * p->threads;
+    shares = bnn_least(shares, positions / (2 * SIGNED_SEGMENT));
+    if (shares < 1) shares = 1;
     plan->segment = bnn_ceil(bnn_ceil(positions, shares), plan->rows) * plan->rows;
-    plan->width = shares == 1 ? bnn_ceil(plan->panels, p->threads) : plan->panels;
+    plan->width = bnn_ceil(plan->panels, bnn_ceil(p->threads, shares));
   }
   plan->segments = bnn_ceil(plan->total, plan->segment);
   plan->spans = bnn_ceil(plan->panels, plan->width);
