@@ -721,6 +721,29 @@ def test_the_first_call_that_fails_ends_all(threads, error):
     _core.share(seen.append, 3)
 
 
+def test_calls_while_the_interpreter_ends():
+    """No other thread gets the GIL then, and none may be waited for."""
+    script = """
+import builtins, time
+from bnnlayers import _core
+
+def slow(i, sleep=time.sleep, show=print):
+    sleep(0.2)
+    show(i)
+
+class Last:
+    def __init__(self): self.share, self.slow = _core.share, slow
+    def __del__(self): self.share(self.slow, 2)
+
+_core.set_num_threads(2)
+_core.share(lambda i: None, 2)
+builtins.last = Last()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["0", "1"]
+    assert done.returncode == 0
+
+
 INTEGERS = ["pack", "unpack", "select", "xnor", "im2col", "col2im"]
 
 

@@ -22,6 +22,10 @@ static PyObject *set_num_threads(PyObject *self, PyObject *count_arg) {
   Py_RETURN_NONE;
 }
 
+#if PY_VERSION_HEX < 0x030D0000
+#define Py_IsFinalizing _Py_IsFinalizing
+#endif
+
 typedef struct {
   PyObject *function;
   atomic_int failed;
@@ -55,8 +59,9 @@ static PyObject *share(PyObject *self, PyObject *args) {
   if (!PyCallable_Check(calls.function))
     return PyErr_Format(PyExc_TypeError, "share(): argument 'function' must be callable, got %.200s",
                         Py_TYPE(calls.function)->tp_name);
+  int threads = Py_IsFinalizing() ? 1 : bnn_get_threads(); /* no other thread gets the GIL any more */
   Py_BEGIN_ALLOW_THREADS;
-  bnn_parallel(bnn_get_threads(), count, 1, run_shared_calls, &calls);
+  bnn_parallel(threads, count, 1, run_shared_calls, &calls);
   Py_END_ALLOW_THREADS;
   if (!calls.failed) Py_RETURN_NONE;
   PyErr_Restore(calls.type, calls.value, calls.trace);
