@@ -157,6 +157,10 @@ BNN_INLINE vf32 v_add_choice_f32(vf32 sum, vf32 table, vchoice choice, vf32 one,
 /* Where a few of many floats are not zero, they are worth listing. */
 #define BNN_SPARSE 1
 
+BNN_INLINE vu32 v_lanes(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+/* By as many bits as each lane of `bits` says, modulo 32. */
+BNN_INLINE vu32 v_rotate_left(vu32 x, vu32 bits) { return _mm512_rolv_epi32(x, bits); }
+
 /* The lanes that are set in `m`, one after another; writes a whole vector. */
 BNN_INLINE void v_compress(void *out, vu32 x, vmask m) { v_store(out, _mm512_maskz_compress_epi32(m, x)); }
 

@@ -16,7 +16,6 @@
 typedef struct {
   int bits;                  /* the left operand is packed */
   int table;                 /* its floats are staged as register tables */
-  int sparse;                /* of those that are not zero */
   int rows;                  /* of a tile */
   int64_t total;             /* positions of all images */
   int64_t segment, segments; /* positions of an item, and how many of these there are */
@@ -50,12 +49,11 @@ static void signed_share_rows(const bnn_product *p, signed_plan *plan) {
 static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   const bnn_schedule *s = p->schedule;
   signed_plan plan = {.bits = bits, .table = SIGNED_TABLE && !bits};
-  plan.sparse = !bits && sparse_rows(p);
   plan.rows = plan.table ? SIGNED_ROWS : SIGNED_FLOAT_ROWS;
   plan.total = p->images * s->pixels;
   plan.panels = bnn_panels(p->columns);
   plan.words = bnn_words(p->depth);
-  plan.block = plan.sparse ? SPARSE_BLOCK : plan.table ? 2 * SIGNED_BLOCK : SIGNED_BLOCK;
+  plan.block = plan.table ? 2 * SIGNED_BLOCK : SIGNED_BLOCK;
 
   plan.chunk = SIGNED_CHUNK;
   while (plan.chunk > SIGNED_SEGMENT && plan.chunk * s->taps > 9 * SIGNED_CHUNK) plan.chunk -= SIGNED_SEGMENT;
@@ -75,7 +73,6 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   plan.slots = 1 + (sources < reads ? sources : reads);
   int64_t block = p->depth < plan.block ? p->depth : plan.block;
   plan.stride = plan.table ? (block + 3) / 4 * BNN_LANES : block;
-  if (plan.sparse) plan.stride = sparse_stride(block);
   return plan;
 }
 
@@ -86,8 +83,7 @@ static int64_t signed_rows_items(const bnn_product *p, int bits) {
 
 typedef struct {
   float *staged;      /* [slots][stride] */
-  float *panel;       /* [taps][SIGNED_BLOCK][SIGNED_WIDTH]: the right operand as floats; with tables only if sparse,
-                         and then [taps][block][BNN_LANES] words of signs */
+  float *panel;       /* [taps][SIGNED_BLOCK][SIGNED_WIDTH]: the right operand as floats; without tables */
   signed_tile *tiles; /* [chunk] */
   int32_t *rows;      /* [chunk][taps][SIGNED_ROWS] of each tile */
   int32_t *length;    /* [taps] */
@@ -97,7 +93,7 @@ typedef struct {
 
 /* Floats of the panel for a tap. */
 static int64_t signed_panel(const signed_plan *plan) {
-  return plan->sparse ? plan->block * BNN_LANES : plan->table ? 0 : SIGNED_BLOCK * SIGNED_WIDTH;
+  return plan->table ? 0 : SIGNED_BLOCK * SIGNED_WIDTH;
 }
 
 /* Lays the areas out from `base` and returns their size. */
@@ -215,15 +211,7 @@ static const uint32_t *signed_prepared(const signed_work *work, int64_t panel) {
   return (const uint32_t *)p->right + (first + work->block / BNN_WORD) * BNN_PANEL;
 }
 
-#include "signed_sparse_rows.h"
-
 static void signed_stage_floats(const signed_work *work, const float *row, float *staged) {
-#if SIGNED_SPARSE
-  if (work->plan.sparse) {
-    sparse_list_row(work, row, staged);
-    return;
-  }
-#endif
 #if SIGNED_TABLE
   int64_t k = 0;
   for (; k + 4 <= work->depth; k += 4, staged += BNN_LANES)
@@ -311,12 +299,6 @@ static void signed_chunk(signed_work *work) {
     for (int64_t i = 0; i < taps; i++)
       work->areas.length[i] = (int32_t)(work->plan.table ? (work->depth + 3) / 4 : work->depth);
     signed_stage_left(work);
-#if SIGNED_SPARSE
-    if (work->plan.sparse) {
-      sparse_chunk(work);
-      continue;
-    }
-#endif
     if (work->plan.table) { /* the tables of a tile stay in the first cache */
       for (int64_t i = 0; i < work->tiles; i++)
         for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_TABLE_WIDTH)
@@ -365,13 +347,28 @@ static size_t signed_rows_scratch(const bnn_product *p, int bits) {
   return signed_rows_areas(p, &plan, NULL, NULL);
 }
 
-static int64_t signed_right_items(const bnn_product *p) { return signed_rows_items(p, 0); }
+#include "signed_sparse_rows.h"
+
+static int64_t signed_right_items(const bnn_product *p) {
+  return sparse_rows(p) ? sparse_rows_items(p) : signed_rows_items(p, 0);
+}
 static int64_t signed_left_items(const bnn_product *p) { return signed_rows_items(p, 1); }
 
-static size_t signed_right_scratch(const bnn_product *p) { return signed_rows_scratch(p, 0); }
+static size_t signed_right_scratch(const bnn_product *p) {
+#if SIGNED_SPARSE
+  if (sparse_rows(p)) return sparse_rows_scratch(p);
+#endif
+  return signed_rows_scratch(p, 0);
+}
 static size_t signed_left_scratch(const bnn_product *p) { return signed_rows_scratch(p, 1); }
 
 static void signed_right_run(const bnn_product *p, int64_t begin, int64_t end, void *scratch) {
+#if SIGNED_SPARSE
+  if (sparse_rows(p)) {
+    sparse_rows_run(p, begin, end, scratch);
+    return;
+  }
+#endif
   signed_rows_run(p, 0, begin, end, scratch);
 }
 

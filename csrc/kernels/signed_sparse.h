@@ -1,10 +1,16 @@
 /* Float x bits where most of the floats are zero, as in the gradient of a layer behind which a maximum is pooled: in
  * every window one is not. Only those are listed, four of them make a register table as ever, and the nibbles that
- * choose from it are put together from the signs that each of the four meets. */
+ * choose from it are put together from the signs that each of the four meets.
+ *
+ * A unit is as many words of 32 signs as have room side by side: SPARSE_WORDS, of one tap or, where it has fewer, of
+ * several. A lane of its signs holds eight nibbles of one sign each, of word j that of bit `lane` in nibble j and that
+ * of bit 16 + `lane` in nibble 4 + j. */
 
-#define SPARSE_VECTORS 8 /* of columns: as many as a word has nibbles */
-#define SPARSE_WIDTH (SPARSE_VECTORS * BNN_LANES)
-#define SPARSE_BLOCK 512 /* most elements of the depth that are staged together */
+#define SPARSE_WORDS 4
+#define SPARSE_VECTORS (2 * SPARSE_WORDS)
+#define SPARSE_WIDTH (SPARSE_WORDS * BNN_WORD)
+#define SPARSE_UNITS 3 /* whose sums are in registers together */
+#define SPARSE_GROUP (SPARSE_UNITS * SPARSE_WORDS)
 #define SPARSE_LANES ((uint32_t)((UINT64_C(1) << BNN_LANES) - 1))
 
 /* Whether every tap reads pixels, and no constant row. */
@@ -15,29 +21,11 @@ static int sparse_suits(const bnn_product *p) {
   return 1;
 }
 
-/* Whether rows are staged as lists: narrower ones take longer to list than they save. */
-static int sparse_rows(const bnn_product *p) { return sparse_suits(p) && p->columns >= SPARSE_WIDTH; }
-
-/* A staged row of what is not zero: the number of tables, and tables, values and places of `block` at most, with room
- * for a vector behind values and places. */
-static int64_t sparse_room(int64_t block) { return bnn_ceil(block + BNN_LANES, BNN_LANES) * BNN_LANES; }
-static int64_t sparse_stride(int64_t block) {
-  return BNN_LANES + bnn_ceil(block, 4) * BNN_LANES + 2 * sparse_room(block);
-}
-
 #if SIGNED_SPARSE
 
-/* Signs of SPARSE_WIDTH columns: bit 4 j of lane l is that of column j * BNN_LANES + l. `words` are packed bits. */
-BNN_INLINE vu32 sparse_signs(const uint32_t *words, int64_t columns) {
-  vu32 signs = v_set(0);
-  BNN_UNROLL
-  for (int v = 0; v < SPARSE_VECTORS; v++) {
-    const unsigned n = v * BNN_LANES;
-    if (n >= columns) break;
-    vmask set = v_mask_of(words[n / BNN_WORD] >> n % BNN_WORD & SPARSE_LANES);
-    signs = v_or_where(signs, set, v_set(UINT32_C(1) << 4 * v));
-  }
-  return signs;
+/* `signs` with those of word j. */
+BNN_INLINE vu32 sparse_put_word(vu32 signs, uint32_t word, const int j) {
+  return v_xor_and(signs, v_rotate_left(v_set(word), v_sub(v_set(4 * j), v_lanes())), v_set(UINT32_C(0x10001) << 4 * j));
 }
 
 /* What is not zero of `x`, with its places, one after another, of which up to BNN_LANES are written; returns how many
@@ -49,10 +37,12 @@ BNN_INLINE int64_t sparse_list(vf32 x, vu32 places, float *value, uint32_t *plac
   return __builtin_popcount(bits);
 }
 
-/* Fills a list up to a multiple of four. */
-BNN_INLINE int64_t sparse_fill(int64_t count, float *value, uint32_t *place) {
-  for (; count % 4; count++) value[count] = 0, place[count] = place[count - 1];
-  return count;
+/* Fills a list up to a multiple of four, with zeros at a place where signs are; without a branch, since nobody could
+ * tell how many are missing. */
+BNN_INLINE int64_t sparse_fill(int64_t count, float *value, uint32_t *place, uint32_t at) {
+  v_store_f32(value + count, v_set_f32(0));
+  v_store(place + count, v_set(at));
+  return bnn_ceil(count, 4) * 4;
 }
 
 BNN_INLINE void sparse_tables(const float *value, int64_t count, float *tables) {
@@ -60,31 +50,87 @@ BNN_INLINE void sparse_tables(const float *value, int64_t count, float *tables) 
     v_store_f32(tables, v_table_f32(value[k], value[k + 1], value[k + 2], value[k + 3]));
 }
 
-/* sum += the values of `count` tables, with signs from those places of `signs`. */
-BNN_INLINE void sparse_look_up(const float *tables, const uint32_t *place, int64_t count, const uint32_t *signs,
-                               const int vectors, vf32 *sum) {
+/* What is not zero, as tables of four: for each, where each of the four finds its signs in a unit. */
+typedef struct {
+  int64_t count;
+  const float *tables;
+  const uint32_t *place;
+} sparse_terms;
+
+/* Adds the terms to results of some units, of which each has its signs, and whose words lie that far behind `out`.
+ * `columns` are left of the first one of each word; NULL: all are whole. */
+BNN_INLINE void sparse_add(const sparse_terms *terms, const uint32_t *const *signs, float *out, const int64_t *behind,
+                           const int64_t *columns, const int units, const int words) {
   const vf32 one = v_hidden_one();
-  for (; count > 0; count--, tables += BNN_LANES, place += 4) {
-    /* Short chains: as many terms as possible are under way at once. */
-    vu32 b = v_load(signs + place[1]), d = v_load(signs + place[3]);
-    vu32 low = v_xor(v_load(signs + place[0]), v_add(b, b)), high = v_xor(v_load(signs + place[2]), v_add(d, d));
-    vu32 nibbles = v_nibbles(v_xor(low, v_shift_left(high, 2)));
+  const float *tables = terms->tables;
+  const uint32_t *place = terms->place, *from[SPARSE_UNITS];
+  vf32 sum[SPARSE_UNITS][SPARSE_VECTORS];
+  BNN_UNROLL
+  for (int u = 0; u < units; u++) {
+    from[u] = signs[u];
+    BNN_UNROLL
+    for (int v = 0; v < 2 * words; v++) sum[u][v] = v_set_f32(0);
+  }
+  for (int64_t count = terms->count; count > 0; count--, tables += BNN_LANES, place += 4) {
     vf32 table = v_load_f32(tables);
     BNN_UNROLL
-    for (int v = 0; v < vectors; v++)
-      sum[v] = v_add_choice_f32(sum[v], table, v_choice(v_nibble(nibbles, v)), one, v & 1);
+    for (int u = 0; u < units; u++) {
+      /* Short chains: as many terms as possible are under way at once. */
+      vu32 b = v_load(from[u] + place[1]), d = v_load(from[u] + place[3]);
+      vu32 low = v_xor(v_load(from[u] + place[0]), v_add(b, b)), high = v_xor(v_load(from[u] + place[2]), v_add(d, d));
+      vu32 nibbles = v_nibbles(v_xor(low, v_shift_left(high, 2)));
+      BNN_UNROLL
+      for (int v = 0; v < 2 * words; v++)
+        sum[u][v] = v_add_choice_f32(sum[u][v], table, v_choice(v_nibble(nibbles, v / 2 + v % 2 * SPARSE_WORDS)), one,
+                                     v & 1);
+    }
+  }
+  if (columns) {
+    float kept[SPARSE_GROUP][BNN_WORD];
+    BNN_UNROLL
+    for (int u = 0; u < units; u++) {
+      BNN_UNROLL
+      for (int v = 0; v < 2 * words; v++) v_store_f32(kept[u * words + v / 2] + v % 2 * BNN_LANES, sum[u][v]);
+    }
+    for (int j = 0; j < units * words; j++)
+      for (int64_t n = 0; n < BNN_WORD && n < columns[j]; n++) out[behind[j] + n] += kept[j][n];
+    return;
+  }
+  BNN_UNROLL
+  for (int u = 0; u < units; u++) {
+    BNN_UNROLL
+    for (int v = 0; v < 2 * words; v++) {
+      float *at = out + behind[u * words + v / 2] + v % 2 * BNN_LANES;
+      v_store_f32(at, v_add_f32(v_load_f32(at), sum[u][v]));
+    }
   }
 }
 
-/* As many vectors as `columns` need: a constant in each branch. */
-#define SPARSE_BY_WIDTH(columns, call)   \
-  do {                                   \
-    if ((columns) <= 2 * BNN_LANES)      \
-      call(2);                           \
-    else if ((columns) <= 4 * BNN_LANES) \
-      call(4);                           \
-    else                                 \
-      call(SPARSE_VECTORS);              \
-  } while (0)
+/* A function for each, since what a loop around them keeps would take registers from the sums. */
+typedef void sparse_adder(const sparse_terms *terms, const uint32_t *const *signs, float *out, const int64_t *behind,
+                          const int64_t *columns);
+#define SPARSE_ADDER(units, words)                                                                                   \
+  BNN_APART void sparse_add_##units##_##words(const sparse_terms *terms, const uint32_t *const *signs, float *out,   \
+                                              const int64_t *behind, const int64_t *columns) {                       \
+    sparse_add(terms, signs, out, behind, columns, units, words);                                                    \
+  }
+SPARSE_ADDER(1, 1)
+SPARSE_ADDER(1, 2)
+SPARSE_ADDER(1, 3)
+SPARSE_ADDER(1, 4)
+SPARSE_ADDER(2, 1)
+SPARSE_ADDER(2, 2)
+SPARSE_ADDER(2, 3)
+SPARSE_ADDER(2, 4)
+SPARSE_ADDER(3, 1)
+SPARSE_ADDER(3, 2)
+SPARSE_ADDER(3, 3)
+SPARSE_ADDER(3, 4)
+#undef SPARSE_ADDER
+static sparse_adder *const sparse_adders[SPARSE_UNITS][SPARSE_WORDS] = {
+    {sparse_add_1_1, sparse_add_1_2, sparse_add_1_3, sparse_add_1_4},
+    {sparse_add_2_1, sparse_add_2_2, sparse_add_2_3, sparse_add_2_4},
+    {sparse_add_3_1, sparse_add_3_2, sparse_add_3_3, sparse_add_3_4},
+};
 
 #endif

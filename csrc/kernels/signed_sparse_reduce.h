@@ -9,7 +9,9 @@
 
 #if SIGNED_SPARSE
 
+#define SPARSE_CHANNELS 32          /* fewer are not worth listing for */
 #define SPARSE_POSITIONS 256        /* the signs that they read are in the first cache, and so are their tables */
+#define SPARSE_LISTED 64            /* columns: as many lists as are written at once */
 #define SPARSE_PIXELS 1024          /* of a block of images: their signs are in the second */
 #define SPARSE_MOST_PIXELS 4096     /* of an image */
 #define SPARSE_MOST_SUMS (10 << 14) /* of one pass */
@@ -17,18 +19,31 @@
 #define SPARSE_SLOTS (SPARSE_POSITIONS + BNN_LANES)
 
 typedef struct {
-  int64_t words, blocks; /* of the channels of a pixel; a block is SPARSE_WIDTH channels */
-  int64_t together;      /* images */
-  int64_t most, width;   /* columns of a pass, which read the same signs, and of an item: whole vectors */
+  int64_t words, apart; /* of the channels of a pixel; and from a tap to the next, as units count them */
+  int64_t together;     /* images */
+  int64_t taken;        /* words of a unit */
+  int64_t most, width;  /* columns of a pass, which read the same signs, and of an item: whole vectors */
 } sparse_plan;
+
+/* Whether a unit takes words of several taps: it is put together for the positions of a chunk, where else the signs of
+ * a pixel serve all taps. */
+static int sparse_joins(const sparse_plan *plan) { return plan->words < SPARSE_WORDS; }
+
+/* Sums of a column. */
+static int64_t sparse_length(const bnn_product *p, const sparse_plan *plan) {
+  return p->schedule->taps * plan->apart * BNN_WORD;
+}
 
 static sparse_plan sparse_plan_reduce(const bnn_product *p) {
   const bnn_schedule *s = p->schedule;
-  sparse_plan plan = {.words = bnn_words(p->depth), .blocks = bnn_ceil(p->depth, SPARSE_WIDTH)};
+  sparse_plan plan = {.words = bnn_words(p->depth)};
+  plan.apart = plan.words < SPARSE_WORDS ? plan.words : bnn_ceil(plan.words, SPARSE_WORDS) * SPARSE_WORDS;
+  int64_t words = s->taps * plan.apart;
+  plan.taken = words ? bnn_ceil(words, bnn_ceil(words, SPARSE_WORDS)) : 1; /* evenly: they are added together */
   plan.together = SPARSE_PIXELS / s->sources;
   if (plan.together > p->images) plan.together = p->images;
   if (plan.together < 1) plan.together = 1;
-  int64_t vectors = SPARSE_MOST_SUMS / (BNN_LANES * s->taps * plan.blocks * SPARSE_WIDTH);
+  int64_t vectors = p->depth ? SPARSE_MOST_SUMS / (BNN_LANES * sparse_length(p, &plan)) : 1;
   if (vectors < 1) vectors = 1;
   int64_t all = bnn_ceil(p->columns, BNN_LANES), items = bnn_ceil(p->threads, p->groups);
   if (items < bnn_ceil(all, vectors)) items = bnn_ceil(all, vectors);
@@ -39,7 +54,7 @@ static sparse_plan sparse_plan_reduce(const bnn_product *p) {
 }
 
 static int sparse_reduces(const bnn_product *p) {
-  return sparse_suits(p) && 2 * p->depth >= SPARSE_WIDTH && p->schedule->sources &&
+  return sparse_suits(p) && p->depth >= SPARSE_CHANNELS && p->schedule->sources &&
          p->schedule->sources <= SPARSE_MOST_PIXELS;
 }
 
@@ -47,40 +62,49 @@ static int64_t sparse_reduce_items(const bnn_product *p) {
   return p->groups * bnn_ceil(p->columns, sparse_plan_reduce(p).width);
 }
 
-/* What is not zero of a vector of columns, in a chunk. */
+/* What is not zero of a column, in a chunk. */
 typedef struct {
-  int64_t count[BNN_LANES]; /* tables */
-  float value[BNN_LANES][SPARSE_SLOTS];
-  uint32_t place[BNN_LANES][SPARSE_SLOTS];
-  float tables[BNN_LANES][SPARSE_POSITIONS / 4 * BNN_LANES];
-} sparse_columns;
+  int64_t count;
+  float value[SPARSE_SLOTS];
+  uint32_t place[SPARSE_SLOTS];
+} sparse_column;
 
 typedef struct {
   const bnn_product *product;
   sparse_plan plan;
   int64_t group, column, columns; /* columns: whole vectors */
   int64_t image, images;          /* of this block */
-  float *sums;                    /* [columns][taps][blocks][SPARSE_WIDTH] */
-  uint32_t *signs;                /* [blocks][together * sources][BNN_LANES] */
-  sparse_columns *list;
+  float *sums;                    /* [columns][taps][apart][BNN_WORD] */
+  uint32_t *signs;                /* [units][most][BNN_LANES]: of all pixels, or of the positions of this chunk */
+  int64_t signs_most;
+  int64_t *read;               /* [taps][words]: where a position finds those that are joined */
+  sparse_column *list;         /* [SPARSE_LISTED] */
+  float *tables;               /* [BNN_LANES][SPARSE_POSITIONS / 4][BNN_LANES]: of some columns */
 } sparse_reduction;
 
 /* Lays the areas out from `base` and returns their size. */
 static size_t sparse_reduce_areas(const bnn_product *p, const sparse_plan *plan, char *base, sparse_reduction *work) {
   const bnn_schedule *s = p->schedule;
+  const int joins = sparse_joins(plan);
+  const int64_t most = joins ? SPARSE_POSITIONS : plan->together * s->sources;
   const int64_t sizes[] = {
-      plan->most * s->taps * plan->blocks * SPARSE_WIDTH * (int64_t)sizeof(float),
-      plan->blocks * plan->together * s->sources * BNN_LANES * (int64_t)sizeof(uint32_t),
-      (int64_t)sizeof(sparse_columns),
+      plan->most * sparse_length(p, plan) * (int64_t)sizeof(float),
+      bnn_ceil(joins ? s->taps * plan->words : plan->words, SPARSE_WORDS) * most * BNN_LANES * (int64_t)sizeof(uint32_t),
+      SPARSE_LISTED * (int64_t)sizeof(sparse_column),
+      BNN_LANES * SPARSE_POSITIONS / 4 * BNN_LANES * (int64_t)sizeof(float),
+      joins ? s->taps * plan->words * (int64_t)sizeof(int64_t) : 0,
   };
-  size_t at[4] = {0};
-  for (int i = 0; i < 3; i++) at[i + 1] = at[i] + (size_t)bnn_ceil(sizes[i], BNN_ALIGN) * BNN_ALIGN;
+  size_t at[6] = {0};
+  for (int i = 0; i < 5; i++) at[i + 1] = at[i] + (size_t)bnn_ceil(sizes[i], BNN_ALIGN) * BNN_ALIGN;
   if (base) {
     work->sums = (float *)(base + at[0]);
     work->signs = (uint32_t *)(base + at[1]);
-    work->list = (sparse_columns *)(base + at[2]);
+    work->list = (sparse_column *)(base + at[2]);
+    work->tables = (float *)(base + at[3]);
+    work->read = (int64_t *)(base + at[4]);
+    work->signs_most = most;
   }
-  return at[3];
+  return at[5];
 }
 
 static size_t sparse_reduce_scratch(const bnn_product *p) {
@@ -88,98 +112,163 @@ static size_t sparse_reduce_scratch(const bnn_product *p) {
   return sparse_reduce_areas(p, &plan, NULL, NULL);
 }
 
+/* The signs of a unit that a row of words holds, or as many as there are. */
+BNN_INLINE vu32 sparse_signs(const uint32_t *words, int64_t count) {
+  vu32 signs = v_set(0);
+  BNN_UNROLL
+  for (int j = 0; j < SPARSE_WORDS; j++)
+    if (j < count) signs = sparse_put_word(signs, words[j], j);
+  return signs;
+}
+
+/* The words of a pixel of these images. */
+BNN_INLINE const uint32_t *sparse_pixel(const sparse_reduction *work, int64_t pixel) {
+  const bnn_product *p = work->product;
+  return (const uint32_t *)p->left +
+         ((work->image * p->schedule->sources + pixel) * p->groups + work->group) * work->plan.words;
+}
+
 /* The signs of all pixels of the block. */
 static void sparse_read_signs(const sparse_reduction *work) {
-  const bnn_product *p = work->product;
-  int64_t sources = p->schedule->sources, apart = work->plan.together * sources * BNN_LANES;
-  const uint32_t *words =
-      (const uint32_t *)p->left + (work->image * sources * p->groups + work->group) * work->plan.words;
-  uint32_t *out = work->signs;
-  for (int64_t i = 0; i < work->images * sources; i++, words += p->groups * work->plan.words, out += BNN_LANES)
-    for (int64_t block = 0; block < work->plan.blocks; block++)
-      v_store(out + block * apart,
-              sparse_signs(words + block * (SPARSE_WIDTH / BNN_WORD), p->depth - block * SPARSE_WIDTH));
+  int64_t pixels = work->images * work->product->schedule->sources;
+  for (int64_t i = 0; i < pixels; i++)
+    for (int64_t w = 0; w < work->plan.words; w += SPARSE_WORDS)
+      v_store(work->signs + (w / SPARSE_WORDS * work->signs_most + i) * BNN_LANES,
+              sparse_signs(sparse_pixel(work, i) + w, work->plan.words - w));
 }
 
-/* Lists a vector of columns: of the next `count` positions of a class, of which the first is `at` in that image of the
- * block. */
-static void sparse_read_columns(const sparse_reduction *work, int64_t column, const bnn_class *class_, int64_t image,
-                                int64_t at, int64_t count) {
+/* The signs that the positions of a chunk meet, those of several taps joined. */
+static void sparse_join_signs(const sparse_reduction *work, const bnn_class *class_, int64_t image, int64_t at,
+                              int64_t count) {
+  const bnn_schedule *s = work->product->schedule;
+  const int64_t words = work->plan.words, all = class_->valid * words;
+  for (int64_t i = 0; i < all; i++)
+    work->read[i] = class_->offset[i / words] * work->product->groups * words + i % words;
+  for (int64_t j = 0; j < count; j++, at++) {
+    if (at == class_->count) at = 0, image++;
+    const uint32_t *from = sparse_pixel(work, image * s->sources + s->base[class_->first + at]);
+    uint32_t *out = work->signs + j * BNN_LANES;
+    for (int64_t i = 0; i < all; i += work->plan.taken, out += SPARSE_POSITIONS * BNN_LANES) {
+      const int64_t most = bnn_least(work->plan.taken, all - i), *read = work->read + i;
+      vu32 signs = sparse_put_word(v_set(0), from[read[0]], 0);
+      if (most > 1) signs = sparse_put_word(signs, from[read[1]], 1);
+      if (most > 2) signs = sparse_put_word(signs, from[read[2]], 2);
+      if (most > 3) signs = sparse_put_word(signs, from[read[3]], 3);
+      v_store(out, signs);
+    }
+  }
+}
+
+/* Where the j-th position of a chunk, whose base is that pixel, finds its signs. */
+BNN_INLINE uint32_t sparse_place(const sparse_reduction *work, int64_t pixel, int64_t j) {
+  return (uint32_t)((sparse_joins(&work->plan) ? j : pixel) * BNN_LANES);
+}
+
+/* Lists columns, of the next `count` positions of a class, of which the first is `at` in that image of the block. */
+static void sparse_list_columns(const sparse_reduction *work, int64_t column, int64_t listed, const bnn_class *class_,
+                                int64_t image, int64_t at, int64_t count) {
   const bnn_product *p = work->product;
   const bnn_schedule *s = p->schedule;
-  sparse_columns *list = work->list;
-  int64_t row = p->groups * p->columns, columns = p->columns - column;
-  const float *dy = (const float *)p->right + work->group * p->columns + column;
-  for (int64_t n = 0; n < BNN_LANES; n++) list->count[n] = 0;
+  const int64_t row = p->groups * p->columns;
+  const float *dy = (const float *)p->right + work->image * s->pixels * row + work->group * p->columns + column;
+  for (int64_t n = 0; n < listed; n++) work->list[n].count = 0;
   for (int64_t j = 0; j < count; j += BNN_LANES) {
-    float turned[BNN_LANES][BNN_LANES];
-    uint32_t places[BNN_LANES];
-    vf32 rows[BNN_LANES];
-    for (int64_t i = 0; i < BNN_LANES; i++, at++) {
-      rows[i] = v_set_f32(0), places[i] = 0;
-      if (j + i >= count) continue;
+    const float *from[BNN_LANES];
+    uint32_t places[BNN_LANES] = {0};
+    const int64_t most = bnn_least(BNN_LANES, count - j);
+    for (int64_t i = 0; i < most; i++, at++) {
       if (at == class_->count) at = 0, image++;
-      int64_t position = class_->first + at;
-      const float *from = dy + ((work->image + image) * s->pixels + s->pixel[position]) * row;
-      fetch_ahead(from + SPARSE_AHEAD * row, BNN_ALIGN);
-      rows[i] = v_load_part_f32(from, columns);
-      places[i] = (uint32_t)((image * s->sources + s->base[position]) * BNN_LANES);
+      const int64_t position = class_->first + at;
+      from[i] = dy + (image * s->pixels + s->pixel[position]) * row;
+      places[i] = sparse_place(work, image * s->sources + s->base[position], j + i);
+      fetch_ahead(from[i] + SPARSE_AHEAD * row, bnn_least(listed, p->columns - column) * (int64_t)sizeof *dy);
     }
-    for (int64_t i = 0; i < BNN_LANES; i += 4)
-      v_store_turned_f32(turned[0] + i, BNN_LANES, rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
-    vu32 where = v_load(places);
-    for (int64_t n = 0; n < BNN_LANES; n++) {
-      int64_t *end = &list->count[n];
-      *end += sparse_list(v_load_f32(turned[n]), where, list->value[n] + *end, list->place[n] + *end);
+    const vu32 where = v_load(places);
+    sparse_column *list = work->list;
+    for (int64_t v = 0; v < listed; v += BNN_LANES) {
+      float turned[BNN_LANES][BNN_LANES];
+      vf32 rows[BNN_LANES];
+      for (int64_t i = 0; i < BNN_LANES; i++)
+        rows[i] = i < most ? v_load_part_f32(from[i] + v, p->columns - column - v) : v_set_f32(0);
+      for (int64_t i = 0; i < BNN_LANES; i += 4)
+        v_store_turned_f32(turned[0] + i, BNN_LANES, rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
+      for (int64_t n = 0; n < BNN_LANES; n++, list++)
+        list->count += sparse_list(v_load_f32(turned[n]), where, list->value + list->count, list->place + list->count);
     }
-  }
-  for (int64_t n = 0; n < BNN_LANES; n++) {
-    list->count[n] = sparse_fill(list->count[n], list->value[n], list->place[n]) / 4;
-    sparse_tables(list->value[n], list->count[n] * 4, list->tables[n]);
   }
 }
 
-/* Adds what column n of the list gives for each tap of the class and a block of channels. */
-BNN_INLINE void sparse_add(const sparse_reduction *work, int64_t n, const bnn_class *class_, int64_t block,
-                           const int vectors, float *sums) {
-  const sparse_columns *list = work->list;
-  const uint32_t *signs = work->signs + block * work->plan.together * work->product->schedule->sources * BNN_LANES;
-  for (int64_t i = 0; i < class_->valid; i++) {
-    float *out = sums + (class_->tap[i] * work->plan.blocks + block) * SPARSE_WIDTH;
-    vf32 sum[SPARSE_VECTORS];
-    BNN_UNROLL
-    for (int v = 0; v < vectors; v++) sum[v] = v_load_f32(out + v * BNN_LANES);
-    sparse_look_up(list->tables[n], list->place[n], list->count[n], signs + class_->offset[i] * BNN_LANES, vectors,
-                   sum);
-    BNN_UNROLL
-    for (int v = 0; v < vectors; v++) v_store_f32(out + v * BNN_LANES, sum[v]);
+/* The tables of the n-th listed columns; `at` is where one of their positions finds its signs. */
+static void sparse_tables_of(const sparse_reduction *work, int64_t n, uint32_t at) {
+  for (int64_t i = 0; i < BNN_LANES; i++) {
+    sparse_column *list = work->list + n + i;
+    const int64_t filled = sparse_fill(list->count, list->value, list->place, at);
+    sparse_tables(list->value, filled, work->tables + i * (SPARSE_POSITIONS / 4) * BNN_LANES);
+  }
+}
+
+/* Adds what the n-th listed columns give for the words of some units from that one on, to columns from that one on. */
+static void sparse_add_words(const sparse_reduction *work, const bnn_class *class_, int64_t unit, int64_t units,
+                             int64_t words, int64_t n, int64_t column) {
+  const sparse_plan *plan = &work->plan;
+  const int64_t length = sparse_length(work->product, plan);
+  const int64_t columns = bnn_least(BNN_LANES, work->product->columns - column);
+  int64_t behind[SPARSE_GROUP];
+  const uint32_t *signs[SPARSE_UNITS];
+  for (int64_t u = 0; u < units; u++) {
+    const int64_t block = (unit + u) / class_->valid, tap = (unit + u) % class_->valid;
+    signs[u] = work->signs;
+    if (sparse_joins(plan))
+      signs[u] += (unit + u) * SPARSE_POSITIONS * BNN_LANES;
+    else
+      signs[u] += (block * work->signs_most + class_->offset[tap]) * BNN_LANES;
+    for (int64_t j = 0; j < words; j++) {
+      const int64_t word = (unit + u) * plan->taken + j;
+      behind[u * words + j] =
+          BNN_WORD * (sparse_joins(plan) ? class_->tap[word / plan->words] * plan->apart + word % plan->words
+                                         : class_->tap[tap] * plan->apart + block * SPARSE_WORDS + j);
+    }
+  }
+  sparse_adder *add = sparse_adders[units - 1][words - 1];
+  for (int64_t i = 0; i < columns; i++) {
+    const sparse_column *list = work->list + n + i;
+    const sparse_terms terms = {bnn_ceil(list->count, 4), work->tables + i * (SPARSE_POSITIONS / 4) * BNN_LANES,
+                                list->place};
+    add(&terms, signs, work->sums + (column - work->column + i) * length, behind, NULL);
   }
 }
 
 static void sparse_add_chunk(const sparse_reduction *work, const bnn_class *class_, int64_t first, int64_t count) {
-  const bnn_product *p = work->product;
-  int64_t length = p->schedule->taps * work->plan.blocks * SPARSE_WIDTH;
-  for (int64_t column = 0; column < work->columns; column += BNN_LANES) {
-    sparse_read_columns(work, work->column + column, class_, first / class_->count, first % class_->count, count);
-    for (int64_t block = 0; block < work->plan.blocks; block++)
-      for (int64_t n = 0; n < BNN_LANES && work->column + column + n < p->columns; n++) {
-        float *sums = work->sums + (column + n) * length;
-#define CALL(vectors) sparse_add(work, n, class_, block, vectors, sums)
-        SPARSE_BY_WIDTH(p->depth - block * SPARSE_WIDTH, CALL);
-#undef CALL
+  const sparse_plan *plan = &work->plan;
+  const int64_t image = first / class_->count, at = first % class_->count;
+  const int64_t all = class_->valid * plan->apart, taken = plan->taken;
+  const bnn_schedule *s = work->product->schedule;
+  const uint32_t place = sparse_place(work, image * s->sources + s->base[class_->first + at], 0);
+  if (sparse_joins(plan)) sparse_join_signs(work, class_, image, at, count);
+  for (int64_t column = 0; column < work->columns; column += SPARSE_LISTED) {
+    const int64_t listed = bnn_least(SPARSE_LISTED, work->columns - column);
+    sparse_list_columns(work, work->column + column, listed, class_, image, at, count);
+    for (int64_t n = 0; n < listed; n += BNN_LANES) {
+      sparse_tables_of(work, n, place);
+      for (int64_t word = 0; word < all;) {
+        /* Whole units together, and the last by itself. */
+        const int64_t words = bnn_least(taken, all - word), units = bnn_least(SPARSE_UNITS, (all - word) / words);
+        sparse_add_words(work, class_, word / taken, units, words, n, work->column + column + n);
+        word += units * words;
       }
+    }
   }
 }
 
 /* From one column after another to the order of the result. */
 static void sparse_reduce_end(const sparse_reduction *work) {
   const bnn_product *p = work->product;
-  int64_t length = p->schedule->taps * work->plan.blocks * SPARSE_WIDTH;
+  int64_t length = sparse_length(p, &work->plan);
   for (int64_t column = 0; column < work->columns; column += BNN_LANES)
     for (int64_t unit = 0; unit < p->schedule->taps * work->plan.words; unit++) {
       float turned[BNN_WORD][BNN_LANES], *out;
-      int64_t tap = unit / work->plan.words, first = unit % work->plan.words * BNN_WORD;
-      const float *sums = work->sums + column * length + tap * work->plan.blocks * SPARSE_WIDTH + first;
+      int64_t at = unit / work->plan.words * work->plan.apart + unit % work->plan.words;
+      const float *sums = work->sums + column * length + at * BNN_WORD;
       for (int64_t n = 0; n < BNN_LANES; n += 4, sums += 4 * length)
         for (int64_t k = 0; k < BNN_WORD; k += BNN_LANES)
           v_store_turned_f32(turned[k] + n, BNN_LANES, v_load_f32(sums + k), v_load_f32(sums + length + k),
@@ -194,7 +283,7 @@ static void sparse_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
   const bnn_schedule *s = p->schedule;
   sparse_reduction work = {.product = p, .plan = sparse_plan_reduce(p)};
   sparse_reduce_areas(p, &work.plan, scratch, &work);
-  const int64_t width = work.plan.width, length = s->taps * work.plan.blocks * SPARSE_WIDTH;
+  const int64_t width = work.plan.width, length = sparse_length(p, &work.plan);
   const int64_t items = bnn_ceil(p->columns, width);
   while (begin < end) {
     int64_t item = begin % items, count = bnn_least(work.plan.most / width, bnn_least(items - item, end - begin));
@@ -206,7 +295,7 @@ static void sparse_reduce_run(const bnn_product *p, int64_t begin, int64_t end, 
     for (int64_t i = 0; i < work.columns * length; i++) work.sums[i] = 0;
     for (work.image = 0; work.image < p->images; work.image += work.plan.together) {
       work.images = bnn_least(work.plan.together, p->images - work.image);
-      sparse_read_signs(&work);
+      if (!sparse_joins(&work.plan)) sparse_read_signs(&work);
       for (const bnn_class *class_ = s->class_; class_ < s->class_ + s->classes; class_++) {
         int64_t positions = work.images * class_->count;
         for (int64_t first = 0; first < positions; first += SPARSE_POSITIONS)
