@@ -82,19 +82,19 @@ BNN_INLINE vmask OF(pack_row)(bnn_packing packing, int planes, int masked, const
   return nan;
 }
 
-/* One word of each plane of `here` neighbouring vectors from up to BNN_WORD rows that lie `inner` apart: `registers`
- * full of lanes, or one in part. What follows in each row is asked for: no line of it is next to one that is read. The
- * words of the planes are `stride` lines of a strip apart. */
-BNN_INLINE vmask OF(pack_strip)(bnn_packing packing, int planes, int masked, int registers, const REAL *x, int64_t rows,
-                                int64_t inner, int64_t here, const OF(pack_limits) * limits, uint32_t *word,
-                                int64_t stride, uint32_t *mask) {
+/* The bits from `row` on of one word of each plane of `here` neighbouring vectors, from `rows` rows that lie `inner`
+ * apart: `registers` full of lanes, or one in part. The rows that follow, `ahead` of these, are asked for. The words of
+ * the planes are `stride` lines of a strip apart. */
+BNN_INLINE vmask OF(pack_strip)(bnn_packing packing, int planes, int masked, int registers, const REAL *x, int64_t row,
+                                int64_t rows, int64_t ahead, int64_t inner, int64_t here,
+                                const OF(pack_limits) * limits, uint32_t *word, int64_t stride, uint32_t *mask) {
   vmask nan = v_mask_none(), plane[2];
   vu32 bits[2][STRIP_REGISTERS], within[STRIP_REGISTERS], level[BNN_WORD][STRIP_REGISTERS];
   BNN_UNROLL
   for (int r = 0; r < registers; r++) bits[0][r] = bits[1][r] = within[r] = v_set(0);
   for (int64_t k = 0; k < rows; k++, x += inner) {
-    vu32 bit = v_set(1u << k);
-    if (registers > 1) fetch_ahead(x + registers * BNN_LANES, (size_t)(registers * BNN_LANES) * sizeof(REAL));
+    vu32 bit = v_set(UINT32_C(1) << (row + k));
+    if (registers > 1) fetch_ahead(x + ahead * inner, (size_t)(registers * BNN_LANES) * sizeof(REAL));
     BNN_UNROLL
     for (int r = 0; r < registers; r++) {
       VREAL value = here >= BNN_LANES ? OF(v_load)(x + r * BNN_LANES) : OF(v_load_part)(x, here);
@@ -113,12 +113,13 @@ BNN_INLINE vmask OF(pack_strip)(bnn_packing packing, int planes, int masked, int
     for (int r = 0; r < registers; r++) {
       vu32 all = packing == BNN_PACK_LEVELS ? v_set(0) : bits[p][r];
       for (int64_t k = 0; k < rows && packing == BNN_PACK_LEVELS; k++)
-        all = v_or_where(all, v_test(level[k][r], v_set(1u << p)), v_set(1u << k));
-      v_store(word + r * BNN_LANES, all);
+        all = v_or_where(all, v_test(level[k][r], v_set(1u << p)), v_set(UINT32_C(1) << (row + k)));
+      v_store(word + r * BNN_LANES, row ? v_xor(v_load(word + r * BNN_LANES), all) : all);
     }
   }
   BNN_UNROLL
-  for (int r = 0; r < registers && masked; r++) v_store(mask + r * BNN_LANES, within[r]);
+  for (int r = 0; r < registers && masked; r++)
+    v_store(mask + r * BNN_LANES, row ? v_xor(v_load(mask + r * BNN_LANES), within[r]) : within[r]);
   return nan;
 }
 
@@ -133,16 +134,20 @@ BNN_INLINE vmask OF(pack_lanes)(bnn_packing packing, int planes, int masked, con
       uint32_t bits[STRIP_WORDS][STRIP_LANES], masks[STRIP_WORDS][STRIP_LANES];
       int64_t strip = length - first < most ? length - first : most;
       int64_t here = lanes - j < STRIP_LANES ? lanes - j : STRIP_LANES;
+      /* Long rows arrive sooner a few at a time; of short ones all make a word without its being kept in between. */
+      const int64_t side = here < STRIP_LONG ? BNN_WORD : STRIP_ROWS;
       for (int64_t w = 0; w < strip; w++) {
-        int64_t row = (first + w) * BNN_WORD, rows = count - row < BNN_WORD ? count - row : BNN_WORD;
-        const REAL *from = x + row * inner + j;
-        int64_t i = 0;
-        for (; i + STRIP_REGISTERS * BNN_LANES <= here; i += STRIP_REGISTERS * BNN_LANES)
-          nan = v_mask_or(nan, OF(pack_strip)(packing, planes, masked, STRIP_REGISTERS, from + i, rows, inner,
-                                              BNN_LANES, limits, bits[w] + i, most, masks[w] + i));
-        for (; i < here; i += BNN_LANES)
-          nan = v_mask_or(nan, OF(pack_strip)(packing, planes, masked, 1, from + i, rows, inner, here - i, limits,
-                                              bits[w] + i, most, masks[w] + i));
+        const int64_t all = bnn_least(count - (first + w) * BNN_WORD, BNN_WORD);
+        for (int64_t row = 0, i; row < all; row += side) {
+          const REAL *from = x + ((first + w) * BNN_WORD + row) * inner + j;
+          const int64_t rows = bnn_least(all - row, side);
+          for (i = 0; i + STRIP_REGISTERS * BNN_LANES <= here; i += STRIP_REGISTERS * BNN_LANES)
+            nan = v_mask_or(nan, OF(pack_strip)(packing, planes, masked, STRIP_REGISTERS, from + i, row, rows, side,
+                                                inner, BNN_LANES, limits, bits[w] + i, most, masks[w] + i));
+          for (; i < here; i += BNN_LANES)
+            nan = v_mask_or(nan, OF(pack_strip)(packing, planes, masked, 1, from + i, row, rows, side, inner, here - i,
+                                                limits, bits[w] + i, most, masks[w] + i));
+        }
       }
       for (int p = 0; p < planes; p++)
         strip_out(bits + p * most, here, strip, words + p * stride + j * length + first, length);

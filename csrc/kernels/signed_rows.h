@@ -92,9 +92,7 @@ typedef struct {
 } signed_areas;
 
 /* Floats of the panel for a tap. */
-static int64_t signed_panel(const signed_plan *plan) {
-  return plan->table ? 0 : SIGNED_BLOCK * SIGNED_WIDTH;
-}
+static int64_t signed_panel(const signed_plan *plan) { return plan->table ? 0 : SIGNED_BLOCK * SIGNED_WIDTH; }
 
 /* Lays the areas out from `base` and returns their size. */
 static size_t signed_rows_areas(const bnn_product *p, const signed_plan *plan, void *base, signed_areas *areas) {

@@ -8,14 +8,13 @@
 
 #define SPARSE_WORDS 4
 #define SPARSE_VECTORS (2 * SPARSE_WORDS)
-#define SPARSE_WIDTH (SPARSE_WORDS * BNN_WORD)
 #define SPARSE_UNITS 3 /* whose sums are in registers together */
 #define SPARSE_GROUP (SPARSE_UNITS * SPARSE_WORDS)
 #define SPARSE_LANES ((uint32_t)((UINT64_C(1) << BNN_LANES) - 1))
 
-/* Whether every tap reads pixels, and no constant row. */
-static int sparse_suits(const bnn_product *p) {
-  if (!SIGNED_SPARSE || !p->few) return 0;
+/* Whether every tap reads pixels, and no constant row, and what is put together serves `signs` enough. */
+static int sparse_suits(const bnn_product *p, int64_t signs) {
+  if (!SIGNED_SPARSE || !p->few || signs < BNN_WORD || p->schedule->taps * bnn_words(signs) < 2) return 0;
   for (int64_t c = 0; c < p->schedule->classes; c++)
     if (p->schedule->class_[c].padded) return 0;
   return 1;
@@ -25,7 +24,8 @@ static int sparse_suits(const bnn_product *p) {
 
 /* `signs` with those of word j. */
 BNN_INLINE vu32 sparse_put_word(vu32 signs, uint32_t word, const int j) {
-  return v_xor_and(signs, v_rotate_left(v_set(word), v_sub(v_set(4 * j), v_lanes())), v_set(UINT32_C(0x10001) << 4 * j));
+  return v_xor_and(signs, v_rotate_left(v_set(word), v_sub(v_set(4 * j), v_lanes())),
+                   v_set(UINT32_C(0x10001) << 4 * j));
 }
 
 /* What is not zero of `x`, with its places, one after another, of which up to BNN_LANES are written; returns how many
@@ -81,8 +81,8 @@ BNN_INLINE void sparse_add(const sparse_terms *terms, const uint32_t *const *sig
       vu32 nibbles = v_nibbles(v_xor(low, v_shift_left(high, 2)));
       BNN_UNROLL
       for (int v = 0; v < 2 * words; v++)
-        sum[u][v] = v_add_choice_f32(sum[u][v], table, v_choice(v_nibble(nibbles, v / 2 + v % 2 * SPARSE_WORDS)), one,
-                                     v & 1);
+        sum[u][v] =
+            v_add_choice_f32(sum[u][v], table, v_choice(v_nibble(nibbles, v / 2 + v % 2 * SPARSE_WORDS)), one, v & 1);
     }
   }
   if (columns) {
@@ -109,10 +109,10 @@ BNN_INLINE void sparse_add(const sparse_terms *terms, const uint32_t *const *sig
 /* A function for each, since what a loop around them keeps would take registers from the sums. */
 typedef void sparse_adder(const sparse_terms *terms, const uint32_t *const *signs, float *out, const int64_t *behind,
                           const int64_t *columns);
-#define SPARSE_ADDER(units, words)                                                                                   \
-  BNN_APART void sparse_add_##units##_##words(const sparse_terms *terms, const uint32_t *const *signs, float *out,   \
-                                              const int64_t *behind, const int64_t *columns) {                       \
-    sparse_add(terms, signs, out, behind, columns, units, words);                                                    \
+#define SPARSE_ADDER(units, words)                                                                                 \
+  BNN_APART void sparse_add_##units##_##words(const sparse_terms *terms, const uint32_t *const *signs, float *out, \
+                                              const int64_t *behind, const int64_t *columns) {                     \
+    sparse_add(terms, signs, out, behind, columns, units, words);                                                  \
   }
 SPARSE_ADDER(1, 1)
 SPARSE_ADDER(1, 2)

@@ -1,19 +1,18 @@
 /* The kernel gradient where most of dy is zero, a result per tap, channel and column, summed over images and positions.
  *
- * Order of a sum, and so its bits: blocks of images; within one the classes in schedule order; of each, in chunks of
- * SPARSE_POSITIONS, the positions where dy is not zero, in groups of four, each ((a + b) + c) + d, which are added to
- * the result one after another. The error is below (positions / 4 + 4) * 2^-24 * (sum of magnitudes), of positions
- * that are not zero.
+ * Order of a sum, and so its bits: blocks of images; within one the classes in schedule order, each in chunks of
+ * SPARSE_POSITIONS. Within a chunk one running sum from zero over the positions where dy is not zero, in groups of
+ * four, each ((a + b) + c) + d; the chunk's sum is added to the result. The error is below (SPARSE_POSITIONS / 4 +
+ * number of chunks + 4) * 2^-24 * (sum of magnitudes), be most zero or not.
  *
  * An item is some columns of one group. */
 
 #if SIGNED_SPARSE
 
-#define SPARSE_CHANNELS 32          /* fewer are not worth listing for */
 #define SPARSE_POSITIONS 256        /* the signs that they read are in the first cache, and so are their tables */
 #define SPARSE_LISTED 64            /* columns: as many lists as are written at once */
 #define SPARSE_PIXELS 1024          /* of a block of images: their signs are in the second */
-#define SPARSE_MOST_PIXELS 4096     /* of an image */
+#define SPARSE_MOST_PIXELS 4096     /* of an image, if it is read as a whole */
 #define SPARSE_MOST_SUMS (10 << 14) /* of one pass */
 #define SPARSE_AHEAD 32             /* positions */
 #define SPARSE_SLOTS (SPARSE_POSITIONS + BNN_LANES)
@@ -46,6 +45,7 @@ static sparse_plan sparse_plan_reduce(const bnn_product *p) {
   int64_t vectors = p->depth ? SPARSE_MOST_SUMS / (BNN_LANES * sparse_length(p, &plan)) : 1;
   if (vectors < 1) vectors = 1;
   int64_t all = bnn_ceil(p->columns, BNN_LANES), items = bnn_ceil(p->threads, p->groups);
+  if (vectors > all && all) vectors = all;
   if (items < bnn_ceil(all, vectors)) items = bnn_ceil(all, vectors);
   int64_t width = all ? bnn_ceil(all, items) : 1;
   plan.width = width * BNN_LANES;
@@ -54,8 +54,8 @@ static sparse_plan sparse_plan_reduce(const bnn_product *p) {
 }
 
 static int sparse_reduces(const bnn_product *p) {
-  return sparse_suits(p) && p->depth >= SPARSE_CHANNELS && p->schedule->sources &&
-         p->schedule->sources <= SPARSE_MOST_PIXELS;
+  int64_t most = bnn_words(p->depth) < SPARSE_WORDS ? INT64_MAX : SPARSE_MOST_PIXELS;
+  return sparse_suits(p, p->depth) && p->schedule->sources && p->schedule->sources <= most;
 }
 
 static int64_t sparse_reduce_items(const bnn_product *p) {
@@ -75,11 +75,11 @@ typedef struct {
   int64_t group, column, columns; /* columns: whole vectors */
   int64_t image, images;          /* of this block */
   float *sums;                    /* [columns][taps][apart][BNN_WORD] */
-  uint32_t *signs;                /* [units][most][BNN_LANES]: of all pixels, or of the positions of this chunk */
+  uint32_t *signs;                /* [units][signs_most][BNN_LANES]: of all pixels, or of the positions of a chunk */
   int64_t signs_most;
-  int64_t *read;               /* [taps][words]: where a position finds those that are joined */
-  sparse_column *list;         /* [SPARSE_LISTED] */
-  float *tables;               /* [BNN_LANES][SPARSE_POSITIONS / 4][BNN_LANES]: of some columns */
+  int64_t *read;       /* [taps][words]: where a position finds those that are joined */
+  sparse_column *list; /* [SPARSE_LISTED] */
+  float *tables;       /* [BNN_LANES][SPARSE_POSITIONS / 4][BNN_LANES]: of some columns */
 } sparse_reduction;
 
 /* Lays the areas out from `base` and returns their size. */
@@ -89,7 +89,8 @@ static size_t sparse_reduce_areas(const bnn_product *p, const sparse_plan *plan,
   const int64_t most = joins ? SPARSE_POSITIONS : plan->together * s->sources;
   const int64_t sizes[] = {
       plan->most * sparse_length(p, plan) * (int64_t)sizeof(float),
-      bnn_ceil(joins ? s->taps * plan->words : plan->words, SPARSE_WORDS) * most * BNN_LANES * (int64_t)sizeof(uint32_t),
+      bnn_ceil(joins ? s->taps * plan->words : plan->words, SPARSE_WORDS) * most * BNN_LANES *
+          (int64_t)sizeof(uint32_t),
       SPARSE_LISTED * (int64_t)sizeof(sparse_column),
       BNN_LANES * SPARSE_POSITIONS / 4 * BNN_LANES * (int64_t)sizeof(float),
       joins ? s->taps * plan->words * (int64_t)sizeof(int64_t) : 0,

@@ -8,11 +8,11 @@
  *
  * An item is an image by some units of columns of one group. */
 
-#define SPARSE_BLOCK 512    /* most elements of the depth that are listed together */
-#define SPARSE_SIGNS 4608   /* and by taps, so that their signs stay in the second cache */
-#define SPARSE_CHUNK 32     /* source pixels: what they give and their tables stay in a near cache */
-#define SPARSE_COLUMNS 32   /* fewer are not worth listing for */
-#define SPARSE_ROWS_AHEAD 8 /* pixels */
+#define SPARSE_BLOCK 512         /* most elements of the depth that are listed together */
+#define SPARSE_SIGNS 4608        /* and by taps, so that their signs stay in the second cache */
+#define SPARSE_TARGETS (1 << 18) /* of an image: more are not worth to be listed for each thread */
+#define SPARSE_CHUNK 32          /* source pixels: what they give and their tables stay in a near cache */
+#define SPARSE_ROWS_AHEAD 8      /* pixels */
 
 typedef struct {
   int64_t words, panels; /* of the depth, and of columns */
@@ -25,7 +25,8 @@ typedef struct {
 } sparse_rows_plan;
 
 static int sparse_rows(const bnn_product *p) {
-  return sparse_suits(p) && p->columns >= SPARSE_COLUMNS && p->depth && p->schedule->sources;
+  const bnn_schedule *s = p->schedule;
+  return sparse_suits(p, p->columns) && p->depth && s->sources && s->sources * s->taps <= SPARSE_TARGETS;
 }
 
 /* The list of a pixel is the number of its tables, and tables, values and places of `block` at most, with room for a
@@ -132,8 +133,8 @@ static void sparse_find_targets(const sparse_work *work) {
   }
 }
 
-/* The words of SPARSE_WORDS panels or fewer: tap after tap, of each panel after panel. Which are added together must not
- * depend on how many panels an item has. */
+/* The words of SPARSE_WORDS panels or fewer: tap after tap, of each panel after panel. Which are added together must
+ * not depend on how many panels an item has. */
 typedef struct {
   int64_t panel, panels, all; /* words */
   int64_t taken;              /* words of a unit: about as many of each, since some are added together */
@@ -197,8 +198,8 @@ static void sparse_list_pixels(const sparse_work *work, int64_t pixel, int64_t c
 }
 
 /* The listed pixels, from that one of the image on, for the words of some units. */
-static void sparse_give_units(const sparse_work *work, int64_t pixel, int64_t count, const sparse_words *w, int64_t word,
-                              int64_t units, int64_t words) {
+static void sparse_give_units(const sparse_work *work, int64_t pixel, int64_t count, const sparse_words *w,
+                              int64_t word, int64_t units, int64_t words) {
   const bnn_product *p = work->product;
   const bnn_schedule *s = p->schedule;
   const int64_t apart = p->groups * p->columns;

@@ -5,6 +5,8 @@
 #define STRIP_WORDS 16   /* a cache line of one vector's words */
 #define STRIP_LANES 1024 /* a page of floats: what is asked for ahead is then nearly always wanted */
 #define STRIP_REGISTERS 4
+#define STRIP_ROWS 4   /* that are read side by side, */
+#define STRIP_LONG 256 /* if they are that long */
 
 /* Of a contiguous packing: the pages that are read side by side, and their bytes. */
 #define PACK_PAGES 4
