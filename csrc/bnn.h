@@ -19,6 +19,13 @@ static inline int64_t bnn_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t bnn_least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t bnn_words(int64_t bits) { return bnn_ceil(bits, BNN_WORD); }
 
+/* The next area of a scratch of which `used` bytes are taken; NULL where only its size is asked for. */
+static inline void *bnn_area(void *scratch, size_t *used, int64_t bytes) {
+  void *area = scratch ? (char *)scratch + *used : NULL;
+  *used += (size_t)bnn_ceil(bytes, BNN_ALIGN) * BNN_ALIGN;
+  return area;
+}
+
 /* ---- convolution geometry -------------------------------------------------------------------------------------- */
 
 /* Always three spatial axes: lower ranks lead with ones. `pad` is the low side; the high side follows from `out`.

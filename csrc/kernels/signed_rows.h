@@ -97,30 +97,16 @@ static int64_t signed_panel(const signed_plan *plan) { return plan->table ? 0 : 
 /* Lays the areas out from `base` and returns their size. */
 static size_t signed_rows_areas(const bnn_product *p, const signed_plan *plan, void *base, signed_areas *areas) {
   const bnn_schedule *s = p->schedule;
-  const int64_t sizes[] = {
-      plan->slots * plan->stride * (int64_t)sizeof(float),
-      signed_panel(plan) * s->taps * (int64_t)sizeof(float),
-      plan->chunk * (int64_t)sizeof(signed_tile),
-      plan->chunk * s->taps * SIGNED_ROWS * (int64_t)sizeof(int32_t),
-      s->taps * (int64_t)sizeof(int32_t),
-      plan->together * s->sources * (int64_t)sizeof(int32_t),
-      plan->slots * (int64_t)sizeof(int32_t),
-  };
-  size_t at[8] = {0};
-  for (int i = 0; i < 7; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
-  if (base) {
-    char *start = base;
-    *areas = (signed_areas){
-        .staged = (float *)(start + at[0]),
-        .panel = (float *)(start + at[1]),
-        .tiles = (signed_tile *)(start + at[2]),
-        .rows = (int32_t *)(start + at[3]),
-        .length = (int32_t *)(start + at[4]),
-        .slot_of = (int32_t *)(start + at[5]),
-        .source = (int32_t *)(start + at[6]),
-    };
-  }
-  return at[7];
+  const int64_t size = sizeof(int32_t);
+  size_t used = 0;
+  areas->staged = bnn_area(base, &used, plan->slots * plan->stride * (int64_t)sizeof(float));
+  areas->panel = bnn_area(base, &used, signed_panel(plan) * s->taps * (int64_t)sizeof(float));
+  areas->tiles = bnn_area(base, &used, plan->chunk * (int64_t)sizeof(signed_tile));
+  areas->rows = bnn_area(base, &used, plan->chunk * s->taps * SIGNED_ROWS * size);
+  areas->length = bnn_area(base, &used, s->taps * size);
+  areas->slot_of = bnn_area(base, &used, plan->together * s->sources * size);
+  areas->source = bnn_area(base, &used, plan->slots * size);
+  return used;
 }
 
 /* What one run works on: a range of columns of one group, and positions from one set of images. */
@@ -342,13 +328,16 @@ static void signed_rows_run(const bnn_product *p, int bits, int64_t begin, int64
 
 static size_t signed_rows_scratch(const bnn_product *p, int bits) {
   signed_plan plan = signed_rows_plan(p, bits);
-  return signed_rows_areas(p, &plan, NULL, NULL);
+  return signed_rows_areas(p, &plan, NULL, &(signed_areas){0});
 }
 
 #include "signed_sparse_rows.h"
 
 static int64_t signed_right_items(const bnn_product *p) {
-  return sparse_rows(p) ? sparse_rows_items(p) : signed_rows_items(p, 0);
+#if SIGNED_SPARSE
+  if (sparse_rows(p)) return sparse_rows_items(p);
+#endif
+  return signed_rows_items(p, 0);
 }
 static int64_t signed_left_items(const bnn_product *p) { return signed_rows_items(p, 1); }
 

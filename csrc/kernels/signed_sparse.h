@@ -12,15 +12,18 @@
 #define SPARSE_GROUP (SPARSE_UNITS * SPARSE_WORDS)
 #define SPARSE_LANES ((uint32_t)((UINT64_C(1) << BNN_LANES) - 1))
 
+#if SIGNED_SPARSE
+
 /* Whether every tap reads pixels, and no constant row, and what is put together serves `signs` enough. */
 static int sparse_suits(const bnn_product *p, int64_t signs) {
-  if (!SIGNED_SPARSE || !p->few || signs < BNN_WORD || p->schedule->taps * bnn_words(signs) < 2) return 0;
+  if (!p->few || signs < BNN_WORD || p->schedule->taps * bnn_words(signs) < 2) return 0;
   for (int64_t c = 0; c < p->schedule->classes; c++)
     if (p->schedule->class_[c].padded) return 0;
   return 1;
 }
 
-#if SIGNED_SPARSE
+/* The words of a unit: about as many of each, since some are added together. */
+static int64_t sparse_taken(int64_t words) { return bnn_ceil(words, bnn_ceil(words, SPARSE_WORDS)); }
 
 /* `signs` with those of word j. */
 BNN_INLINE vu32 sparse_put_word(vu32 signs, uint32_t word, const int j) {

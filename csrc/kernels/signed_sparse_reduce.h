@@ -37,12 +37,11 @@ static sparse_plan sparse_plan_reduce(const bnn_product *p) {
   const bnn_schedule *s = p->schedule;
   sparse_plan plan = {.words = bnn_words(p->depth)};
   plan.apart = plan.words < SPARSE_WORDS ? plan.words : bnn_ceil(plan.words, SPARSE_WORDS) * SPARSE_WORDS;
-  int64_t words = s->taps * plan.apart;
-  plan.taken = words ? bnn_ceil(words, bnn_ceil(words, SPARSE_WORDS)) : 1; /* evenly: they are added together */
+  plan.taken = sparse_taken(s->taps * plan.apart);
   plan.together = SPARSE_PIXELS / s->sources;
   if (plan.together > p->images) plan.together = p->images;
   if (plan.together < 1) plan.together = 1;
-  int64_t vectors = p->depth ? SPARSE_MOST_SUMS / (BNN_LANES * sparse_length(p, &plan)) : 1;
+  int64_t vectors = SPARSE_MOST_SUMS / (BNN_LANES * sparse_length(p, &plan));
   if (vectors < 1) vectors = 1;
   int64_t all = bnn_ceil(p->columns, BNN_LANES), items = bnn_ceil(p->threads, p->groups);
   if (vectors > all && all) vectors = all;
@@ -83,34 +82,23 @@ typedef struct {
 } sparse_reduction;
 
 /* Lays the areas out from `base` and returns their size. */
-static size_t sparse_reduce_areas(const bnn_product *p, const sparse_plan *plan, char *base, sparse_reduction *work) {
+static size_t sparse_reduce_areas(const bnn_product *p, const sparse_plan *plan, void *base, sparse_reduction *work) {
   const bnn_schedule *s = p->schedule;
   const int joins = sparse_joins(plan);
-  const int64_t most = joins ? SPARSE_POSITIONS : plan->together * s->sources;
-  const int64_t sizes[] = {
-      plan->most * sparse_length(p, plan) * (int64_t)sizeof(float),
-      bnn_ceil(joins ? s->taps * plan->words : plan->words, SPARSE_WORDS) * most * BNN_LANES *
-          (int64_t)sizeof(uint32_t),
-      SPARSE_LISTED * (int64_t)sizeof(sparse_column),
-      BNN_LANES * SPARSE_POSITIONS / 4 * BNN_LANES * (int64_t)sizeof(float),
-      joins ? s->taps * plan->words * (int64_t)sizeof(int64_t) : 0,
-  };
-  size_t at[6] = {0};
-  for (int i = 0; i < 5; i++) at[i + 1] = at[i] + (size_t)bnn_ceil(sizes[i], BNN_ALIGN) * BNN_ALIGN;
-  if (base) {
-    work->sums = (float *)(base + at[0]);
-    work->signs = (uint32_t *)(base + at[1]);
-    work->list = (sparse_column *)(base + at[2]);
-    work->tables = (float *)(base + at[3]);
-    work->read = (int64_t *)(base + at[4]);
-    work->signs_most = most;
-  }
-  return at[5];
+  const int64_t units = bnn_ceil(joins ? s->taps * plan->words : plan->words, SPARSE_WORDS), size = sizeof(float);
+  size_t used = 0;
+  work->signs_most = joins ? SPARSE_POSITIONS : plan->together * s->sources;
+  work->sums = bnn_area(base, &used, plan->most * sparse_length(p, plan) * size);
+  work->signs = bnn_area(base, &used, units * work->signs_most * BNN_LANES * size);
+  work->list = bnn_area(base, &used, SPARSE_LISTED * (int64_t)sizeof(sparse_column));
+  work->tables = bnn_area(base, &used, BNN_LANES * SPARSE_POSITIONS / 4 * BNN_LANES * size);
+  work->read = bnn_area(base, &used, joins ? s->taps * plan->words * (int64_t)sizeof(int64_t) : 0);
+  return used;
 }
 
 static size_t sparse_reduce_scratch(const bnn_product *p) {
   sparse_plan plan = sparse_plan_reduce(p);
-  return sparse_reduce_areas(p, &plan, NULL, NULL);
+  return sparse_reduce_areas(p, &plan, NULL, &(sparse_reduction){0});
 }
 
 /* The signs of a unit that a row of words holds, or as many as there are. */

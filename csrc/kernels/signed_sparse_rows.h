@@ -8,6 +8,8 @@
  *
  * An item is an image by some units of columns of one group. */
 
+#if SIGNED_SPARSE
+
 #define SPARSE_BLOCK 512         /* most elements of the depth that are listed together */
 #define SPARSE_SIGNS 4608        /* and by taps, so that their signs stay in the second cache */
 #define SPARSE_TARGETS (1 << 18) /* of an image: more are not worth to be listed for each thread */
@@ -42,10 +44,8 @@ static sparse_rows_plan sparse_plan_rows(const bnn_product *p) {
   plan.block = bnn_least(SPARSE_BLOCK, SPARSE_SIGNS / s->taps / BNN_WORD * BNN_WORD);
   if (plan.block < BNN_WORD) plan.block = BNN_WORD;
   if (plan.block > p->depth) plan.block = p->depth;
-  int64_t images = p->groups * p->images, most = bnn_ceil(plan.panels, SPARSE_WORDS);
-  plan.spans = images ? bnn_least(most, bnn_ceil(p->threads, images)) : 1;
-  if (plan.spans < 1) plan.spans = 1;
-  plan.width = bnn_ceil(most, plan.spans) * SPARSE_WORDS;
+  int64_t images = p->groups * p->images, spans = p->threads && images ? bnn_ceil(p->threads, images) : 1;
+  plan.width = bnn_ceil(bnn_ceil(plan.panels, SPARSE_WORDS), spans) * SPARSE_WORDS;
   plan.spans = bnn_ceil(plan.panels, plan.width);
   plan.signs = s->taps * plan.block * BNN_LANES;
   plan.hand = bnn_least(plan.width, bnn_ceil(SPARSE_SIGNS, s->taps * plan.block + 1) * SPARSE_WORDS);
@@ -55,8 +55,6 @@ static sparse_rows_plan sparse_plan_rows(const bnn_product *p) {
 }
 
 static int64_t sparse_rows_items(const bnn_product *p) { return p->groups * p->images * sparse_plan_rows(p).spans; }
-
-#if SIGNED_SPARSE
 
 typedef struct {
   const bnn_product *product;
@@ -78,32 +76,23 @@ typedef struct {
   uint32_t *place;
 } sparse_row;
 
-static size_t sparse_rows_areas(const bnn_product *p, const sparse_rows_plan *plan, char *base, sparse_work *work) {
+/* Lays the areas out from `base` and returns their size. */
+static size_t sparse_rows_areas(const bnn_product *p, const sparse_rows_plan *plan, void *base, sparse_work *work) {
   const bnn_schedule *s = p->schedule;
-  const int64_t sizes[] = {
-      plan->chunk * plan->stride * (int64_t)sizeof(float),
-      plan->hand / SPARSE_WORDS * plan->signs * (int64_t)sizeof(uint32_t),
-      s->sources * s->taps * (int64_t)sizeof(int32_t),
-      s->taps * (int64_t)sizeof(int32_t),
-      s->sources,
-      BNN_PANEL * (int64_t)sizeof(float),
-  };
-  size_t at[7] = {0};
-  for (int i = 0; i < 6; i++) at[i + 1] = at[i] + (size_t)bnn_ceil(sizes[i], BNN_ALIGN) * BNN_ALIGN;
-  if (base) {
-    work->lists = (float *)(base + at[0]);
-    work->signs = (uint32_t *)(base + at[1]);
-    work->target = (int32_t *)(base + at[2]);
-    work->usual = (int32_t *)(base + at[3]);
-    work->strange = (uint8_t *)(base + at[4]);
-    work->none = (float *)(base + at[5]);
-  }
-  return at[6];
+  const int64_t size = sizeof(int32_t);
+  size_t used = 0;
+  work->lists = bnn_area(base, &used, plan->chunk * plan->stride * (int64_t)sizeof(float));
+  work->signs = bnn_area(base, &used, plan->hand / SPARSE_WORDS * plan->signs * size);
+  work->target = bnn_area(base, &used, s->sources * s->taps * size);
+  work->usual = bnn_area(base, &used, s->taps * size);
+  work->strange = bnn_area(base, &used, s->sources);
+  work->none = bnn_area(base, &used, BNN_PANEL * (int64_t)sizeof(float));
+  return used;
 }
 
 static size_t sparse_rows_scratch(const bnn_product *p) {
   sparse_rows_plan plan = sparse_plan_rows(p);
-  return sparse_rows_areas(p, &plan, NULL, NULL);
+  return sparse_rows_areas(p, &plan, NULL, &(sparse_work){0});
 }
 
 BNN_INLINE sparse_row sparse_row_of(const sparse_work *work, int64_t i) {
@@ -123,13 +112,13 @@ static void sparse_find_targets(const sparse_work *work) {
         work->target[(s->base[at] + class_->offset[i]) * s->taps + class_->tap[i]] = s->pixel[at];
   for (int64_t i = 0, found = 0; i < s->sources; i++) {
     const int32_t *target = work->target + i * s->taps;
-    int whole = 1, usual = 1;
-    for (int64_t t = 0; t < s->taps; t++) whole &= target[t] >= 0;
-    if (whole && !found)
+    int strange = 0;
+    for (int64_t t = 0; t < s->taps; t++) strange |= target[t] < 0;
+    if (!strange && !found)
       for (int64_t t = 0; t < s->taps; t++) work->usual[t] = target[t] - target[0];
-    found |= whole;
-    for (int64_t t = 0; whole && t < s->taps; t++) usual &= target[t] - target[0] == work->usual[t];
-    work->strange[i] = !(whole && usual);
+    found |= !strange;
+    for (int64_t t = 0; t < s->taps; t++) strange |= target[t] - target[0] != work->usual[t];
+    work->strange[i] = (uint8_t)strange;
   }
 }
 
@@ -137,7 +126,7 @@ static void sparse_find_targets(const sparse_work *work) {
  * not depend on how many panels an item has. */
 typedef struct {
   int64_t panel, panels, all; /* words */
-  int64_t taken;              /* words of a unit: about as many of each, since some are added together */
+  int64_t taken;              /* words of a unit */
   uint32_t *signs;
 } sparse_words;
 
@@ -146,7 +135,7 @@ static sparse_words sparse_words_of(const sparse_work *work, int64_t at) {
   return (sparse_words){.panel = work->panel + at,
                         .panels = panels,
                         .all = all,
-                        .taken = bnn_ceil(all, bnn_ceil(all, SPARSE_WORDS)),
+                        .taken = sparse_taken(all),
                         .signs = work->signs + at / SPARSE_WORDS * work->plan.signs};
 }
 

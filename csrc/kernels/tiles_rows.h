@@ -233,40 +233,25 @@ static const bnn_schedule tiles_row_schedule = {.pixels = 1,
 
 /* Lays the areas out from `base` and returns their size. */
 static size_t tiles_rows_areas(const bnn_product *p, const tiles_plan *plan, void *base, tiles_areas *areas) {
-  const int64_t sizes[] = {
-      plan->taps * plan->blocks * (int64_t)sizeof(int64_t),
-      plan->lines * (int64_t)sizeof(int64_t),
-      plan->lines * (int64_t)sizeof(float),
-      plan->lines,
-      plan->images * (int64_t)sizeof(tiles_scale),
-      TILES_LIMBS * 4 * TILES_TILE,
-      plan->blocks * TILES_LIMBS * plan->lines * TILES_LINE,
-      plan->blocks * plan->taps * TILES_PANEL,
-  };
-  size_t at[9] = {0};
-  for (int i = 0; i < 8; i++) at[i + 1] = at[i] + ((size_t)sizes[i] + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
-  if (base) {
-    char *start = base;
-    *areas = (tiles_areas){
-        .step = (int64_t *)(start + at[0]),
-        .target = (int64_t *)(start + at[1]),
-        .unit = (float *)(start + at[2]),
-        .limbs = (int8_t *)(start + at[3]),
-        .scales = (tiles_scale *)(start + at[4]),
-        .sums = (int32_t *)(start + at[5]),
-        .staged = (uint8_t *)(start + at[6]),
-        .signs = (int8_t *)(start + at[7]),
-        .rest = start + at[6],
-    };
-  }
+  size_t used = 0;
+  areas->step = bnn_area(base, &used, plan->taps * plan->blocks * (int64_t)sizeof(int64_t));
+  areas->target = bnn_area(base, &used, plan->lines * (int64_t)sizeof(int64_t));
+  areas->unit = bnn_area(base, &used, plan->lines * (int64_t)sizeof(float));
+  areas->limbs = bnn_area(base, &used, plan->lines);
+  areas->scales = bnn_area(base, &used, plan->images * (int64_t)sizeof(tiles_scale));
+  areas->sums = bnn_area(base, &used, TILES_LIMBS * 4 * TILES_TILE);
+  size_t rest = used;
+  areas->staged = bnn_area(base, &used, plan->blocks * TILES_LIMBS * plan->lines * TILES_LINE);
+  areas->signs = bnn_area(base, &used, plan->blocks * plan->taps * TILES_PANEL);
+  areas->rest = areas->staged;
   bnn_product alone = tiles_part(p, plan, &tiles_row_schedule, 0);
-  size_t rest = at[6] + signed_right_scratch(&alone);
-  return rest > at[8] ? rest : at[8];
+  rest += signed_right_scratch(&alone);
+  return rest > used ? rest : used;
 }
 
 static size_t tiles_rows_scratch(const bnn_product *p) {
   tiles_plan plan = tiles_rows_plan(p);
-  return plan.used ? tiles_rows_areas(p, &plan, NULL, NULL) : signed_right_scratch(p);
+  return plan.used ? tiles_rows_areas(p, &plan, NULL, &(tiles_areas){0}) : signed_right_scratch(p);
 }
 
 /* ---- scales ---------------------------------------------------------------------------------------------------- */

@@ -31,22 +31,16 @@ static int xnor_by_nibbles(const bnn_product *p) {
          p->schedule->taps * bnn_words(p->depth) <= NIBBLE_MOST;
 }
 
-static size_t xnor_nibbles_area(size_t *used, int64_t bytes) {
-  size_t at = *used;
-  *used += ((size_t)bytes + BNN_ALIGN - 1) / BNN_ALIGN * BNN_ALIGN;
-  return at;
-}
-
 /* Divides scratch; returns how much of it is taken. */
 static size_t xnor_nibbles_areas(const bnn_product *p, char *scratch, xnor_nibbles *work) {
   if (!xnor_by_nibbles(p)) return 0;
   int64_t words = p->schedule->taps * bnn_words(p->depth), nibbles = 8 * words + NIBBLE_STEPS;
   size_t used = 0;
   work->has_table = 0;
-  for (int i = 0; i < 2; i++) work->word[i] = (uint32_t *)(scratch + xnor_nibbles_area(&used, words * 4));
-  work->table = (uint8_t *)scratch + xnor_nibbles_area(&used, 256 * BNN_PANEL);
-  work->panel = (uint8_t *)scratch + xnor_nibbles_area(&used, nibbles * BNN_PANEL);
-  work->pixel = (uint16_t *)(scratch + xnor_nibbles_area(&used, XNOR_BLOCK / 2 * nibbles * 2));
+  for (int i = 0; i < 2; i++) work->word[i] = bnn_area(scratch, &used, words * 4);
+  work->table = bnn_area(scratch, &used, 256 * BNN_PANEL);
+  work->panel = bnn_area(scratch, &used, nibbles * BNN_PANEL);
+  work->pixel = bnn_area(scratch, &used, XNOR_BLOCK / 2 * nibbles * 2);
   return used;
 }
 
