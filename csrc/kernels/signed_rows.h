@@ -72,6 +72,7 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
   int64_t sources = plan.together * s->sources, reads = plan.chunk * s->taps;
   plan.slots = 1 + (sources < reads ? sources : reads);
   int64_t block = p->depth < plan.block ? p->depth : plan.block;
+  if (!block) block = 1; /* where a row is staged is never zero */
   plan.stride = plan.table ? (block + 3) / 4 * BNN_LANES : block;
   return plan;
 }
@@ -87,8 +88,8 @@ typedef struct {
   signed_tile *tiles; /* [chunk] */
   int32_t *rows;      /* [chunk][taps][SIGNED_ROWS] of each tile */
   int32_t *length;    /* [taps] */
-  int32_t *slot_of;   /* [together * sources], 0 where not staged */
-  int32_t *source;    /* [slots] which row is staged there */
+  int32_t *slot_of;   /* [together * sources] where in `staged`, 0 where it is not */
+  int32_t *source;    /* [slots] which row is staged there, -1 for the constant one */
 } signed_areas;
 
 /* Floats of the panel for a tap. */
@@ -117,17 +118,14 @@ typedef struct {
   int64_t group, first_column, end_column;
   int64_t image;        /* first of the images whose positions are listed together */
   int64_t tiles, rows;  /* tiles and staged rows of this chunk, the constant row included */
+  int64_t next;         /* the row behind them, of the images listed together */
   int64_t block, depth; /* first depth element of this block, and their number */
 } signed_work;
 
-/* Where a source row of the images listed together is staged. */
-static int64_t signed_slot(signed_work *work, int64_t source) {
-  int32_t *slot = work->areas.slot_of + source;
-  if (!*slot) {
-    work->areas.source[work->rows] = (int32_t)source;
-    *slot = (int32_t)work->rows++;
-  }
-  return *slot;
+/* The rows that a tile lacks are its first. */
+static void signed_fill_tile(const signed_tile *tile, int32_t *row) {
+  for (const int32_t *end = row + tile->taps * SIGNED_ROWS; row < end; row += SIGNED_ROWS)
+    for (int r = tile->rows; r < SIGNED_ROWS; r++) row[r] = row[0];
 }
 
 /* Makes tiles of the positions from `begin`, at most up to `end`, and lists the rows they read. Returns where the next
@@ -153,6 +151,7 @@ static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
   at %= c->count;
   work->tiles = 0;
   work->rows = 1;
+  areas->source[0] = -1;
   signed_tile *tile = NULL;
   int32_t *row = NULL, *next = areas->rows;
   for (int64_t e = 0; e < count; e++, at++) {
@@ -164,6 +163,7 @@ static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
       do c++;
       while (!c->count);
       image = 0;
+      if (tile) signed_fill_tile(tile, row);
       tile = NULL;
     }
     int64_t taps = c->valid + c->padded;
@@ -174,17 +174,22 @@ static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
       *tile = (signed_tile){.taps = taps, .tap = c->tap, .length = areas->length, .row = row, .left = areas->staged};
     }
     int64_t position = c->first + at, target = (work->image + image) * s->pixels + s->pixel[position];
-    tile->out[tile->rows] = (float *)p->out + (target * p->groups + work->group) * p->columns;
-    for (int64_t i = 0; i < taps; i++) {
-      int64_t slot = i < c->valid ? signed_slot(work, image * s->sources + s->base[position] + c->offset[i]) : 0;
-      int32_t *rows = row + i * SIGNED_ROWS;
-      if (tile->rows)
-        rows[tile->rows] = (int32_t)(slot * plan->stride);
-      else
-        for (int r = 0; r < SIGNED_ROWS; r++) rows[r] = (int32_t)(slot * plan->stride);
+    int32_t *to = row + tile->rows, *end = to + c->valid * SIGNED_ROWS;
+    const int32_t *offset = c->offset;
+    const int64_t source = image * s->sources + s->base[position];
+    for (; to < end; to += SIGNED_ROWS) {
+      int32_t *slot = areas->slot_of + (source + *offset++);
+      if (!*slot) {
+        areas->source[work->rows] = (int32_t)(slot - areas->slot_of);
+        *slot = (int32_t)(work->rows++ * plan->stride);
+      }
+      *to = *slot;
     }
-    tile->rows++;
+    for (int64_t i = 0; i < c->padded; i++, to += SIGNED_ROWS) *to = 0;
+    tile->out[tile->rows++] = (float *)p->out + (target * p->groups + work->group) * p->columns;
   }
+  if (tile) signed_fill_tile(tile, row);
+  work->next = areas->source[work->rows - 1] + 1;
   for (int64_t slot = 1; slot < work->rows; slot++) areas->slot_of[areas->source[slot]] = 0;
   return begin + count;
 }
@@ -229,6 +234,18 @@ static void signed_stage_left(const signed_work *work) {
       signed_stage_floats(work, left + row * p->depth, areas->staged + slot * plan->stride);
     }
   }
+}
+
+/* Asks for rows that the next chunk will most likely read, while a tile is summed: as many as it has positions. Inline,
+ * since GCC takes a function that only prefetches for one that does nothing. */
+BNN_INLINE void signed_fetch_rows(const signed_work *work, int64_t tile) {
+  const bnn_product *p = work->product;
+  const int64_t sources = p->schedule->sources;
+  int64_t row = work->image * sources + work->next + tile * work->plan.rows;
+  const int64_t end = bnn_least(row + work->plan.rows, p->images * sources);
+  for (; row < end; row++)
+    fetch_ahead((const float *)p->left + (row * p->groups + work->group) * p->depth + work->block,
+                (size_t)work->depth * sizeof(float));
 }
 
 /* The right operand of SIGNED_WIDTH columns as floats, for this block of the depth. */
@@ -284,9 +301,11 @@ static void signed_chunk(signed_work *work) {
       work->areas.length[i] = (int32_t)(work->plan.table ? (work->depth + 3) / 4 : work->depth);
     signed_stage_left(work);
     if (work->plan.table) { /* the tables of a tile stay in the first cache */
-      for (int64_t i = 0; i < work->tiles; i++)
+      for (int64_t i = 0; i < work->tiles; i++) {
+        signed_fetch_rows(work, i);
         for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_TABLE_WIDTH)
           signed_position_tile(work, tiles + i, column);
+      }
     } else {
       for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_WIDTH) {
         signed_stage_right(work, column);
