@@ -61,6 +61,7 @@ typedef struct {
   signed_run run[SIGNED_RUNS];
   int64_t left[SIGNED_POSITIONS];  /* word of the source that offset 0 reads, counting all images */
   int64_t right[SIGNED_POSITIONS]; /* row of dy; -1 in a slot that only fills up a run */
+  int64_t next;                    /* row of dy behind those of this chunk */
   signed_tap *taps;                /* [taps] */
   float *areas;
 } signed_reduction;
@@ -158,6 +159,18 @@ static int64_t signed_together(const signed_reduction *work, int64_t u) {
   return SIGNED_TABLE_WIDTH > BNN_PANEL && unit + 1 < work->end_unit && unit % words + 1 < words ? 2 : 1;
 }
 
+/* Asks for rows of dy that the next chunk will most likely read: each few columns for a share of them. Inline, as is
+ * signed_fetch_rows. */
+BNN_INLINE void signed_fetch_dy(const signed_reduction *work, int64_t column) {
+  const bnn_product *p = work->product;
+  const int64_t share = bnn_ceil(SIGNED_POSITIONS * SIGNED_BESIDE, work->columns);
+  int64_t row = work->next + column / SIGNED_BESIDE * share;
+  const int64_t end = bnn_least(row + share, p->images * p->schedule->pixels);
+  for (; row < end; row++)
+    fetch_ahead((const float *)p->right + (row * p->groups + work->group) * p->columns + work->column,
+                (size_t)work->columns * sizeof(float));
+}
+
 static void signed_reduce_chunk(const signed_reduction *work) {
   int64_t units = work->end_unit - work->first_unit;
   uint32_t *bits = (uint32_t *)(work->areas + units * SIGNED_SUMS);
@@ -182,6 +195,7 @@ static void signed_reduce_chunk(const signed_reduction *work) {
     for (int64_t slot = run->first; slot < run->first + (run->count + 3) / 4 * 4; slot++)
       dy[slot] = signed_dy(work, slot);
   for (int64_t column = 0; column < work->columns; column += SIGNED_BESIDE) {
+    signed_fetch_dy(work, column);
     int64_t columns = work->columns - column < SIGNED_BESIDE ? work->columns - column : SIGNED_BESIDE;
     for (const signed_run *run = work->run; run < work->run + work->runs; run++)
       for (int64_t slot = run->first; slot < run->first + run->count; slot += 4) {
@@ -338,6 +352,7 @@ static void signed_fill(signed_reduction *work, int64_t *c, int64_t *at) {
         work->left[slot] = (image * s->sources + s->base[position]) * p->groups * work->plan.words;
         work->right[slot] = image * s->pixels + s->pixel[position];
       }
+      work->next = work->right[slot - 1] + 1;
       for (int64_t empty = slot; empty % 4; empty++) work->right[empty] = -1;
       for (int64_t i = 0; i < class_->valid + class_->padded; i++) {
         signed_tap *tap = work->taps + class_->tap[i];
