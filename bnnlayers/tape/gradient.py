@@ -281,7 +281,8 @@ class GradientTape:
         """The nodes of this tape that stand for `x`: several for a Variable that was assigned."""
         x = _origin(x)
         if isinstance(x, Variable):
-            return list(self._recording.leaves.get(id(x), (x, []))[1])
+            leaf = self._recording.leaves.get(id(x))
+            return leaf[1] if leaf else []
         if not isinstance(x, Tensor) and not hasattr(x, "_with_node"):
             raise TypeError(
                 "GradientTape.gradient: expected Tensors or Variables, "

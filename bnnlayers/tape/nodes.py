@@ -148,8 +148,9 @@ class Node:
         self.residual = residual
         self.recompute = recompute
         self.source = source
-        for tape in tapes:
-            tape.nodes.append(weakref.ref(self))
+        if parents:  # of the others no gradient goes anywhere
+            for tape in tapes:
+                tape.nodes.append(weakref.ref(self))
 
     def __repr__(self) -> str:
         return f"<Node {self.name} shape={self.shape}>"

@@ -19,12 +19,12 @@ _ALONE = [0, 0]
 
 def alone(x: Any, others: int = 0) -> bool:
     """Whether only the caller, and as many `others` as it knows of, can see the memory of an array."""
-    if type(x) is not np.ndarray or not x.flags.carray or sys.getrefcount(x) > _ALONE[0] + others:
+    if type(x) is not np.ndarray or sys.getrefcount(x) > _ALONE[0] + others:
         return False
-    base = x.base
+    flags, base = x.flags, x.base
     if base is None:
-        return x.flags.owndata
-    return type(base) is np.ndarray and base.flags.owndata and sys.getrefcount(base) <= _ALONE[1]
+        return flags.owndata and flags.carray
+    return type(base) is np.ndarray and sys.getrefcount(base) <= _ALONE[1] and base.flags.owndata and flags.carray
 
 
 def _calibrate() -> None:

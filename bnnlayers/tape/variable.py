@@ -93,9 +93,8 @@ class Variable(Readable):
         leaves = {}
         node: Any = None
         for tape in state.tapes:
-            if (tape.watches_variables and self.trainable) or id(self) in tape.leaves:
-                nodes = tape.leaves.setdefault(id(self), (self, []))[1]
-                leaves[tape] = nodes
+            if tape.watches(self):
+                leaves[tape] = nodes = tape.leaves.setdefault(id(self), (self, []))[1]
                 for known in nodes:
                     if known.kept() is view:
                         node = known
