@@ -369,7 +369,8 @@ def tape_section(pythons, network, options):
     _, _, _, batch, _, steps = NETWORKS[network]
     with workers({"bnnlayers": pythons["bnnlayers"]}, 1, network) as one:
         one["bnnlayers"].ask("fit", steps=2, batch=batch)
-        step, recording, walk = one["bnnlayers"].ask("tape", repeats=max(2, round(8 * steps * options.scale)), batch=batch)
+        repeats = max(2, round(8 * steps * options.scale))  # what it adds is a small difference of two times
+        step, recording, walk = one["bnnlayers"].ask("tape", repeats=repeats, batch=batch)
     share = (recording + walk) / step
     print(f"  of {step:.2f} ms recording takes {recording:.2f}, the walk back {walk:.2f}: {100 * share:.1f} %")
     yield {"what": "tape", "threads": 1, "step": step, "recording": recording, "walk": walk, "share": share}

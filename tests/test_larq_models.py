@@ -151,13 +151,15 @@ class TestKept:
         assert second.kept == (bits * 96, 96)
         assert second.kept.bits_per_activation == bits
 
-    def test_what_is_computed_again_is_not_kept(self):
+    @pytest.mark.parametrize("units, bits", [(600, 0), (96, 32 * 96)])
+    def test_what_is_computed_again_is_not_kept(self, units, bits):
+        """But where a sample has so few values that it is not worth the call."""
         binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
-        layers = [keras.layers.Input((64,)), lq.layers.QuantDense(96, use_bias=False, **binary)]
+        layers = [keras.layers.Input((64,)), lq.layers.QuantDense(units, use_bias=False, **binary)]
         layers += [keras.layers.BatchNormalization(), lq.layers.QuantDense(2, input_quantizer="approx_sign")]
         kept = [p.kept.bits for p in ModelProfile(keras.models.Sequential(layers), training=True).layer_profiles]
         assert kept[0] == 64
-        assert kept[1] == 0
+        assert kept[1] == bits
 
     def test_table(self):
         model = NETWORK["nested"](lq, keras)

@@ -238,16 +238,23 @@ def test_a_memo_serves_reads_with_and_without_a_tape(rng):
 
 
 @pytest.mark.parametrize(
-    "terms, rows, kept", [(64, 100, False), (128, 100, True), (128, 12000, False), (300, 12000, True)]
+    "terms, rows, columns, kept",
+    [
+        (64, 100, 48, True),
+        (64, 100, 600, False),
+        (128, 100, 600, True),
+        (128, 12000, 48, False),
+        (300, 12000, 48, True),
+    ],
 )
-def test_a_product_of_floats_is_kept_where_its_sums_are_long_or_it_is_small(terms, rows, kept):
+def test_a_product_of_floats_is_kept_where_its_sums_are_long_or_it_is_small(terms, rows, columns, kept):
     x = lq.constant(np.ones((rows, terms), np.float32))
-    first, second = lq.Variable(np.ones((terms, 48), np.float32)), lq.Variable(np.ones((48, 8), np.float32))
+    first, second = lq.Variable(np.ones((terms, columns), np.float32)), lq.Variable(np.ones((columns, 8), np.float32))
     with lq.GradientTape() as tape:
         tape.watch(x)
         y = product.matmul(product.matmul(x, first), second)
-    assert (rows * 48 * 4 in [size for _, size in tape.kept()]) is kept
-    np.testing.assert_array_equal(tape.gradient(y, second), np.full((48, 8), rows * terms))
+    assert (rows * columns * 4 in [size for _, size in tape.kept()]) is kept
+    np.testing.assert_array_equal(tape.gradient(y, second), np.full((columns, 8), rows * terms))
 
 
 def blas_threads():

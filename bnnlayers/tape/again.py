@@ -46,14 +46,20 @@ def without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     return residual if kept is None else Open(kept)
 
 
-# Bytes of a value that is not worth to be computed again at such an effort.
-_SMALL, _HARD = 1 << 21, 4
+# Bytes of a row, of one sample that is, that are fewer than a call is worth; and bytes of a value that is not worth to
+# be computed again at such an effort.
+_ROW, _SMALL, _HARD = 1 << 11, 1 << 21, 4
+
+
+def _saves(x: np.ndarray, effort: int) -> bool:
+    """Whether it is worth that effort not to keep `x`."""
+    return x.nbytes > (_SMALL if effort >= _HARD else _ROW * x.shape[0] if x.ndim else _ROW)
 
 
 def _keep(x: np.ndarray, node: Node) -> Any:
     """What stands in a residual for the value `x` of `node`: itself or a `Recomputed`, whichever keeps fewer bytes."""
     again = None if node.kept() is not None else node.recompute
-    if again is not None and (x.nbytes > _SMALL or again[0].effort < _HARD):
+    if again is not None and _saves(x, again[0].effort):
         roots: list[Node] = []
         if _reach(again[1], _DETOUR * x.nbytes - x.nbytes, roots) >= 0:
             more = {id(root): root for root in roots if root.kept() is None}.values()
