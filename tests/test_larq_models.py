@@ -151,7 +151,7 @@ class TestKept:
         assert second.kept == (bits * 96, 96)
         assert second.kept.bits_per_activation == bits
 
-    @pytest.mark.parametrize("units, bits", [(600, 0), (96, 32 * 96)])
+    @pytest.mark.parametrize("units, bits", [(65, 0), (64, 32 * 64)])
     def test_what_is_computed_again_is_not_kept(self, units, bits):
         """But where a sample has so few values that it is not worth the call."""
         binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}

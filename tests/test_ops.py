@@ -241,8 +241,8 @@ def test_a_memo_serves_reads_with_and_without_a_tape(rng):
     "terms, rows, columns, kept",
     [
         (64, 100, 48, True),
-        (64, 100, 600, False),
-        (128, 100, 600, True),
+        (64, 100, 65, False),
+        (128, 100, 65, True),
         (128, 12000, 48, False),
         (300, 12000, 48, True),
     ],

@@ -46,9 +46,9 @@ def without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     return residual if kept is None else Open(kept)
 
 
-# Bytes of a row, of one sample that is, that are fewer than a call is worth; and bytes of a value that is not worth to
-# be computed again at such an effort.
-_ROW, _SMALL, _HARD = 1 << 11, 1 << 21, 4
+# Bytes of a row, one sample of a small dense layer say, that are fewer than a call is worth; and bytes of a value that is
+# not worth to be computed again at such an effort.
+_ROW, _SMALL, _HARD = 1 << 8, 1 << 21, 4
 
 
 def _saves(x: np.ndarray, effort: int) -> bool:
