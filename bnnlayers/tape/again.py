@@ -46,8 +46,8 @@ def without_arguments(residual: Any, values: list[Any], parents: Any) -> Any:
     return residual if kept is None else Open(kept)
 
 
-# Bytes of a row, one sample of a small dense layer say, that are fewer than a call is worth; and bytes of a value that is
-# not worth to be computed again at such an effort.
+# Bytes of a row, one sample of a small dense layer say, that are fewer than a call is worth; and bytes of a value that
+# is not worth to be computed again at such an effort.
 _ROW, _SMALL, _HARD = 1 << 8, 1 << 21, 4
 
 
