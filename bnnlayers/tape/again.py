@@ -53,7 +53,7 @@ _ROW, _SMALL, _HARD = 1 << 8, 1 << 21, 4
 
 def _saves(x: np.ndarray, effort: int) -> bool:
     """Whether it is worth that effort not to keep `x`."""
-    return x.nbytes > (_SMALL if effort >= _HARD else _ROW * x.shape[0] if x.ndim else _ROW)
+    return x.nbytes > (_SMALL if effort >= _HARD else _ROW * math.prod(x.shape[:1]))
 
 
 def _keep(x: np.ndarray, node: Node) -> Any:

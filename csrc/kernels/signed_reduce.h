@@ -159,18 +159,6 @@ static int64_t signed_together(const signed_reduction *work, int64_t u) {
   return SIGNED_TABLE_WIDTH > BNN_PANEL && unit + 1 < work->end_unit && unit % words + 1 < words ? 2 : 1;
 }
 
-/* Asks for rows of dy that the next chunk will most likely read: each few columns for a share of them. Inline, as is
- * signed_fetch_rows. */
-BNN_INLINE void signed_fetch_dy(const signed_reduction *work, int64_t column) {
-  const bnn_product *p = work->product;
-  const int64_t share = bnn_ceil(SIGNED_POSITIONS * SIGNED_BESIDE, work->columns);
-  int64_t row = work->next + column / SIGNED_BESIDE * share;
-  const int64_t end = bnn_least(row + share, p->images * p->schedule->pixels);
-  for (; row < end; row++)
-    fetch_ahead((const float *)p->right + (row * p->groups + work->group) * p->columns + work->column,
-                (size_t)work->columns * sizeof(float));
-}
-
 static void signed_reduce_chunk(const signed_reduction *work) {
   int64_t units = work->end_unit - work->first_unit;
   uint32_t *bits = (uint32_t *)(work->areas + units * SIGNED_SUMS);
@@ -194,8 +182,13 @@ static void signed_reduce_chunk(const signed_reduction *work) {
   for (const signed_run *run = work->run; run < work->run + work->runs; run++)
     for (int64_t slot = run->first; slot < run->first + (run->count + 3) / 4 * 4; slot++)
       dy[slot] = signed_dy(work, slot);
-  for (int64_t column = 0; column < work->columns; column += SIGNED_BESIDE) {
-    signed_fetch_dy(work, column);
+  /* Of dy of the next chunk, each few columns ask for a share. */
+  const bnn_product *p = work->product;
+  const int64_t share = bnn_ceil(SIGNED_POSITIONS * SIGNED_BESIDE, work->columns);
+  int64_t next = work->next;
+  for (int64_t column = 0; column < work->columns; column += SIGNED_BESIDE, next += share) {
+    fetch_rows_ahead((const float *)p->right + work->group * p->columns + work->column, p->groups * p->columns,
+                     (size_t)work->columns * sizeof(float), next, share, p->images * p->schedule->pixels);
     int64_t columns = work->columns - column < SIGNED_BESIDE ? work->columns - column : SIGNED_BESIDE;
     for (const signed_run *run = work->run; run < work->run + work->runs; run++)
       for (int64_t slot = run->first; slot < run->first + run->count; slot += 4) {

@@ -236,18 +236,6 @@ static void signed_stage_left(const signed_work *work) {
   }
 }
 
-/* Asks for rows that the next chunk will most likely read, while a tile is summed: as many as it has positions. Inline,
- * since GCC takes a function that only prefetches for one that does nothing. */
-BNN_INLINE void signed_fetch_rows(const signed_work *work, int64_t tile) {
-  const bnn_product *p = work->product;
-  const int64_t sources = p->schedule->sources;
-  int64_t row = work->image * sources + work->next + tile * work->plan.rows;
-  const int64_t end = bnn_least(row + work->plan.rows, p->images * sources);
-  for (; row < end; row++)
-    fetch_ahead((const float *)p->left + (row * p->groups + work->group) * p->depth + work->block,
-                (size_t)work->depth * sizeof(float));
-}
-
 /* The right operand of SIGNED_WIDTH columns as floats, for this block of the depth. */
 static void signed_stage_right(const signed_work *work, int64_t column) {
   const bnn_product *p = work->product;
@@ -301,8 +289,12 @@ static void signed_chunk(signed_work *work) {
       work->areas.length[i] = (int32_t)(work->plan.table ? (work->depth + 3) / 4 : work->depth);
     signed_stage_left(work);
     if (work->plan.table) { /* the tables of a tile stay in the first cache */
-      for (int64_t i = 0; i < work->tiles; i++) {
-        signed_fetch_rows(work, i);
+      const bnn_product *p = work->product;
+      const int64_t sources = p->schedule->sources;
+      int64_t next = work->image * sources + work->next; /* the next chunk will most likely read from there on */
+      for (int64_t i = 0; i < work->tiles; i++, next += work->plan.rows) {
+        fetch_rows_ahead((const float *)p->left + work->group * depth + work->block, p->groups * depth,
+                         (size_t)work->depth * sizeof(float), next, work->plan.rows, p->images * sources);
         for (int64_t column = work->first_column; column < work->end_column; column += SIGNED_TABLE_WIDTH)
           signed_position_tile(work, tiles + i, column);
       }

@@ -19,7 +19,14 @@ BNN_INLINE void fetch_ahead(const void *p, size_t bytes) {
   for (size_t line = 0; line < bytes; line += BNN_ALIGN) __builtin_prefetch((const char *)p + line);
 }
 
-/* The same, of lines that will be written. */
+/* The same of `count` rows from one on, of those that there are. Inline, since GCC takes a function that asks for
+ * memory and does nothing else for one that does nothing. */
+BNN_INLINE void fetch_rows_ahead(const float *x, int64_t stride, size_t bytes, int64_t row, int64_t count,
+                                 int64_t rows) {
+  for (const int64_t end = bnn_least(row + count, rows); row < end; row++) fetch_ahead(x + row * stride, bytes);
+}
+
+/* The same as the first, of lines that will be written. */
 BNN_INLINE void fetch_to_write(void *p, size_t bytes) {
   for (size_t line = 0; line < bytes; line += BNN_ALIGN) __builtin_prefetch((char *)p + line, 1);
 }
