@@ -4,9 +4,9 @@ One table, printed and written as JSON. The yardsticks are measured between the 
 of the level's own kernels on registers, with carry-save adders where it has some (`peak.h`, made with the C compiler on
 demand), the copying of the same floats for packing, and NumPy's BLAS. Every result is checked before it is timed. What
 is compared runs in alternation, and what is printed are medians of the ratios of one round; on a shared machine a
-single run means nothing. One thread is timed by its own clock, several by the wall's. Where a neighbour on the same
-core halves its rate for moments, `--quiet` lets each block of calls begin in another moment, if one comes within a
-second.
+single run means nothing. Memory is held as while a model trains: `np.matmul`, too, finds the array of its result there.
+One thread is timed by its own clock, several by the wall's. Where a neighbour on the same core halves its rate for
+moments, `--quiet` lets each block of calls begin in another moment, if one comes within a second.
 
     python benchmarks/products.py                      # the table
     python benchmarks/products.py --plot roofline.png  # and a picture of it
@@ -34,7 +34,7 @@ import bnnlayers as lq
 from bnnlayers import _core
 from bnnlayers import geometry as geo
 from bnnlayers.bits import pack_bits
-from bnnlayers.ops import product
+from bnnlayers.ops import memory, product
 
 HERE = Path(__file__).parent
 ISA = HERE.parent / "csrc" / "isa"
@@ -149,6 +149,7 @@ class Case:
     notes: dict[str, float] = field(default_factory=dict)
 
 
+@memory.held()
 def measure(case, threads, rounds, budget, wait=lambda: None):
     """Times in seconds and ratios, medians over the rounds; `wait` is called before a block on one thread."""
     rng = np.random.default_rng(1)
