@@ -42,14 +42,13 @@ static signed_reduce_plan signed_plan_reduce(const bnn_product *p) {
 typedef struct {
   const bnn_class *class_;
   int64_t first, count; /* slots */
-  int64_t word;         /* where its bits begin when they are transposed: whole words */
 } signed_run;
 
-/* The runs of a chunk that have a tap, as a tile wants them. */
+/* The runs of a chunk that have a tap; and the stretches of slots that they fill together, as a tile wants them. */
 typedef struct {
-  int64_t runs;
-  int32_t run[SIGNED_RUNS], index[SIGNED_RUNS]; /* of the tap, in the class of the run */
-  int32_t block[SIGNED_RUNS], length[SIGNED_RUNS], row[SIGNED_RUNS][SIGNED_ROWS];
+  int64_t runs, stretches;
+  int32_t run[SIGNED_RUNS], index[SIGNED_RUNS], stretch[SIGNED_RUNS]; /* index: of the tap, in the class of the run */
+  int32_t first[SIGNED_RUNS], block[SIGNED_RUNS], length[SIGNED_RUNS], row[SIGNED_RUNS][SIGNED_ROWS];
 } signed_tap;
 
 /* What one pass works on: units of one group by at most SIGNED_COLUMNS columns. */
@@ -102,7 +101,7 @@ static void signed_read_unit(const signed_reduction *work, int64_t unit, int64_t
 
 static signed_tile signed_unit_tile(const signed_reduction *work, int64_t unit) {
   const signed_tap *tap = work->taps + unit / work->plan.words;
-  return (signed_tile){.taps = tap->runs,
+  return (signed_tile){.taps = tap->stretches,
                        .tap = tap->block,
                        .length = tap->length,
                        .row = tap->row[0],
@@ -143,10 +142,11 @@ static size_t signed_reduce_areas(const bnn_product *p) {
   return (size_t)(units * (SIGNED_SUMS + SIGNED_BITS) + SIGNED_BESIDE * SIGNED_TABLE_ROW) * sizeof(float);
 }
 
-static void signed_place_run(const signed_run *run, int32_t *block, int32_t *length, int32_t *row) {
-  *block = (int32_t)run->word;
-  *length = (int32_t)(run->count + 3) / 4;
-  for (int r = 0; r < SIGNED_BESIDE; r++) row[r] = (int32_t)run->first / 4 * BNN_LANES + r * SIGNED_TABLE_ROW;
+/* A stretch of so many slots; its bits begin where those of the one before have filled a word. */
+static void signed_place_stretch(signed_tap *tap, int64_t i, int64_t slots) {
+  tap->block[i] = i ? tap->block[i - 1] + (tap->length[i - 1] + 7) / 8 : 0;
+  tap->length[i] = (int32_t)(slots + 3) / 4;
+  for (int r = 0; r < SIGNED_BESIDE; r++) tap->row[i][r] = tap->first[i] / 4 * BNN_LANES + r * SIGNED_TABLE_ROW;
 }
 
 static void signed_reduce_begin(const signed_reduction *work) {
@@ -167,15 +167,18 @@ static void signed_reduce_chunk(const signed_reduction *work) {
   for (int64_t u = 0, together; u < units; u += together) {
     const signed_tap *tap = work->taps + (work->first_unit + u) / work->plan.words;
     together = signed_together(work, u);
+    uint32_t *words = bits + u * SIGNED_BITS;
     for (int64_t i = 0; i < tap->runs; i++) {
       const signed_run *run = work->run + tap->run[i];
-      uint32_t *words = bits + u * SIGNED_BITS + run->word * 32;
-      signed_read_unit(work, work->first_unit + u, i, words, together == 2 ? words + SIGNED_BITS : NULL);
-      for (int64_t k = 0; k < together; k++, words += SIGNED_BITS) {
-        for (int64_t j = run->count; j % 32; j++) words[j] = 0;
-        for (int64_t j = 0; j < run->count; j += 32) v_transpose_bits(words + j);
-      }
+      const int64_t stretch = tap->stretch[i], first = tap->block[stretch] * 32 + run->first - tap->first[stretch];
+      signed_read_unit(work, work->first_unit + u, i, words + first,
+                       together == 2 ? words + SIGNED_BITS + first : NULL);
+      for (int64_t k = 0; k < together; k++)
+        for (int64_t j = first + run->count; j % 32; j++) words[k * SIGNED_BITS + j] = 0;
     }
+    const int64_t last = tap->stretches - 1, end = last < 0 ? 0 : tap->block[last] * 32 + tap->length[last] * 4;
+    for (int64_t k = 0; k < together; k++)
+      for (int64_t j = 0; j < end; j += 32) v_transpose_bits(words + k * SIGNED_BITS + j);
   }
 
   const float *dy[SIGNED_POSITIONS];
@@ -246,10 +249,10 @@ static size_t signed_reduce_areas(const bnn_product *p) {
   return SIGNED_POSITIONS * (SIGNED_COLUMNS + BNN_WORD) * sizeof(float);
 }
 
-static void signed_place_run(const signed_run *run, int32_t *block, int32_t *length, int32_t *row) {
-  *block = (int32_t)run->first;
-  *length = (int32_t)run->count;
-  for (int r = 0; r < SIGNED_ROWS; r++) row[r] = (int32_t)run->first * BNN_WORD + r;
+static void signed_place_stretch(signed_tap *tap, int64_t i, int64_t slots) {
+  tap->block[i] = tap->first[i];
+  tap->length[i] = (int32_t)slots;
+  for (int r = 0; r < SIGNED_ROWS; r++) tap->row[i][r] = tap->first[i] * BNN_WORD + r;
 }
 
 static void signed_reduce_begin(const signed_reduction *work) {
@@ -324,17 +327,31 @@ static size_t signed_reduce_scratch(const bnn_product *p) {
   return signed_reduce_areas(p) + (size_t)p->schedule->taps * sizeof(signed_tap);
 }
 
+/* Gives the tap, in its class the i-th, to the newest run. */
+static void signed_add_run(const signed_reduction *work, signed_tap *tap, int64_t i) {
+  const int64_t newest = work->runs - 1, n = tap->runs++;
+  const signed_run *run = work->run + newest;
+  tap->run[n] = (int32_t)newest;
+  tap->index[n] = (int32_t)i;
+  /* Only tables have slots that fill up a run. */
+  if (!n || tap->run[n - 1] != newest - 1 || !(SIGNED_TABLE || run[-1].count % 4 == 0))
+    tap->first[tap->stretches++] = (int32_t)run->first;
+  const int64_t stretch = tap->stretches - 1;
+  tap->stretch[n] = (int32_t)stretch;
+  signed_place_stretch(tap, stretch, run->first + run->count - tap->first[stretch]);
+}
+
 /* Fills the next chunk from position `at` of class `c`, both advanced. */
 static void signed_fill(signed_reduction *work, int64_t *c, int64_t *at) {
   const bnn_product *p = work->product;
   const bnn_schedule *s = p->schedule;
-  for (int64_t tap = 0; tap < s->taps; tap++) work->taps[tap].runs = 0;
+  for (int64_t tap = 0; tap < s->taps; tap++) work->taps[tap].runs = work->taps[tap].stretches = 0;
   work->runs = 0;
-  for (int64_t slot = 0, word = 0; *c < s->classes && slot < SIGNED_POSITIONS && work->runs < SIGNED_RUNS;
+  for (int64_t slot = 0; *c < s->classes && slot < SIGNED_POSITIONS && work->runs < SIGNED_RUNS;
        slot = (slot + 3) / 4 * 4) {
     const bnn_class *class_ = s->class_ + *c;
     int64_t left = class_->count * p->images - *at, room = SIGNED_POSITIONS - slot;
-    signed_run run = {class_, slot, left < room ? left : room, word};
+    const signed_run run = {class_, slot, left < room ? left : room};
     if (run.count) {
       int64_t image = *at / class_->count, position = class_->first + *at % class_->count;
       for (; slot < run.first + run.count; slot++, position++) {
@@ -347,15 +364,8 @@ static void signed_fill(signed_reduction *work, int64_t *c, int64_t *at) {
       }
       work->next = work->right[slot - 1] + 1;
       for (int64_t empty = slot; empty % 4; empty++) work->right[empty] = -1;
-      for (int64_t i = 0; i < class_->valid + class_->padded; i++) {
-        signed_tap *tap = work->taps + class_->tap[i];
-        int64_t n = tap->runs++;
-        tap->run[n] = (int32_t)work->runs;
-        tap->index[n] = (int32_t)i;
-        signed_place_run(&run, &tap->block[n], &tap->length[n], tap->row[n]);
-      }
       work->run[work->runs++] = run;
-      word += (run.count + 31) / 32;
+      for (int64_t i = 0; i < class_->valid + class_->padded; i++) signed_add_run(work, work->taps + class_->tap[i], i);
       *at += run.count;
     }
     if (run.count == left) {
