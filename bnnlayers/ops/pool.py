@@ -179,16 +179,17 @@ def max_pool_of(x, *, size, strides, padding="valid", first=1, later=False):
     return max_pool(x, size=size, strides=strides, padding=padding, first=first)
 
 
-# Pixels of a product that are there at a time until they are pooled. Fewer would cost more time: for each part of a
-# batch the gradient of the kernel is added up once.
-_PIXELS = 8192
+# Pixels of a product that are there at a time until they are pooled, or of few channels so many floats, which a near
+# cache still holds. Fewer would cost more time: for each part of a batch the gradient of the kernel is added up once.
+_PIXELS, _FLOATS = 1 << 13, 1 << 19
 
 
 @functools.lru_cache(maxsize=1024)
 def _images(geometry, windows):
     """Slices of the batch, at least one and of nearly the same length, and the geometries of each."""
     batch = max(1, geometry.batch)
-    parts = -(-batch // max(1, _PIXELS // max(1, math.prod(geometry.outputs))))
+    pixels = max(_PIXELS, _FLOATS // max(1, geometry.filters))
+    parts = -(-batch // max(1, pixels // max(1, math.prod(geometry.outputs))))
     most = -(-batch // parts)
     found = []
     for first in range(0, batch, most):
