@@ -179,8 +179,8 @@ def max_pool_of(x, *, size, strides, padding="valid", first=1, later=False):
     return max_pool(x, size=size, strides=strides, padding=padding, first=first)
 
 
-# Pixels of a product that are there at a time until they are pooled, or of few channels so many floats, which a near
-# cache still holds. Fewer would cost more time: for each part of a batch the gradient of the kernel is added up once.
+# Pixels of a product that are there at a time until they are pooled; of few channels more, as many floats as a near
+# cache holds. Fewer would cost more time: for each part of a batch the gradient of the kernel is added up once.
 _PIXELS, _FLOATS = 1 << 13, 1 << 19
 
 
@@ -188,7 +188,7 @@ _PIXELS, _FLOATS = 1 << 13, 1 << 19
 def _images(geometry, windows):
     """Slices of the batch, at least one and of nearly the same length, and the geometries of each."""
     batch = max(1, geometry.batch)
-    pixels = max(_PIXELS, _FLOATS // max(1, geometry.filters))
+    pixels = max(_PIXELS, _FLOATS // max(1, windows.channels))
     parts = -(-batch // max(1, pixels // max(1, math.prod(geometry.outputs))))
     most = -(-batch // parts)
     found = []

@@ -27,7 +27,7 @@ static int64_t norm_rows(int64_t channels) { return norm_group(channels) * NORM_
 
 static int64_t norm_blocks(int64_t rows, int64_t channels) {
   int64_t most = norm_rows(channels);
-  return (rows + most - 1) / most;
+  return bnn_ceil(rows, most);
 }
 
 /* What the block is of: `count` floats, in wide rows of `width`. */

@@ -2,7 +2,7 @@
  * column, bit j of word w = depth element 32 w + j. A vector load brings one word of several columns, so sums stay in
  * their lane and results are neighbours. Lanes beyond the columns are zero. */
 
-static int64_t bnn_panels(int64_t columns) { return (columns + BNN_PANEL - 1) / BNN_PANEL; }
+static int64_t bnn_panels(int64_t columns) { return bnn_ceil(columns, BNN_PANEL); }
 
 static void split_groups(const uint32_t *words, int64_t rows, int64_t channels, int64_t groups, uint32_t *out) {
   int64_t depth = channels / groups, length = bnn_words(channels);

@@ -144,8 +144,8 @@ static size_t signed_reduce_areas(const bnn_product *p) {
 
 /* A stretch of so many slots; its bits begin where those of the one before have filled a word. */
 static void signed_place_stretch(signed_tap *tap, int64_t i, int64_t slots) {
-  tap->block[i] = i ? tap->block[i - 1] + (tap->length[i - 1] + 7) / 8 : 0;
-  tap->length[i] = (int32_t)(slots + 3) / 4;
+  tap->block[i] = i ? tap->block[i - 1] + (int32_t)bnn_ceil(tap->length[i - 1], 8) : 0;
+  tap->length[i] = (int32_t)bnn_ceil(slots, 4);
   for (int r = 0; r < SIGNED_BESIDE; r++) tap->row[i][r] = tap->first[i] / 4 * BNN_LANES + r * SIGNED_TABLE_ROW;
 }
 
@@ -183,7 +183,7 @@ static void signed_reduce_chunk(const signed_reduction *work) {
 
   const float *dy[SIGNED_POSITIONS];
   for (const signed_run *run = work->run; run < work->run + work->runs; run++)
-    for (int64_t slot = run->first; slot < run->first + (run->count + 3) / 4 * 4; slot++)
+    for (int64_t slot = run->first; slot < run->first + bnn_ceil(run->count, 4) * 4; slot++)
       dy[slot] = signed_dy(work, slot);
   /* Of dy of the next chunk, each few columns ask for a share. */
   const bnn_product *p = work->product;
@@ -348,7 +348,7 @@ static void signed_fill(signed_reduction *work, int64_t *c, int64_t *at) {
   for (int64_t tap = 0; tap < s->taps; tap++) work->taps[tap].runs = work->taps[tap].stretches = 0;
   work->runs = 0;
   for (int64_t slot = 0; *c < s->classes && slot < SIGNED_POSITIONS && work->runs < SIGNED_RUNS;
-       slot = (slot + 3) / 4 * 4) {
+       slot = bnn_ceil(slot, 4) * 4) {
     const bnn_class *class_ = s->class_ + *c;
     int64_t left = class_->count * p->images - *at, room = SIGNED_POSITIONS - slot;
     const signed_run run = {class_, slot, left < room ? left : room};

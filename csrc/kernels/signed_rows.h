@@ -65,15 +65,15 @@ static signed_plan signed_rows_plan(const bnn_product *p, int bits) {
          (plan.together + 1) * s->sources <= (1 << 16))
     plan.together++;
   if (plan.total) { /* evenly */
-    int64_t blocks = (p->images + plan.together - 1) / plan.together;
-    plan.together = (p->images + blocks - 1) / blocks;
+    int64_t blocks = bnn_ceil(p->images, plan.together);
+    plan.together = bnn_ceil(p->images, blocks);
   }
 
   int64_t sources = plan.together * s->sources, reads = plan.chunk * s->taps;
   plan.slots = 1 + (sources < reads ? sources : reads);
   int64_t block = p->depth < plan.block ? p->depth : plan.block;
   if (!block) block = 1; /* where a row is staged is never zero */
-  plan.stride = plan.table ? (block + 3) / 4 * BNN_LANES : block;
+  plan.stride = plan.table ? bnn_ceil(block, 4) * BNN_LANES : block;
   return plan;
 }
 
@@ -141,8 +141,8 @@ static int64_t signed_collect(signed_work *work, int64_t begin, int64_t end) {
   int64_t images = p->images - work->image < plan->together ? p->images - work->image : plan->together;
   int64_t count = (work->image + images) * s->pixels - begin;
   if (count > end - begin) count = end - begin;
-  int64_t chunks = (count + plan->chunk - 1) / plan->chunk;
-  count = (count + chunks - 1) / chunks;
+  int64_t chunks = bnn_ceil(count, plan->chunk);
+  count = bnn_ceil(count, chunks);
 
   int64_t at = begin % listed;
   const bnn_class *c = s->class_;
@@ -286,7 +286,7 @@ static void signed_chunk(signed_work *work) {
   for (work->block = 0; work->block < depth || !work->block; work->block += most) {
     work->depth = depth - work->block < most ? depth - work->block : most;
     for (int64_t i = 0; i < taps; i++)
-      work->areas.length[i] = (int32_t)(work->plan.table ? (work->depth + 3) / 4 : work->depth);
+      work->areas.length[i] = (int32_t)(work->plan.table ? bnn_ceil(work->depth, 4) : work->depth);
     signed_stage_left(work);
     if (work->plan.table) { /* the tables of a tile stay in the first cache */
       const bnn_product *p = work->product;

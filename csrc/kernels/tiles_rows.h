@@ -84,7 +84,7 @@ static int tiles_axis_plan(tiles_plan *plan, int axis) {
   *a = (tiles_axis){.targets = plan->transposed ? g->in[axis] : g->out[axis],
                     .sources = plan->transposed ? g->out[axis] : g->in[axis],
                     .phases = g->stride[axis]};
-  a->lattice = (a->targets + a->phases - 1) / a->phases;
+  a->lattice = bnn_ceil(a->targets, a->phases);
   for (int64_t r = 0; r < a->phases && r < a->targets; r++)
     for (int64_t k = 0; k < g->kernel[axis]; k++)
       if (tiles_offset(plan, axis, r, k, &offset)) {
@@ -121,7 +121,7 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   plan.constant = p->constant && !plan.transposed;
   bnn_geometry *g = &plan.geometry;
   plan.terms = plan.taps * p->depth;
-  plan.blocks = (p->depth + TILES_LINE - 1) / TILES_LINE;
+  plan.blocks = bnn_ceil(p->depth, TILES_LINE);
   plan.words = bnn_words(p->depth);
   plan.panels = bnn_panels(p->columns);
   if (!p->images || !s->pixels || !plan.terms || !plan.panels) return plan;
@@ -156,14 +156,14 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   if (!tiles_win(p, &plan)) return plan;
   int64_t low = (z->lowest * y->lines + y->lowest) * x->lines + x->lowest;
   int64_t high = (z->highest * y->lines + y->highest) * x->lines + x->highest;
-  plan.before = low < 0 ? (-low + x->lines - 1) / x->lines : 0;
-  plan.after = high > 0 ? (high + x->lines - 1) / x->lines : 0;
+  plan.before = low < 0 ? bnn_ceil(-low, x->lines) : 0;
+  plan.after = high > 0 ? bnn_ceil(high, x->lines) : 0;
 
   int64_t row = x->lines * plan.blocks * TILES_LIMBS * TILES_LINE;
   plan.most = 2 * TILES_STAGED / row < TILES_LEAST / x->lines ? 2 * TILES_STAGED / row : TILES_LEAST / x->lines;
   if (plan.most < TILES_STAGED / row) plan.most = TILES_STAGED / row;
   plan.most -= plan.before + plan.after;
-  int64_t few = (32 + x->lines - 1) / x->lines;
+  int64_t few = bnn_ceil(32, x->lines);
   if (plan.most < few) plan.most = few;
   if (((plan.before + few + plan.after) * x->lines + 32) * plan.blocks * TILES_LIMBS * TILES_LINE > TILES_MOST)
     return plan; /* not a matter of the batch */
@@ -175,14 +175,14 @@ static tiles_plan tiles_rows_plan(const bnn_product *p) {
   plan.joined = plan.by_row && plan.rows <= 2 * TILES_JOINED;
 
   /* What staging costs is a small part of an item's time, if it has so many panels and a quarter of an image. */
-  plan.width = (24 + plan.taps - 1) / plan.taps;
-  plan.spans = (plan.panels + plan.width - 1) / plan.width;
-  plan.width = (plan.panels + plan.spans - 1) / plan.spans;
-  plan.spans = (plan.panels + plan.width - 1) / plan.width;
+  plan.width = bnn_ceil(24, plan.taps);
+  plan.spans = bnn_ceil(plan.panels, plan.width);
+  plan.width = bnn_ceil(plan.panels, plan.spans);
+  plan.spans = bnn_ceil(plan.panels, plan.width);
   plan.height = (plan.by_row ? plan.rows : plan.image_rows) * plan.spans / 4;
   if (plan.height > plan.most) plan.height = plan.most;
   if (plan.height < few) plan.height = few;
-  plan.units = (plan.rows + plan.height - 1) / plan.height;
+  plan.units = bnn_ceil(plan.rows, plan.height);
   plan.used = 1;
   return plan;
 }
@@ -748,9 +748,9 @@ static void tiles_rows_run(const bnn_product *p, int64_t begin, int64_t end, voi
     int64_t row = unit * plan->height, last = (unit + units) * plan->height;
     if (last > plan->rows) last = plan->rows;
     while (row < last) {
-      int64_t chunks = (last - row + plan->most - 1) / plan->most;
+      int64_t chunks = bnn_ceil(last - row, plan->most);
       work.begin = row;
-      work.end = row += (last - row + chunks - 1) / chunks;
+      work.end = row += bnn_ceil(last - row, chunks);
       tiles_rectangle(&work);
     }
   }

@@ -464,7 +464,7 @@ BNN_INLINE void xnor_fold(const xnor_piece *piece, int64_t pieces, int columns, 
 /* ---- items ------------------------------------------------------------------------------------------------------ */
 
 static int64_t xnor_blocks(const bnn_product *product, const bnn_class *class_) {
-  return (class_->count * product->images + XNOR_BLOCK - 1) / XNOR_BLOCK;
+  return bnn_ceil(class_->count * product->images, XNOR_BLOCK);
 }
 
 /* Whether the bits of a row count by themselves. */
@@ -480,7 +480,7 @@ static int64_t xnor_panels(const bnn_product *product) {
 /* Items that share the pixels of a block. */
 static int64_t xnor_across(const bnn_product *product) {
   int64_t panels = xnor_panels(product);
-  return (bnn_panels(product->columns) + panels - 1) / panels * product->groups;
+  return bnn_ceil(bnn_panels(product->columns), panels) * product->groups;
 }
 
 /* An item is a block of output pixels by a few panels. */

@@ -50,7 +50,7 @@ static void xnor_nibbles_pair(const xnor_pair *pair, int64_t words, const uint32
   if (!work->has_table)
     for (unsigned i = 0; i < 256; i++) v_store(work->table + i * BNN_PANEL, v_pair_table(i & 15, i >> 4));
   work->has_table = 1;
-  work->nibbles = (8 * words + NIBBLE_STEPS - 1) / NIBBLE_STEPS * NIBBLE_STEPS;
+  work->nibbles = bnn_ceil(8 * words, NIBBLE_STEPS) * NIBBLE_STEPS;
   for (int64_t i = 0; i < pixels; i++) {
     for (int64_t n = 0; n < words; n++) work->word[i % 2][n] = from[i][pair[n / 2].left[n % 2]];
     if (i % 2 == 0 && i + 1 < pixels) continue; /* the last may stand alone: what it is paired with does not matter */
