@@ -482,18 +482,22 @@ static pool_reach pool_backward(const bnn_geometry *g, int axis, int64_t pixel) 
   return (pool_reach){(taps < at + 1 ? taps : at + 1) - skip, tap + skip * stride, stride, at - skip, -1};
 }
 
-typedef enum { POOL_MAX, POOL_MAX_GRAD, POOL_AVERAGE, POOL_AVERAGE_GRAD } pool_kind;
+/* POOL_SPREAD is POOL_MAX_GRAD where no windows overlap: along a row a pixel of dy goes where its window has won,
+ * instead of a pixel of dx asking each tap. */
+typedef enum { POOL_MAX, POOL_MAX_GRAD, POOL_SPREAD, POOL_AVERAGE, POOL_AVERAGE_GRAD } pool_kind;
 
-BNN_INLINE int pool_is_back(pool_kind kind) { return kind == POOL_MAX_GRAD || kind == POOL_AVERAGE_GRAD; }
+BNN_INLINE int pool_is_back(pool_kind kind) { return kind != POOL_MAX && kind != POOL_AVERAGE; }
 
 static pool_reach pool_reach_of(pool_kind kind, const bnn_geometry *g, int axis, int64_t pixel) {
-  return pool_is_back(kind) ? pool_backward(g, axis, pixel) : pool_forward(g, axis, pixel);
+  int forward = !pool_is_back(kind) || (kind == POOL_SPREAD && axis == 2);
+  return forward ? pool_forward(g, axis, pixel) : pool_backward(g, axis, pixel);
 }
 
-/* Pixels of a row, evenly apart, that meet the same taps with the same shares: most do that have the same phase. */
+/* Pixels of a row, evenly apart, that meet the same taps with the same shares: most do that have the same phase. They
+ * are pixels of `to` that meet those of `from`, or where it is spread, pixels of `from` that meet those of `to`. */
 typedef struct {
   pool_reach reach;                 /* of the first */
-  int64_t first, count, step, move; /* pixels of `to` and of `from` from one to the next */
+  int64_t first, count, step, move; /* from one to the next: of the pixel, and of what it meets */
 } pool_run;
 
 static int pool_alike(pool_kind kind, const bnn_geometry *g, const pool_reach *a, const pool_reach *b) {
@@ -557,7 +561,7 @@ static void pool_find_taps(pool_kind kind, const bnn_geometry *g, const pool_row
   const int64_t *from = pool_is_back(kind) ? g->out : g->in;
   const pool_reach a = row->a, b = row->b;
   int64_t all = a.count * b.count * c->count, n = -done, words = bnn_words(g->channels);
-  taps->tap[0] = (pool_tap){0};
+  taps->tap[0] = taps->tap[1] = (pool_tap){0};
   taps->divisor = kind == POOL_AVERAGE && done < all && all <= done + POOL_TAPS ? (float)all : 1;
   for (int64_t i = 0; i < a.count; i++)
     for (int64_t j = 0; j < b.count; j++) {
@@ -682,6 +686,23 @@ BNN_INLINE void pool_sum(pool_kind kind, int planes, int whole, const pool_word 
   }
 }
 
+/* What a window that overlaps no other gives its pixels: all to the winner. */
+BNN_INLINE void pool_spread(int planes, int whole, const pool_word *at, const pool_tap *tap, int64_t taps,
+                            int64_t here) {
+  vf32 x[POOL_VECTORS];
+  BNN_UNROLL
+  for (int v = 0; v < POOL_VECTORS; v++) x[v] = pool_load(whole, at->from, here, v);
+  for (int64_t i = 0; i < taps; i++) {
+    float *to = at->to + tap[i].source;
+    fetch_to_write(to + 2 * FETCH_AHEAD, BNN_WORD * sizeof *to);
+    uint32_t won = ~0u;
+    for (int d = 0; d < planes; d++) won &= at->winner[d * at->plane] ^ (tap[i].tap >> d & 1 ? 0 : ~0u);
+    BNN_UNROLL
+    for (int v = 0; v < POOL_VECTORS; v++)
+      pool_store(whole, to, v_choose_f32(v_mask_of(won >> v * BNN_LANES), x[v], v_set_f32(0)), here, v);
+  }
+}
+
 /* So many words of channels, and floats and words of a plane from each to the next. */
 typedef struct {
   int64_t count, from, to, winner;
@@ -692,6 +713,8 @@ BNN_INLINE void pool_words(pool_kind kind, int planes, int whole, pool_word at, 
   for (int64_t i = steps->count; i > 0; i--) {
     if (kind == POOL_MAX)
       pool_larger(planes, whole, &at, tap, taps, here);
+    else if (kind == POOL_SPREAD)
+      pool_spread(planes, whole, &at, tap, taps, here);
     else
       pool_sum(kind, planes, whole, &at, tap, taps, divisor, here);
     at.from += steps->from;
@@ -704,31 +727,30 @@ BNN_INLINE void pool_words(pool_kind kind, int planes, int whole, pool_word at, 
 BNN_INLINE int64_t pool_along(pool_kind kind, int planes, const bnn_pool *p, const pool_run *run, const pool_taps *t,
                               int64_t row, int64_t line, int64_t i, int64_t end, int begun) {
   const bnn_geometry *g = p->geometry;
-  const int back = pool_is_back(kind);
+  const int back = pool_is_back(kind), spread = kind == POOL_SPREAD;
   const int64_t channels = g->channels, words = bnn_words(channels), pixel = run->first + i * run->step;
-  if (i == run->count || pixel >= end) return i;
+  if (i == run->count || pixel >= end || (spread && t->count == 0)) return i;
   const int64_t left = run->count - i, before = (end - pixel - 1) / run->step + 1;
-  const int64_t at = line + run->reach.at + i * run->move, target = row * (back ? g->in : g->out)[2] + pixel;
-  const pool_steps pixels = {left < before ? left : before, run->move * channels, run->step * channels,
-                             (back ? run->move : run->step) * words};
+  const int64_t met = run->reach.at + i * run->move, first = row * (back ? g->in : g->out)[2];
+  const int64_t at = line + (spread ? pixel : met), target = first + (spread ? met : pixel);
+  const int64_t from = spread ? run->step : run->move, to = spread ? run->move : run->step;
+  const pool_steps pixels = {left < before ? left : before, from * channels, to * channels, (back ? from : to) * words};
   const pool_steps along = {channels / BNN_WORD, BNN_WORD, BNN_WORD, 1};
   /* What is larger, and so comes from further away, is read as it lies; what is written waits in a near cache. */
   const pool_steps *inner = along.count > (back ? pixels.count : 1) ? &along : &pixels;
   const pool_steps *outer = inner == &along ? &pixels : &along;
-  const pool_tap only = t->tap[0];
   pool_word word = {.from = p->from + at * channels,
                     .to = p->to + target * channels,
                     .winner = planes > 0 ? p->winner + (back ? at : target) * words : NULL,
                     .plane = g->batch * g->out[0] * g->out[1] * g->out[2] * words,
                     .begun = begun};
   pool_word last = word;
+  const pool_tap two[2] = {t->tap[0], t->tap[1]}; /* the usual windows' of a row, in registers */
   for (int64_t k = 0; k < outer->count; k++) {
-    if (kind == POOL_MAX_GRAD && t->count == 1 && !begun) { /* as without overlap; the tap is in registers */
-      word.begun = 0;
-      pool_words(kind, planes, 1, word, inner, &only, 1, 1, BNN_WORD);
-    } else {
+    if (kind == POOL_SPREAD && t->count == 2)
+      pool_words(kind, planes, 1, word, inner, two, 2, 1, BNN_WORD);
+    else
       pool_words(kind, planes, 1, word, inner, t->tap, t->count, t->divisor, BNN_WORD);
-    }
     word.from += outer->from;
     word.to += outer->to;
     if (planes > 0) word.winner += outer->winner;
@@ -741,10 +763,19 @@ BNN_INLINE int64_t pool_along(pool_kind kind, int planes, const bnn_pool *p, con
   return i + pixels.count;
 }
 
+/* Zeros in a row that is spread to, where no window is. */
+static void pool_clear(const bnn_pool *p, int64_t row, const pool_row *across) {
+  const bnn_geometry *g = p->geometry;
+  int64_t none = g->out[2] * g->stride[2] - g->pad[2];
+  if (across->a.count <= 0 || across->b.count <= 0 || g->kernel[2] < g->stride[2]) none = 0;
+  for (int64_t i = none * g->channels; i < g->in[2] * g->channels; i++) p->to[row * g->in[2] * g->channels + i] = 0;
+}
+
 /* Taps meet a pixel in row-major order, which decides ties and is the order of sums. */
 BNN_INLINE void pool_rows(pool_kind kind, int planes, const bnn_pool *p, int64_t begin, int64_t end) {
   const bnn_geometry *g = p->geometry;
-  const int64_t width = (pool_is_back(kind) ? g->in : g->out)[2], chunk = POOL_CHUNK / (g->channels + 1) + 1;
+  const int64_t width = (pool_is_back(kind) && kind != POOL_SPREAD ? g->in : g->out)[2];
+  const int64_t chunk = POOL_CHUNK / (g->channels + 1) + 1;
   const int64_t most = g->kernel[0] * g->kernel[1] * g->kernel[2];
   for (int64_t first = 0, last; first < width; first = last) {
     pool_run run[POOL_RUNS];
@@ -754,6 +785,7 @@ BNN_INLINE void pool_rows(pool_kind kind, int planes, const bnn_pool *p, int64_t
     lines[0].done = lines[1].done = -1;
     for (int64_t row = begin; row < end; row++) {
       const pool_row across = pool_row_of(kind, g, row);
+      if (kind == POOL_SPREAD && first == 0) pool_clear(p, row, &across);
       for (int64_t done = 0; done < most; done += POOL_TAPS) {
         int64_t pixels[POOL_RUNS] = {0};
         pool_find_lines(kind, g, &across, run, runs, done, &lines[row % 2]);
@@ -787,7 +819,13 @@ BNN_INLINE void pool_planes(pool_kind kind, const bnn_pool *p, int64_t begin, in
 
 static void max_pool(const void *what, int64_t begin, int64_t end) { pool_planes(POOL_MAX, what, begin, end); }
 static void max_pool_grad(const void *what, int64_t begin, int64_t end) {
-  pool_planes(POOL_MAX_GRAD, what, begin, end);
+  const bnn_geometry *g = ((const bnn_pool *)what)->geometry;
+  int overlap = 0;
+  for (int axis = 0; axis < 3; axis++) overlap |= g->kernel[axis] > g->stride[axis];
+  if (overlap)
+    pool_planes(POOL_MAX_GRAD, what, begin, end);
+  else
+    pool_planes(POOL_SPREAD, what, begin, end);
 }
 static void average_pool(const void *what, int64_t begin, int64_t end) { pool_rows(POOL_AVERAGE, 0, what, begin, end); }
 static void average_pool_grad(const void *what, int64_t begin, int64_t end) {
