@@ -478,6 +478,21 @@ class TestHeldMemory:
             model.fit(x[:, :3], y, verbose=0)
         assert holders() == 0
 
+    @pytest.mark.parametrize("what", ["test", "predict"])
+    def test_batches_hold_from_the_second_on(self, what, holders):
+        """Not one alone, which would find anew what the one of the call before gave back."""
+        model, (x, y), seen = self.model(), data((4,), 8, 3), []
+        see = keras.callbacks.LambdaCallback(**{f"on_{what}_batch_end": lambda *args, **logs: seen.append(holders())})
+        run = model.predict if what == "predict" else lambda x, **options: model.evaluate(x, y[: len(x)], **options)
+        run(x, batch_size=3, verbose=0, callbacks=[see])
+        run(x, batch_size=8, verbose=0, callbacks=[see])
+        assert seen == [0, 1, 1, 0]
+        assert holders() == 0
+        stop = keras.callbacks.LambdaCallback(**{f"on_{what}_batch_end": lambda step, logs: [][step]})
+        with pytest.raises(IndexError):
+            run(x, batch_size=3, verbose=0, callbacks=[see, stop])
+        assert holders() == 0
+
     def test_single_steps_hold_until_the_model_is_gone(self, holders, monkeypatch):
         monkeypatch.setattr(memory, "holders", holders)
         model, (x, y) = self.model(), data((4,), 8, 3)
@@ -546,9 +561,11 @@ class TestHeldMemory:
                 assert (piece == value).all()
 
     @pytest.mark.skipif(os.name != "posix", reason="there are no mappings")
-    def test_page_faults_and_peak(self):
+    @pytest.mark.parametrize("modest", [False, True])
+    def test_page_faults_and_peak(self, modest):
         script = """
 import resource
+import sys
 import numpy as np
 from bnnlayers.ops import memory
 def usage():
@@ -558,14 +575,14 @@ def faults():
     for size in (5, 3, 4):
         np.ones(size * 10**6, np.float32)
     return usage().ru_minflt - before
-with memory.held():
+with memory.held(modest=sys.argv[1] == "True"):
     first, second, peak = faults(), faults(), usage().ru_maxrss
     x = [np.ones(10**6, np.float32) for _ in range(5)]
     del x[::2]
     x.append(np.ones(3 * 10**6, np.float32))
     print(first, second, usage().ru_maxrss / peak)
 """
-        answer = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+        answer = subprocess.run([sys.executable, "-c", script, str(modest)], check=True, capture_output=True)
         first, second, growth = map(float, answer.stdout.split())
         assert second < first / 10
         assert growth < 1.2

@@ -17,23 +17,24 @@ slack = _core.memory_slack
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Hold memory inside this ``with`` block, or call of a function that this decorates."""
-    _core.hold_memory()
+def held(modest: bool = False) -> Iterator[None]:
+    """Hold memory inside this ``with`` block, or call of a function that this decorates; if `modest`, only that of very
+    large arrays."""
+    _core.hold_memory(modest)
     try:
         yield
     finally:
-        _core.release_memory()
+        _core.release_memory(modest)
 
 
 class Hold:
     """Holds memory for as long as it lives."""
 
     def __init__(self) -> None:
-        _core.hold_memory()
+        _core.hold_memory(False)
 
     def __del__(self, release=_core.release_memory) -> None:
-        release()
+        release(False)
 
     def __reduce__(self):
         return Hold, ()

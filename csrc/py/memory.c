@@ -5,7 +5,8 @@
  * no piece that waits is large enough, the pages of several move to one place (Linux), in a tenth of the time of new
  * ones; elsewhere they are given back before new ones are mapped. So what is in use and what waits are together no more
  * than what was in use at some time, and a little, and the peak of the process is that of its arrays, however they lie.
- * Without a holder nothing waits, and new arrays are the C library's.
+ * Without a holder nothing waits, and new arrays are the C library's. So are those below VERY_LARGE while all holders
+ * are modest, as in prediction: the C library keeps these itself, from call to call, and gives back what is larger.
  *
  * Large arrays begin on a line of the cache, which the C library's do not: then no store of a vector crosses two. */
 #ifndef _GNU_SOURCE
@@ -18,7 +19,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LARGE = 1 << 18, GRAIN = 1 << 16, HUGE_FROM = 1 << 22, MOST_WAITING = 256, MOST_SEAMS = 8192 };
+enum {
+  LARGE = 1 << 18,
+  VERY_LARGE = 1 << 23,
+  GRAIN = 1 << 16,
+  HUGE_FROM = 1 << 22,
+  MOST_WAITING = 256,
+  MOST_SEAMS = 8192
+};
 
 /* In front of every array: the bytes of its mapping, or, less than GRAIN, how far before it begins what the C library
  * gave. */
@@ -34,7 +42,7 @@ typedef struct {
 } block;
 
 static struct {
-  long holders;
+  long holders, modest; /* of all, those that hold only what is very large */
   size_t in_use, waiting, most;
   int count;
   block block[MOST_WAITING]; /* that wait, in the order of their addresses; no two are neighbours */
@@ -235,7 +243,7 @@ static void *allocate(size_t size, int zero) {
   if (size > SIZE_MAX / 2) return NULL;
   if (size >= LARGE) {
     bnn_lock();
-    if (pool.holders > 0) b = get((size + MARGIN + GRAIN - 1) / GRAIN * GRAIN);
+    if (pool.holders > (size < VERY_LARGE ? pool.modest : 0)) b = get((size + MARGIN + GRAIN - 1) / GRAIN * GRAIN);
     bnn_unlock();
   }
   if (b.at) {
@@ -326,18 +334,20 @@ PyArrayObject *memory_array(int axes, const npy_intp *shape, int type, int zeros
   return (PyArrayObject *)array;
 }
 
-static PyObject *hold_memory(PyObject *self, PyObject *unused) {
-  (void)self, (void)unused;
+static PyObject *hold_memory(PyObject *self, PyObject *modest) {
+  (void)self;
   if (handle() < 0) return NULL;
   bnn_lock();
   pool.holders++;
+  pool.modest += modest == Py_True;
   bnn_unlock();
   Py_RETURN_NONE;
 }
 
-static PyObject *release_memory(PyObject *self, PyObject *unused) {
-  (void)self, (void)unused;
+static PyObject *release_memory(PyObject *self, PyObject *modest) {
+  (void)self;
   bnn_lock();
+  pool.modest -= modest == Py_True;
   if (--pool.holders == 0) {
     shrink(0);
     pool.most = pool.in_use;
@@ -361,10 +371,11 @@ static PyObject *memory_slack(PyObject *self, PyObject *in_use) {
 }
 
 PyMethodDef memory_methods[] = {
-    {"hold_memory", hold_memory, METH_NOARGS,
-     "hold_memory($self)\n--\n\nLet freed arrays wait for new ones until release_memory() is called as often."},
-    {"release_memory", release_memory, METH_NOARGS,
-     "release_memory($self)\n--\n\nEnd one hold_memory(); the last one gives freed memory back to the system."},
+    {"hold_memory", hold_memory, METH_O,
+     "hold_memory($self, modest, /)\n--\n\nLet freed arrays, if modest only very large ones, wait for new ones until "
+     "release_memory(modest) is called as often."},
+    {"release_memory", release_memory, METH_O,
+     "release_memory($self, modest, /)\n--\n\nEnd one such call; the last one gives freed memory back to the system."},
     {"memory_holders", memory_holders, METH_NOARGS,
      "memory_holders($self)\n--\n\nHow often hold_memory() was called and not ended."},
     {"memory_slack", memory_slack, METH_O,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from ...ops import memory
@@ -306,10 +308,12 @@ class Trainer:
         self.reset_metrics()
         callbacks.on_test_begin()
         logs = None
-        for step, batch in enumerate(data.epoch()):
-            callbacks.on_test_batch_begin(step)
-            logs = _numbers(self.test_step(batch))
-            callbacks.on_test_batch_end(step, logs)
+        with _memory_between_batches() as begin:
+            for step, batch in enumerate(data.epoch()):
+                begin(step)
+                callbacks.on_test_batch_begin(step)
+                logs = _numbers(self.test_step(batch))
+                callbacks.on_test_batch_end(step, logs)
         if logs is None:
             raise ValueError("Unexpected result of evaluation: the data gave no batch.")
         callbacks.on_test_end(logs)
@@ -363,11 +367,13 @@ class Trainer:
         callbacks = self._callback_list(callbacks, verbose=_verbosity(verbose), steps=data.steps)
         callbacks.on_predict_begin()
         structure, parts = None, []
-        for step, batch in enumerate(data.epoch()):
-            callbacks.on_predict_batch_begin(step)
-            structure = map_structure(plain, self.predict_step(batch))
-            parts.append(flatten(structure))
-            callbacks.on_predict_batch_end(step, {"outputs": structure})
+        with _memory_between_batches() as begin:
+            for step, batch in enumerate(data.epoch()):
+                begin(step)
+                callbacks.on_predict_batch_begin(step)
+                structure = map_structure(plain, self.predict_step(batch))
+                parts.append(flatten(structure))
+                callbacks.on_predict_batch_end(step, {"outputs": structure})
         callbacks.on_predict_end()
         if not parts:
             raise ValueError("Unexpected result of prediction: the data gave no batch.")
@@ -409,6 +415,16 @@ class Trainer:
         """The outputs for one batch, as plain arrays."""
         (batch,) = _single(x, None, None, None)
         return map_structure(plain, self.predict_step(batch))
+
+
+@contextlib.contextmanager
+def _memory_between_batches():
+    """Gives a function to call with the number of each batch; from the second on, very large arrays wait for the next.
+
+    One batch alone would find anew what that of the call before gave back.
+    """
+    with contextlib.ExitStack() as stack:
+        yield lambda step: step == 1 and stack.enter_context(memory.held(modest=True))
 
 
 def _single(x, y, sample_weight, class_weight):
