@@ -2,7 +2,8 @@
 
 A step allocates again what the one before freed. Given back in between, the system must find and clear
 every page of it again. While somebody holds memory, NumPy's new arrays of this thread are made by
-`_core`, which keeps what was freed but hardly lets the process grow for it.
+`_core`, which keeps what was freed but hardly lets the process grow for it. Between the batches of a
+prediction the very large ones are.
 """
 
 from __future__ import annotations

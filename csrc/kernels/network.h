@@ -488,9 +488,12 @@ typedef enum { POOL_MAX, POOL_MAX_GRAD, POOL_SPREAD, POOL_AVERAGE, POOL_AVERAGE_
 
 BNN_INLINE int pool_is_back(pool_kind kind) { return kind != POOL_MAX && kind != POOL_AVERAGE; }
 
+/* Whether a row is gone along by the pixels of the input, which meet those of the output. */
+BNN_INLINE int pool_by_input(pool_kind kind) { return pool_is_back(kind) && kind != POOL_SPREAD; }
+
 static pool_reach pool_reach_of(pool_kind kind, const bnn_geometry *g, int axis, int64_t pixel) {
-  int forward = !pool_is_back(kind) || (kind == POOL_SPREAD && axis == 2);
-  return forward ? pool_forward(g, axis, pixel) : pool_backward(g, axis, pixel);
+  int back = axis == 2 ? pool_by_input(kind) : pool_is_back(kind);
+  return back ? pool_backward(g, axis, pixel) : pool_forward(g, axis, pixel);
 }
 
 /* Pixels of a row, evenly apart, that meet the same taps with the same shares: most do that have the same phase. They
@@ -774,8 +777,7 @@ static void pool_clear(const bnn_pool *p, int64_t row, const pool_row *across) {
 /* Taps meet a pixel in row-major order, which decides ties and is the order of sums. */
 BNN_INLINE void pool_rows(pool_kind kind, int planes, const bnn_pool *p, int64_t begin, int64_t end) {
   const bnn_geometry *g = p->geometry;
-  const int64_t width = (pool_is_back(kind) && kind != POOL_SPREAD ? g->in : g->out)[2];
-  const int64_t chunk = POOL_CHUNK / (g->channels + 1) + 1;
+  const int64_t width = (pool_by_input(kind) ? g->in : g->out)[2], chunk = POOL_CHUNK / (g->channels + 1) + 1;
   const int64_t most = g->kernel[0] * g->kernel[1] * g->kernel[2];
   for (int64_t first = 0, last; first < width; first = last) {
     pool_run run[POOL_RUNS];

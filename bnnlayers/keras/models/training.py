@@ -424,7 +424,12 @@ def _memory_between_batches():
     One batch alone would find anew what that of the call before gave back.
     """
     with contextlib.ExitStack() as stack:
-        yield lambda step: step == 1 and stack.enter_context(memory.held(modest=True))
+
+        def begin(step):
+            if step == 1:
+                stack.enter_context(memory.held(modest=True))
+
+        yield begin
 
 
 def _single(x, y, sample_weight, class_weight):
